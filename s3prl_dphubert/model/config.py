@@ -1,0 +1,144 @@
+"""One configuration for dense and pruned encoders alike."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..errors import ConfigError
+
+Heads = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a HuBERT, wav2vec 2.0 or WavLM encoder, whole or pruned.
+
+    Args:
+        extractor_mode: ``group_norm`` (one GroupNorm after the first conv, Base models) or
+            ``layer_norm`` (a LayerNorm after every conv, Large models).
+        conv_channels: output channels of each conv layer; kernels and strides likewise.
+        conv_kernels: kernel sizes in samples of that layer's input.
+        conv_strides: strides in samples of that layer's input.
+        conv_bias: whether the conv layers have a bias.
+        embed_dim: width D of the Transformer.
+        total_heads: attention heads a layer had before any pruning.
+        head_dim: width of one head.
+        heads: for each layer the ids of the heads kept; ``()`` keeps only the output bias,
+            ``None`` means that the layer has no attention sublayer.
+        ffn: for each layer the inner width of its feed-forward; 0 keeps only the output bias,
+            ``None`` means that the layer has no feed-forward sublayer.
+        pos_conv_kernel: kernel of the positional convolution in frames.
+        pos_conv_groups: its groups.
+        layer_norm_first: pre-norm Transformer (Large) rather than post-norm (Base).
+        normalize_waveform: scale every waveform to zero mean and unit variance first.
+        num_buckets: buckets of WavLM's relative positions; 0 for models without them.
+        max_distance: distance in frames beyond which relative positions share a bucket.
+        projection_dropout: dropout probability after the feature projection.
+        attention_dropout: on the attention weights.
+        ffn_dropout: on the feed-forward's inner units.
+        dropout: on the output of each sublayer and after the positional convolution.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    extractor_mode: str = "group_norm"
+    conv_channels: tuple[int, ...] = (512,) * 7
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    embed_dim: int = 768
+    total_heads: int = 12
+    head_dim: int = 64
+    heads: tuple[Heads | None, ...] = (tuple(range(12)),) * 12
+    ffn: tuple[int | None, ...] = (3072,) * 12
+    pos_conv_kernel: int = 128
+    pos_conv_groups: int = 16
+    layer_norm_first: bool = False
+    normalize_waveform: bool = False
+    num_buckets: int = 0
+    max_distance: int = 800
+    projection_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    ffn_dropout: float = 0.0
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("conv_channels", "conv_kernels", "conv_strides", "ffn"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        heads = tuple(None if layer is None else tuple(layer) for layer in self.heads)
+        object.__setattr__(self, "heads", heads)
+        ConfigError.raise_for("model configuration", self._faults())
+
+    def _faults(self) -> list[str]:
+        faults = []
+        if self.extractor_mode not in ("group_norm", "layer_norm"):
+            faults.append(f"extractor_mode is {self.extractor_mode!r}, allowed: group_norm, layer_norm")
+        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
+            faults.append("conv_channels, conv_kernels and conv_strides must have one entry a conv layer")
+        for name in ("conv_channels", "conv_kernels", "conv_strides"):
+            if any(not isinstance(v, int) or v < 1 for v in getattr(self, name)):
+                faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
+        for name in ("embed_dim", "total_heads", "head_dim", "pos_conv_kernel", "pos_conv_groups"):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
+        if self.embed_dim % max(self.pos_conv_groups, 1):
+            faults.append(f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}")
+        if len(self.heads) != len(self.ffn) or not self.heads:
+            faults.append(f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0")
+        for layer, kept in enumerate(self.heads):
+            if kept is not None and (sorted(set(kept)) != list(kept) or any(not 0 <= h < self.total_heads for h in kept)):
+                faults.append(f"heads[{layer}] is {kept}, allowed: rising ids below {self.total_heads}")
+        if any(width is not None and width < 0 for width in self.ffn):
+            faults.append(f"ffn is {self.ffn}, allowed: null or integers from 0")
+        if self.num_buckets and self.total_heads * self.head_dim != self.embed_dim:
+            faults.append("relative positions need total_heads * head_dim == embed_dim")
+        for name in ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: 0 up to 1, 1 left out")
+        return faults
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers L."""
+        return len(self.heads)
+
+    def frames(self, samples: int) -> int:
+        """Frames F of a waveform of that many samples."""
+        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
+            samples = max(0, (samples - kernel) // stride + 1)
+        return samples
+
+    @property
+    def min_samples(self) -> int:
+        """Samples needed for one frame (the receptive field, 400 for all published models)."""
+        samples = 1
+        for kernel, stride in zip(reversed(self.conv_kernels), reversed(self.conv_strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: on an unknown or missing field, or a value of the wrong kind.
+        """
+        known = {f.name for f in fields(cls)}
+        faults = [f"{name} is not a field of the model" for name in values if name not in known]
+        faults += [f"{name} is missing" for name in sorted(known - set(values))]
+        ConfigError.raise_for("model configuration", faults)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"model configuration: a field has the wrong kind of value ({error})") from error
+
+
+def dense_heads(layers: int, heads: int) -> tuple[Heads, ...]:
+    """Head ids of an unpruned model."""
+    return (tuple(range(heads)),) * layers

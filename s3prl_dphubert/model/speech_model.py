@@ -1,0 +1,136 @@
+"""The whole encoder: waveform in, hidden states of every layer out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .extractor import FeatureExtractor, FeatureProjection
+from .masks import NO_MASKS, Masks
+from .transformer import PositionalConv, RelativePositions, TransformerLayer
+
+PADDED = -1e4  # added to attention scores of padded keys; finite, so that no row is all -inf
+
+
+class Transformer(nn.Module):
+    """Positional convolution, layers and the norm before (post-norm) or after them (pre-norm)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pos_conv_embed = PositionalConv(config)
+        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.layer_norm_first = config.layer_norm_first
+        self.dropout = nn.Dropout(config.dropout)
+        relative = config.num_buckets and any(config.heads)
+        self.relative_positions = RelativePositions(config) if relative else None
+        self.layers = nn.ModuleList(TransformerLayer(config, i) for i in range(config.num_layers))
+
+    def forward(self, x: Tensor, padding: Tensor | None, masks: Masks, depth: int) -> list[Tensor]:
+        """x (B, F, D) -> outputs of the first ``depth`` layers, each (B, F, D)."""
+        x = x + self.pos_conv_embed(x)
+        if not self.layer_norm_first:
+            x = self.layer_norm(x)
+        x = self.dropout(x)
+        table = None if self.relative_positions is None else self.relative_positions(x.shape[1])
+        outputs = []
+        for layer in self.layers[:depth]:
+            x = layer(x, padding, table, masks)
+            outputs.append(x)
+        return outputs
+
+
+class Encoder(nn.Module):
+    """Feature projection and Transformer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.feature_projection = FeatureProjection(config)
+        self.transformer = Transformer(config)
+
+
+class SpeechModel(nn.Module):
+    """HuBERT, wav2vec 2.0 or WavLM without its training heads, dense or pruned.
+
+    Tensors have the names of the released checkpoints, but for WavLM's position table, which
+    belongs to all layers and lives beside them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_extractor = FeatureExtractor(config)
+        self.encoder = Encoder(config)
+        self.apply(_initialise)
+
+    def extract_features(
+        self,
+        waveforms: Tensor,
+        lengths: Tensor | None = None,
+        num_layers: int | None = None,
+        masks: Masks = NO_MASKS,
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return the hidden states of every layer.
+
+        Args:
+            waveforms: (B, T) at 16 kHz, zero after each utterance's end.
+            lengths: (B,) valid samples, or ``None`` if nothing is padded. GroupNorm's
+                statistics include the padding, as in the published models.
+            num_layers: stop after so many layers; ``None`` runs all L.
+            masks: gates of a student in training; nothing is masked by default.
+
+        Returns:
+            A list of L + 1 tensors (B, F, D): the feature projection's output, then each
+            layer's (in pre-norm models before the final LayerNorm); and the valid frames (B,)
+            or ``None``.
+
+        Raises:
+            ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
+        """
+        config = self.config
+        if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
+            shape, least = tuple(waveforms.shape), config.min_samples
+            raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")
+        if config.normalize_waveform:
+            waveforms = _normalise(waveforms, lengths)
+        x = self.feature_extractor(waveforms, masks)
+        x = self.encoder.feature_projection(x, masks, len(config.conv_channels) - 1)
+        padding = None
+        if lengths is not None:
+            lengths = self.frame_lengths(lengths)
+            padded = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
+            x = x.masked_fill(padded[:, :, None], 0.0)
+            padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
+        depth = config.num_layers if num_layers is None else num_layers
+        return [x, *self.encoder.transformer(x, padding, masks, depth)], lengths
+
+    forward = extract_features
+
+    def frame_lengths(self, lengths: Tensor) -> Tensor:
+        """(B,) samples -> (B,) frames."""
+        for kernel, stride in zip(self.config.conv_kernels, self.config.conv_strides, strict=True):
+            lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
+        return lengths
+
+
+def _normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+    """(B, T) -> (B, T): every utterance to zero mean and unit variance over its valid samples."""
+    if lengths is None:
+        return F.layer_norm(waveforms, waveforms.shape[-1:])
+    rows = []
+    for waveform, length in zip(waveforms, lengths.tolist(), strict=True):
+        valid = F.layer_norm(waveform[:length], (length,))
+        rows.append(F.pad(valid, (0, waveforms.shape[1] - length)))
+    return torch.stack(rows)
+
+
+def _initialise(module: nn.Module) -> None:
+    """BERT's initialisation for linear maps, He's for the convolutions."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02) if module.weight.numel() else None
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv1d):
+        nn.init.kaiming_normal_(module.weight)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)

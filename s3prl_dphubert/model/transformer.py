@@ -1,0 +1,172 @@
+"""The Transformer: attention (plain and with WavLM's relative positions), feed-forward, layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import Heads, ModelConfig
+from .masks import Masks
+
+
+class PositionalConv(nn.Module):
+    """Grouped convolution over frames with weight norm over all but the kernel axis, then GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.conv = WeightNormConv(config.embed_dim, config.pos_conv_kernel, config.pos_conv_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+
+
+class WeightNormConv(nn.Module):
+    """Conv1d whose weight is ``weight_g`` (1, 1, K) times the normalised ``weight_v`` (D, D/G, K)."""
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.groups, self.padding = groups, kernel // 2
+        self.bias = nn.Parameter(torch.zeros(width))
+        scale = 2 / math.sqrt(kernel * width)
+        self.weight_v = nn.Parameter(torch.randn(width, width // groups, kernel) * scale)
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, D, F) -> (B, D, F) for odd kernels, (B, D, F + 1) for even ones."""
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        return F.conv1d(x, weight, self.bias, padding=self.padding, groups=self.groups)
+
+
+class RelativePositions(nn.Module):
+    """WavLM's table of relative position biases, one for all layers (Chen et al. 2022, eq. 5)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_buckets, self.max_distance = config.num_buckets, config.max_distance
+        self.rel_attn_embed = nn.Embedding(config.num_buckets, config.total_heads)
+
+    def buckets(self, frames: int, device: torch.device) -> Tensor:
+        """(F, F) bucket of each key position relative to each query position."""
+        position = torch.arange(frames, device=device)
+        offset = position[None, :] - position[:, None]
+        half = self.num_buckets // 2
+        exact = half // 2
+        distance = offset.abs()
+        far = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + far * (half - exact)).long().clamp(max=half - 1)
+        return (offset > 0).long() * half + torch.where(distance < exact, distance, far)
+
+    def forward(self, frames: int) -> Tensor:
+        """-> (total heads, F, F)."""
+        table = self.rel_attn_embed
+        return table(self.buckets(frames, table.weight.device)).permute(2, 0, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the heads that are kept; fused kernel, optional biases."""
+
+    def __init__(self, config: ModelConfig, kept: Heads) -> None:
+        super().__init__()
+        self.kept, self.head_dim, self.total_heads = kept, config.head_dim, config.total_heads
+        self.attention_dropout = config.attention_dropout
+        width = len(kept) * config.head_dim
+        self.k_proj = nn.Linear(config.embed_dim, width)
+        self.v_proj = nn.Linear(config.embed_dim, width)
+        self.q_proj = nn.Linear(config.embed_dim, width)
+        self.out_proj = nn.Linear(width, config.embed_dim)
+        self.gated = bool(config.num_buckets and kept)
+        if self.gated:
+            self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
+            self.gru_rel_pos_linear = nn.Linear(config.head_dim, 8)
+
+    def position_bias(self, x: Tensor, table: Tensor) -> Tensor:
+        """Gate the table (total heads, F, F) by the queries x (B, F, D) -> (B, H, F, F)."""
+        heads = list(self.kept)
+        split = x.unflatten(-1, (self.total_heads, self.head_dim))[:, :, heads].transpose(1, 2)
+        gate = self.gru_rel_pos_linear(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+        a, b = gate[..., :1], gate[..., 1:]
+        return (a * (b * self.gru_rel_pos_const[:, heads] - 1) + 2) * table[heads]
+
+    def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, mask: Tensor | None) -> Tensor:
+        """x (B, F, D), padding (B, 1, 1, F) added to the scores, mask (H,) -> (B, F, D)."""
+        if not self.kept:
+            return self.out_proj.bias.expand_as(x)
+        q, k, v = (
+            proj(x).unflatten(-1, (len(self.kept), self.head_dim)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = padding
+        if self.gated and table is not None:
+            position = self.position_bias(x, table)
+            bias = position if padding is None else position + padding
+        dropout = self.attention_dropout if self.training else 0.0
+        bias = None if bias is None else bias.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        if mask is not None:
+            out = out * mask[:, None, None].to(out.dtype)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, linear, with the inner units that are kept."""
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.embed_dim, width)
+        self.intermediate_dropout = nn.Dropout(config.ffn_dropout)
+        self.output_dense = nn.Linear(width, config.embed_dim)
+        self.output_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x (B, F, D), mask (N,) -> (B, F, D)."""
+        if not self.output_dense.in_features:
+            return self.output_dropout(self.output_dense.bias.expand_as(x))
+        x = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
+        if mask is not None:
+            x = x * mask.to(x.dtype)
+        return self.output_dropout(self.output_dense(x))
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward, either of which may be absent, with residuals and norms."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        heads, width = config.heads[index], config.ffn[index]
+        self.index, self.layer_norm_first = index, config.layer_norm_first
+        self.attention = None if heads is None else Attention(config, heads)
+        self.feed_forward = None if width is None else FeedForward(config, width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.final_layer_norm = nn.LayerNorm(config.embed_dim)
+
+    def attend(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
+        """x (B, F, D) -> x plus the attention sublayer's output."""
+        if self.attention is None:
+            return x
+        inner = self.layer_norm(x) if self.layer_norm_first else x
+        out = self.attention(inner, padding, table, masks.heads.get(self.index))
+        if (gate := masks.attention.get(self.index)) is not None:
+            out = out * gate.to(out.dtype)
+        return x + self.dropout(out)
+
+    def feed(self, x: Tensor, masks: Masks) -> Tensor:
+        """x (B, F, D) -> x plus the feed-forward sublayer's output."""
+        if self.feed_forward is None:
+            return x
+        inner = self.final_layer_norm(x) if self.layer_norm_first else x
+        out = self.feed_forward(inner, masks.ffn.get(self.index))
+        if (gate := masks.feed_forward.get(self.index)) is not None:
+            out = out * gate.to(out.dtype)
+        return x + out
+
+    def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        x = self.attend(x, padding, table, masks)
+        if self.layer_norm_first:
+            return self.feed(x, masks)
+        return self.final_layer_norm(self.feed(self.layer_norm(x), masks))

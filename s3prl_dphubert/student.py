@@ -1,0 +1,32 @@
+"""A student while it is pruned: a model together with its gates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .cost import Constraint, expected_widths
+from .gates import GateConfig, Gates
+from .model import SpeechModel
+from .model.masks import Masks
+
+
+class Student(nn.Module):
+    """Owns a model and the gates over its units; the model itself holds no pruning state."""
+
+    def __init__(self, model: SpeechModel, gates: GateConfig | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.gates = Gates(model.config, gates)
+
+    def extract_features(
+        self, waveforms: Tensor, lengths: Tensor | None = None, masks: Masks | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """As :meth:`SpeechModel.extract_features`, under ``masks`` or else the rounded gates."""
+        masks = self.gates.masks() if masks is None else masks
+        return self.model.extract_features(waveforms, lengths, masks=masks)
+
+    def expected_cost(self, budget: Constraint) -> Tensor:
+        """Differentiable cost of the units that the gates expect to keep."""
+        widths = expected_widths(self.model.config, self.gates.expected())
+        return torch.as_tensor(budget.cost(self.model.config, widths))

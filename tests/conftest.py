@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+GOLDEN = Path(__file__).parent / "golden"
+GATED = ("hubert_gated", "hubert_gated_layers", "hubert_pre_norm_gated", "wavlm_gated")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """name -> (expected tensors, facts) of a fixture computed by the published implementation."""
+
+    def read(name: str):
+        expected = load_file(GOLDEN / f"{name}.expected.safetensors")
+        return expected, json.loads((GOLDEN / f"{name}.json").read_text())
+
+    return read
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    torch.set_num_threads(2)
