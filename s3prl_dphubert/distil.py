@@ -1,0 +1,113 @@
+"""The task that both stages train: a student follows its teacher, in stage 1 under gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .cost import Constraint, Lagrangian
+from .data.batches import Batch
+from .model import SpeechModel
+from .model.masks import NO_MASKS, Masks
+from .objective import Objective
+from .student import Student
+
+
+class Distillation:
+    """Joint distillation and pruning of a :class:`Student`, or distillation of a pruned model.
+
+    Args:
+        teacher: kept in eval mode and without gradient.
+        student: with gates (stage 1) or a plain model (stage 2).
+        objective: what is matched.
+        lr: peak learning rate of weights and projections.
+        gate_lr: peak learning rate of gates and multipliers (stage 1).
+        budget: what the student may cost (stage 1).
+        full_cost: cost that the budget's sparsity refers to.
+        valid: validation batches.
+    """
+
+    def __init__(
+        self,
+        teacher: SpeechModel,
+        student: Student | SpeechModel,
+        objective: Objective,
+        lr: float,
+        gate_lr: float = 0.02,
+        budget: Constraint | None = None,
+        full_cost: float = 1.0,
+        valid: list[Batch] | None = None,
+    ) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.student, self.objective = student, objective
+        self.lr, self.gate_lr, self.budget, self.full_cost = lr, gate_lr, budget, full_cost
+        self.valid = valid or []
+        self.lagrangian = Lagrangian() if budget is not None else None
+        parts: dict[str, nn.Module] = {"student": student, "objective": objective}
+        if self.lagrangian is not None:
+            parts["lagrangian"] = self.lagrangian
+        self.module = nn.ModuleDict(parts)
+
+    @property
+    def model(self) -> SpeechModel:
+        """The student's model without gates."""
+        return self.student.model if isinstance(self.student, Student) else self.student
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Weights and projections; in stage 1 also gates, and multipliers that ascend."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [*weights, *self.objective.parameters()], "base_lr": self.lr, "name": "weights"}
+        ]
+        if isinstance(self.student, Student) and self.lagrangian is not None:
+            gates = {"params": list(self.student.gates.parameters()), "base_lr": self.gate_lr, "name": "gates"}
+            multipliers = {"params": list(self.lagrangian.parameters()), "base_lr": self.gate_lr}
+            groups += [gates, {**multipliers, "maximize": True, "name": "multipliers"}]
+        return groups
+
+    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Distillation loss, plus in stage 1 the penalty for missing the target sparsity."""
+        with torch.no_grad():
+            targets, _ = self.teacher.extract_features(batch.waveforms, num_layers=self.objective.depth)
+        gated = isinstance(self.student, Student)
+        masks = self.student.gates.sample(generator) if gated else NO_MASKS  # type: ignore[union-attr]
+        hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
+        loss, terms = self.objective(hidden, targets)
+        scalars = {name: float(value.detach()) for name, value in terms.items()}
+        scalars["distillation"] = float(loss.detach())
+        if gated and self.budget is not None and self.lagrangian is not None:
+            sparsity = self.sparsity()
+            target = self.budget.target(update)
+            loss = loss + self.lagrangian(sparsity, target).to(loss.device)
+            scalars |= {"sparsity": float(sparsity.detach()), "target_sparsity": target}
+        return loss, scalars
+
+    def sparsity(self) -> Tensor:
+        """Expected share of the full cost that the gates remove, 0-d and differentiable."""
+        if not isinstance(self.student, Student) or self.budget is None:
+            raise TypeError("sparsity needs a gated student and a budget")
+        return 1 - self.student.expected_cost(self.budget) / self.full_cost
+
+    def validate(self) -> dict[str, float]:
+        """Mean distillation loss over the validation batches under the deterministic masks."""
+        return self.evaluate(self.student.gates.masks() if isinstance(self.student, Student) else NO_MASKS)
+
+    @torch.no_grad()
+    def evaluate(self, masks: Masks = NO_MASKS) -> dict[str, float]:
+        """Mean loss terms over the validation batches; empty if there are none."""
+        if not self.valid:
+            return {}
+        was_training = self.module.training
+        self.module.eval()
+        totals: dict[str, float] = {}
+        device = next(self.teacher.parameters()).device
+        for batch in self.valid:
+            waveforms = batch.waveforms.to(device)
+            targets, _ = self.teacher.extract_features(waveforms, num_layers=self.objective.depth)
+            loss, terms = self.objective(self.model.extract_features(waveforms, masks=masks)[0], targets)
+            for name, value in {"loss": loss, **terms}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / len(self.valid)
+        self.module.train(was_training)
+        return totals

@@ -1,0 +1,120 @@
+"""Losses, gates and schedules against numbers computed by the published implementation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import GOLDEN
+from safetensors.torch import load_file
+
+from s3prl_dphubert.cost import Constraint, Lagrangian
+from s3prl_dphubert.errors import ConfigError
+from s3prl_dphubert.gates import GateConfig, Gates, HardConcrete
+from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.objective import Objective, ObjectiveConfig, distances
+from s3prl_dphubert.schedule import linear_schedule
+
+FACTS = json.loads((GOLDEN / "objective.json").read_text())
+TENSORS = load_file(GOLDEN / "objective.safetensors")
+
+
+@pytest.mark.parametrize("cos_type", ["raw", "log_sig"])
+def test_loss_terms(cos_type):
+    wanted = FACTS["distill_loss"][cos_type]
+    config = ObjectiveConfig(cos_type=cos_type, **wanted["weights"])
+    total, terms = distances(TENSORS["student"], TENSORS["teacher"], config)
+    assert float(total) == pytest.approx(wanted["total"], abs=1e-6)
+    assert set(terms) == {"l1", "l2", "cos"}
+    for name, value in terms.items():
+        assert float(value) == pytest.approx(wanted[name], abs=1e-6)
+
+
+def test_gate_masks():
+    gates = HardConcrete(64)
+    gates.log_alpha.data.copy_(TENSORS["gate_log_alpha"])
+    torch.testing.assert_close(gates.sample(TENSORS["gate_uniform"]), TENSORS["gate_train_mask"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(gates.hard_mask(), TENSORS["gate_eval_mask"], atol=1e-6, rtol=0)
+    assert gates.open_probability().sum().item() == pytest.approx(FACTS["gate_l0_norm"], rel=1e-6)
+
+
+def test_eval_mask_follows_log_alpha():
+    gates = HardConcrete(64)
+    before = gates.hard_mask()
+    gates.log_alpha.data.neg_()
+    gates.log_alpha.data -= 3
+    assert not torch.equal(before, gates.hard_mask())
+
+
+def test_learning_rates_exactly():
+    wanted = FACTS["lr_warmup15_max50_base2e-4_per_update"]
+    assert [linear_schedule(update, 2e-4, 15, 50) for update in range(len(wanted))] == wanted
+
+
+def test_target_sparsity_exactly():
+    wanted = FACTS["target_sparsity_0.75_warmup5_per_update"]
+    budget = Constraint(sparsity=0.75, warmup=5)
+    assert [budget.target(update) for update in range(len(wanted))] == wanted
+
+
+def test_multipliers_ascend():
+    lagrangian = Lagrangian()
+    optimizer = torch.optim.AdamW([{"params": lagrangian.parameters(), "maximize": True}], lr=0.1, weight_decay=0.0)
+    lagrangian(torch.tensor(0.2), 0.7).backward()
+    optimizer.step()
+    assert lagrangian.multipliers[0] < 0 < lagrangian.multipliers[1]
+    # with them, less openness than wanted is cheaper than more
+    assert lagrangian(torch.tensor(0.7), 0.7) < lagrangian(torch.tensor(0.2), 0.7)
+
+
+def test_projections_start_as_identity():
+    config = ObjectiveConfig(groups=((0,), (1, 2)))
+    objective = Objective(config, 8, 8, 2, 2)
+    hidden = [torch.randn(2, 5, 8) for _ in range(3)]
+    loss, terms = objective(hidden, hidden)
+    assert len(objective.projections) == 2
+    assert float(terms["l1"]) == 0
+    assert float(loss) == pytest.approx(-1, abs=1e-6)
+
+
+def test_predlayer_predicts_from_the_last_layer():
+    objective = Objective(ObjectiveConfig(mode="predlayer", groups=((4, 8, 12),)), 8, 16, 2, 12)
+    hidden = [torch.randn(2, 5, 8) for _ in range(3)]
+    predicted = objective.project(hidden)
+    assert predicted.shape == (2, 3, 5, 16)
+    changed = objective.project([hidden[0] + 1, hidden[1] + 1, hidden[2]])
+    assert torch.equal(predicted, changed)
+    assert objective.depth == 12
+
+
+def test_objective_names_every_fault():
+    with pytest.raises(ConfigError) as caught:
+        ObjectiveConfig(mode="other", cos_type="x", l1=-1.0, groups=((1, 1),))
+    for part in ("mode is 'other'", "cos_type is 'x'", "l1 is -1.0", "groups is ((1, 1),)"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="layer 12, allowed: 0 to 6"):
+        Objective(ObjectiveConfig(groups=((0,), (12,))), 8, 8, 6, 6)
+
+
+def test_a_conv_layer_never_closes():
+    config = ModelConfig(conv_channels=(4,) * 7, embed_dim=16, total_heads=2, head_dim=8, heads=((0, 1),), ffn=(8,))
+    gates = Gates(config, GateConfig(kinds=("conv",)))
+    for _, _, gate in gates.items():
+        gate.log_alpha.data.sub_(40)
+    generator = torch.Generator().manual_seed(0)
+    for masks in (gates.masks(), gates.sample(generator)):
+        assert len(masks.conv) == 7
+        assert all(int((mask > 0).sum()) == 1 for mask in masks.conv.values())
+
+
+def test_gates_name_unknown_kinds():
+    with pytest.raises(ConfigError, match="kinds has \\['rows'\\], allowed: conv"):
+        GateConfig(kinds=("conv", "rows"))
+
+
+def test_budget_names_every_fault():
+    with pytest.raises(ConfigError) as caught:
+        Constraint(sparsity=1.5, count="flops", warmup=-1)
+    for part in ("sparsity is 1.5", "count is 'flops'", "warmup is -1"):
+        assert part in str(caught.value)

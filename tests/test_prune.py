@@ -1,0 +1,164 @@
+"""Pruning is exact, pure, within budget and repeatable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import GATED, GOLDEN
+
+from s3prl_dphubert.checkpoint import load_model, load_student, save_model
+from s3prl_dphubert.cost import Constraint, macs, parameters
+from s3prl_dphubert.errors import RunError
+from s3prl_dphubert.gates import GateConfig
+from s3prl_dphubert.model import ModelConfig, SpeechModel
+from s3prl_dphubert.prune import final_masks, prune
+from s3prl_dphubert.student import Student
+
+SHAPES = {
+    "hubert": {},
+    "large": {"extractor_mode": "layer_norm", "conv_bias": True, "layer_norm_first": True, "normalize_waveform": True},
+    "wavlm": {"num_buckets": 32, "max_distance": 80},
+}
+
+
+def tiny(shape: str, seed: int = 0) -> SpeechModel:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        conv_channels=(12,) * 7,
+        embed_dim=32,
+        total_heads=4,
+        head_dim=8,
+        heads=((0, 1, 2, 3),) * 3,
+        ffn=(24,) * 3,
+        pos_conv_kernel=16,
+        pos_conv_groups=4,
+        **SHAPES[shape],
+    )
+    model = SpeechModel(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.3)
+    return model.eval()
+
+
+def gated(model: SpeechModel, spread: float = 2.0, kinds=("conv", "heads", "ffn")) -> Student:
+    student = Student(model, GateConfig(kinds=kinds))
+    for _, _, gate in student.gates.items():
+        gate.log_alpha.data.normal_(0, spread)
+    return student.eval()
+
+
+@torch.no_grad()
+def outputs(model, masks=None):
+    waveforms = torch.randn(2, 4000, generator=torch.Generator().manual_seed(7))
+    lengths = torch.tensor([4000, 2500])
+    kwargs = {} if masks is None else {"masks": masks}
+    whole, _ = model.extract_features(waveforms, **kwargs)
+    padded, frames = model.extract_features(waveforms, lengths, **kwargs)
+    return [state.clone() for state in whole] + [state[i, : frames[i]].clone() for state in padded for i in (0, 1)]
+
+
+def assert_same(a, b, tolerance=1e-4):
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_emptied_sublayers_keep_their_bias(shape, tmp_path):
+    student = gated(tiny(shape))
+    student.gates.groups["heads"]["0"].log_alpha.data.fill_(-20)
+    student.gates.groups["ffn"]["1"].log_alpha.data.fill_(-20)
+    pruned = prune(student)
+    assert pruned.config.heads[0] == ()
+    assert pruned.config.ffn[1] == 0
+    masked = outputs(student)
+    assert_same(masked, outputs(pruned))
+    assert_same(masked, outputs(load_model(save_model(pruned, tmp_path / "model"))))
+    assert sum(p.numel() for p in pruned.parameters()) == parameters(pruned.config)
+    dense = outputs(student.model)
+    assert max(float((a - b).abs().max()) for a, b in zip(masked, dense, strict=True)) > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_closed_layers_vanish(shape):
+    student = gated(tiny(shape), kinds=("conv", "heads", "ffn", "attention", "feed_forward"))
+    for kind, layer in (("attention", "0"), ("feed_forward", "2")):
+        student.gates.groups[kind][layer].log_alpha.data.fill_(-20)
+    for kind, layer in (("attention", "1"), ("feed_forward", "1")):
+        student.gates.groups[kind][layer].log_alpha.data.fill_(2)
+    pruned = prune(student)
+    assert pruned.config.heads[0] is None
+    assert pruned.config.ffn[2] is None
+    assert pruned.config.heads[1] is not None
+    assert_same(outputs(student), outputs(pruned))
+
+
+def test_wavlm_without_any_attention_drops_its_table():
+    student = gated(tiny("wavlm"))
+    for layer in range(3):
+        student.gates.groups["heads"][str(layer)].log_alpha.data.fill_(-20)
+    pruned = prune(student)
+    assert pruned.encoder.transformer.relative_positions is None
+    assert sum(p.numel() for p in pruned.parameters()) == parameters(pruned.config)
+    assert_same(outputs(student), outputs(pruned))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pruning_is_pure_and_repeatable(shape):
+    model = tiny(shape)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = prune(gated(model))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    torch.manual_seed(3)
+    again = gated(first)
+    second = prune(again)
+    assert_same(outputs(again), outputs(second))
+    for old, new in zip(first.config.heads, second.config.heads, strict=True):
+        assert set(new) <= set(old)
+    assert parameters(second.config) < parameters(first.config)
+
+
+@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
+def test_budget_is_kept(name, sparsity):
+    student = load_student(GOLDEN / f"{name}.pth")
+    budget = Constraint(sparsity=sparsity)
+    limit = (1 - sparsity) * parameters(student.model.config)
+    pruned = prune(student, budget)
+    cost = sum(p.numel() for p in pruned.parameters())
+    cheapest = 32 + 1  # no unit is dearer than a few per cent of these tiny models
+    assert cost <= limit
+    assert cost >= 0.99 * limit - cheapest
+    assert_same(outputs(student, final_masks(student, budget)), outputs(pruned))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_macs_budget(shape):
+    student = gated(tiny(shape))
+    budget = Constraint(sparsity=0.5, count="macs", seconds=2.0)
+    full = macs(student.model.config, 32_000)
+    cost = macs(prune(student, budget).config, 32_000)
+    assert 0.47 * full <= cost <= 0.5 * full
+
+
+def test_impossible_budget():
+    with pytest.raises(RunError, match="the smallest model costs"):
+        prune(gated(tiny("hubert")), Constraint(sparsity=0.99))
+
+
+def test_expected_cost_is_differentiable():
+    student = gated(tiny("wavlm"), kinds=("conv", "heads", "ffn", "attention", "feed_forward"))
+    for count in ("parameters", "macs"):
+        student.zero_grad()
+        student.expected_cost(Constraint(count=count)).backward()
+        gradients = [gate.log_alpha.grad for _, _, gate in student.gates.items()]
+        assert len(gradients) == 7 + 3 * 4
+        assert all(g is not None and bool((g > 0).all()) for g in gradients)
+
+
+def test_hubert_base_parameters():
+    with torch.device("meta"):
+        model = SpeechModel(ModelConfig())
+    assert sum(p.numel() for p in model.parameters()) == 94_370_944 + 512
+    assert parameters(ModelConfig()) == 94_370_944 + 512
