@@ -3,6 +3,6 @@
 from .checkpoint import load_model, save_model
 from .compress import compress
 from .prune import prune
+from .version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["compress", "load_model", "prune", "save_model"]
+__all__ = ["__version__", "compress", "load_model", "prune", "save_model"]

@@ -10,9 +10,16 @@ from .model import ModelConfig, SpeechModel
 def units_table(config: ModelConfig) -> str:
     """Markdown table of the conv channels, heads and feed-forward units per layer."""
     channels = ", ".join(map(str, config.conv_channels))
-    rows = [f"Conv channels: {channels}", "", "| layer | heads | ids of the heads | feed-forward units |", "|---|---|---|---|"]
+    rows = [
+        f"Conv channels: {channels}",
+        "",
+        "| layer | heads | ids of the heads | feed-forward units |",
+        "|---|---|---|---|",
+    ]
     for index, (heads, width) in enumerate(zip(config.heads, config.ffn, strict=True), start=1):
-        count, ids = ("none", "–") if heads is None else (str(len(heads)), " ".join(map(str, heads)) or "bias only")
+        count, ids = (
+            ("none", "–") if heads is None else (str(len(heads)), " ".join(map(str, heads)) or "bias only")
+        )
         rows.append(f"| {index} | {count} | {ids} | {'none' if width is None else width} |")
     return "\n".join(rows)
 

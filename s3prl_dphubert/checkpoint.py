@@ -69,7 +69,9 @@ def load_student(source: str | Path, exact: bool = True) -> Student:
     return student.eval()
 
 
-def save_model(model: SpeechModel, target: str | Path, card: str = "", dtype: torch.dtype | None = None) -> Path:
+def save_model(
+    model: SpeechModel, target: str | Path, card: str = "", dtype: torch.dtype | None = None
+) -> Path:
     """Write a checkpoint directory; it appears whole or not at all.
 
     Args:

@@ -42,7 +42,8 @@ def _manifest(arguments: argparse.Namespace) -> None:
 
     splits = dict(item.partition("=")[::2] for item in arguments.split)
     ConfigError.raise_for(
-        "--split", (f"{name!r} has no glob, allowed: NAME=GLOB" for name, glob in splits.items() if not (name and glob))
+        "--split",
+        (f"{name!r} has no glob, allowed: NAME=GLOB" for name, glob in splits.items() if not (name and glob)),
     )
     found, skipped = scan(
         arguments.folders, min_seconds=arguments.min_seconds, splits=splits, check=arguments.check

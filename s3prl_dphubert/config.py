@@ -58,7 +58,15 @@ class TrainConfig:
         faults = []
         if not 0 <= self.warmup <= self.updates:
             faults.append(f"warmup is {self.warmup}, allowed: 0 to updates ({self.updates})")
-        for name in ("updates", "accumulate", "max_nonfinite", "save_every", "keep", "validate_every", "log_every"):
+        for name in (
+            "updates",
+            "accumulate",
+            "max_nonfinite",
+            "save_every",
+            "keep",
+            "validate_every",
+            "log_every",
+        ):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: 1 or more")
         for name in ("lr", "gate_lr", "clip"):
@@ -183,7 +191,9 @@ def _build(kind: type, values: Any, path: str, faults: list[str]) -> Any:
     hints = typing.get_type_hints(kind)
     known = {f.name: f for f in dataclasses.fields(kind)}
     before = len(faults)
-    faults += [f"{path}{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known]
+    faults += [
+        f"{path}{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known
+    ]
     arguments = {}
     for name, spec in known.items():
         hint = hints[name]

@@ -62,7 +62,11 @@ class Distillation:
             {"params": [*weights, *self.objective.parameters()], "base_lr": self.lr, "name": "weights"}
         ]
         if isinstance(self.student, Student) and self.lagrangian is not None:
-            gates = {"params": list(self.student.gates.parameters()), "base_lr": self.gate_lr, "name": "gates"}
+            gates = {
+                "params": list(self.student.gates.parameters()),
+                "base_lr": self.gate_lr,
+                "name": "gates",
+            }
             multipliers = {"params": list(self.lagrangian.parameters()), "base_lr": self.gate_lr}
             groups += [gates, {**multipliers, "maximize": True, "name": "multipliers"}]
         return groups

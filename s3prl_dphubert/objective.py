@@ -94,7 +94,12 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, config: ObjectiveConfig, student_dim: int, teacher_dim: int, student_layers: int, teacher_layers: int
+        self,
+        config: ObjectiveConfig,
+        student_dim: int,
+        teacher_dim: int,
+        student_layers: int,
+        teacher_layers: int,
     ) -> None:
         super().__init__()
         self.config = config

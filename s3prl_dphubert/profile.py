@@ -10,7 +10,9 @@ from .model import SpeechModel
 
 
 @torch.inference_mode()
-def real_time_factors(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> dict[str, float]:
+def real_time_factors(
+    models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5
+) -> dict[str, float]:
     """Seconds of compute per second of audio, batch 1, the best of interleaved runs.
 
     Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from .cost import Constraint, masked_widths
 from .errors import RunError
-from .gates import Gates
+from .gates import Gates, HardConcrete
 from .model import ModelConfig, SpeechModel
 from .model.masks import Masks
 from .student import Student
@@ -42,52 +43,57 @@ def final_masks(student: Student, budget: Constraint | None = None, full_cost: f
     return fit(config, student.gates, masks, budget, (1 - budget.sparsity) * full)
 
 
-@dataclass
-class _Unit:
-    kind: str
-    layer: int
-    index: int
-    probability: float
-    soft: float
-
-
 def fit(config: ModelConfig, gates: Gates, masks: Masks, budget: Constraint, limit: float) -> Masks:
-    """Close the least likely open units until the cost is within ``limit``, then reopen the
-    likeliest closed ones for which there is room."""
-    kinds = (*UNIT_KINDS, "attention", "feed_forward")
-    rows = {kind: {i: m.clone() for i, m in getattr(masks, kind).items()} for kind in kinds}
-    fitted = Masks(**rows, exact=masks.exact)
-    units = [
-        _Unit(kind, layer, index, probability, soft)
-        for kind, layer, gate in gates.items()
-        if kind in UNIT_KINDS
-        for index, (probability, soft) in enumerate(
-            zip(gate.open_probability().tolist(), gate.soft().tolist(), strict=True)
-        )
-    ]
-    units.sort(key=lambda unit: (unit.probability, unit.kind, unit.layer, unit.index))
+    """Resize all gate groups by one factor, so that the cost comes as close below ``limit`` as it can.
 
-    def cost() -> float:
-        return float(budget.cost(config, masked_widths(config, fitted)))
+    Every group keeps its likeliest units, in number the factor times what its gates expect;
+    then single units are reopened where rounding took most, while there is room.
+    """
+    groups = {(kind, layer): gate for kind, layer, gate in gates.items() if kind in UNIT_KINDS}
+    expected = {key: gate.open_probability().sum().item() for key, gate in groups.items()}
+    widths = masked_widths(config, masks)
 
-    spent = cost()
-    for unit in units:
-        mask = getattr(fitted, unit.kind)[unit.layer]
-        if spent <= limit:
-            break
-        last = unit.kind == "conv" and int((mask > 0).sum()) == 1
-        if mask[unit.index] > 0 and not last:
-            mask[unit.index] = 0.0
-            spent = cost()
-    if spent > limit:
-        raise RunError(f"budget: the smallest model costs {spent:,.0f}, allowed: at most {limit:,.0f}")
-    for unit in reversed(units):
-        mask = getattr(fitted, unit.kind)[unit.layer]
-        if mask[unit.index] == 0:
-            mask[unit.index] = unit.soft
-            if cost() > limit:
-                mask[unit.index] = 0.0
-    return fitted
+    def counts(factor: float) -> dict[tuple[str, int], int]:
+        least = {key: int(key[0] == "conv") for key in groups}
+        wanted = {key: int(factor * expected[key] + 0.5) for key in groups}
+        return {key: max(least[key], min(len(groups[key].log_alpha), wanted[key])) for key in groups}
+
+    def cost(kept: dict[tuple[str, int], int]) -> float:
+        sized = replace(widths, **{kind: list(getattr(widths, kind)) for kind in (*UNIT_KINDS, "any_head")})
+        for (kind, layer), count in kept.items():
+            getattr(sized, kind)[layer] = count
+            if kind == "heads":
+                sized.any_head[layer] = int(count > 0)
+        return float(budget.cost(config, sized))
+
+    if (smallest := cost(counts(0))) > limit:
+        raise RunError(f"budget: the smallest model costs {smallest:,.0f}, allowed: at most {limit:,.0f}")
+    low, high = 0.0, max(len(gate.log_alpha) / max(expected[key], 1e-9) for key, gate in groups.items()) + 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(counts(middle)) <= limit else (low, middle)
+    kept = counts(low)
+    room = True
+    while room:
+        room = False
+        for key in sorted(groups, key=lambda key: kept[key] - low * expected[key]):
+            more = kept | {key: kept[key] + 1}
+            if more[key] <= len(groups[key].log_alpha) and cost(more) <= limit:
+                kept, room = more, True
+                break
+    rows = {kind: dict(getattr(masks, kind)) for kind in (*UNIT_KINDS, "attention", "feed_forward")}
+    for (kind, layer), gate in groups.items():
+        rows[kind][layer] = _likeliest(gate, kept[kind, layer])
+    return Masks(**rows, exact=masks.exact)
+
+
+def _likeliest(gate: HardConcrete, count: int) -> Tensor:
+    """(N,) soft values of the ``count`` likeliest units, 0 for the others."""
+    soft = gate.soft().detach()
+    mask = torch.zeros_like(soft)
+    index = torch.topk(soft, count).indices
+    mask[index] = soft[index]
+    return mask
 
 
 def cut(model: SpeechModel, masks: Masks) -> SpeechModel:
@@ -187,5 +193,3 @@ def _scale_or_drop(state: dict[str, Tensor], prefix: str, output: str, gate: Ten
 def _drop(state: dict[str, Tensor], prefix: str) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         del state[name]
-
-

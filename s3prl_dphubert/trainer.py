@@ -91,7 +91,9 @@ class Trainer:
         self.task.module.train()
         writer = SummaryWriter(self.folder, purge_step=self.update)
         rows = _open_log(self.folder / "log.jsonl", self.update)
-        bar = tqdm(initial=self.update, total=self.config.updates, desc=self.name, unit="update", mininterval=1.0)
+        bar = tqdm(
+            initial=self.update, total=self.config.updates, desc=self.name, unit="update", mininterval=1.0
+        )
         try:
             for batches in self.micro_batches():
                 began = time.monotonic()
@@ -127,7 +129,9 @@ class Trainer:
             seeds = np.random.SeedSequence((self.seed, self.update, micro)).generate_state(2)
             torch.manual_seed(int(seeds[0]))
             generator = torch.Generator().manual_seed(int(seeds[1]))
-            batch = batch._replace(waveforms=batch.waveforms.to(self.device), lengths=batch.lengths.to(self.device))
+            batch = batch._replace(
+                waveforms=batch.waveforms.to(self.device), lengths=batch.lengths.to(self.device)
+            )
             with self.autocast():
                 loss, scalars = self.task.step(batch, self.update, generator)
             finite = bool(torch.isfinite(loss.detach()))
@@ -158,7 +162,9 @@ class Trainer:
         if not finite:
             log.warning("update %d skipped: non-finite loss or gradient", self.update)
         if self.in_a_row >= self.config.max_nonfinite:
-            raise RunError(f"{self.in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate")
+            raise RunError(
+                f"{self.in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
+            )
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""

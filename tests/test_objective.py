@@ -34,7 +34,9 @@ def test_loss_terms(cos_type):
 def test_gate_masks():
     gates = HardConcrete(64)
     gates.log_alpha.data.copy_(TENSORS["gate_log_alpha"])
-    torch.testing.assert_close(gates.sample(TENSORS["gate_uniform"]), TENSORS["gate_train_mask"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        gates.sample(TENSORS["gate_uniform"]), TENSORS["gate_train_mask"], atol=1e-6, rtol=0
+    )
     torch.testing.assert_close(gates.hard_mask(), TENSORS["gate_eval_mask"], atol=1e-6, rtol=0)
     assert gates.open_probability().sum().item() == pytest.approx(FACTS["gate_l0_norm"], rel=1e-6)
 
@@ -60,7 +62,8 @@ def test_target_sparsity_exactly():
 
 def test_multipliers_ascend():
     lagrangian = Lagrangian()
-    optimizer = torch.optim.AdamW([{"params": lagrangian.parameters(), "maximize": True}], lr=0.1, weight_decay=0.0)
+    group = {"params": lagrangian.parameters(), "maximize": True}
+    optimizer = torch.optim.AdamW([group], lr=0.1, weight_decay=0.0)
     lagrangian(torch.tensor(0.2), 0.7).backward()
     optimizer.step()
     assert lagrangian.multipliers[0] < 0 < lagrangian.multipliers[1]
@@ -74,8 +77,8 @@ def test_projections_start_as_identity():
     hidden = [torch.randn(2, 5, 8) for _ in range(3)]
     loss, terms = objective(hidden, hidden)
     assert len(objective.projections) == 2
-    assert float(terms["l1"]) == 0
-    assert float(loss) == pytest.approx(-1, abs=1e-6)
+    assert terms["l1"].item() == 0
+    assert loss.item() == pytest.approx(-1, abs=1e-6)
 
 
 def test_predlayer_predicts_from_the_last_layer():
@@ -98,7 +101,9 @@ def test_objective_names_every_fault():
 
 
 def test_a_conv_layer_never_closes():
-    config = ModelConfig(conv_channels=(4,) * 7, embed_dim=16, total_heads=2, head_dim=8, heads=((0, 1),), ffn=(8,))
+    config = ModelConfig(
+        conv_channels=(4,) * 7, embed_dim=16, total_heads=2, head_dim=8, heads=((0, 1),), ffn=(8,)
+    )
     gates = Gates(config, GateConfig(kinds=("conv",)))
     for _, _, gate in gates.items():
         gate.log_alpha.data.sub_(40)

@@ -84,11 +84,17 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
         if self.embed_dim % max(self.pos_conv_groups, 1):
-            faults.append(f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}")
+            faults.append(
+                f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
+            )
         if len(self.heads) != len(self.ffn) or not self.heads:
-            faults.append(f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0")
+            faults.append(
+                f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0"
+            )
         for layer, kept in enumerate(self.heads):
-            if kept is not None and (sorted(set(kept)) != list(kept) or any(not 0 <= h < self.total_heads for h in kept)):
+            if kept is not None and (
+                sorted(set(kept)) != list(kept) or any(not 0 <= h < self.total_heads for h in kept)
+            ):
                 faults.append(f"heads[{layer}] is {kept}, allowed: rising ids below {self.total_heads}")
         if any(width is not None and width < 0 for width in self.ffn):
             faults.append(f"ffn is {self.ffn}, allowed: null or integers from 0")
@@ -136,7 +142,9 @@ class ModelConfig:
         try:
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"model configuration: a field has the wrong kind of value ({error})") from error
+            raise ConfigError(
+                f"model configuration: a field has the wrong kind of value ({error})"
+            ) from error
 
 
 def dense_heads(layers: int, heads: int) -> tuple[Heads, ...]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ModelConfig
+from .linear import linear
 from .masks import NO_MASKS, Masks
 
 
@@ -82,7 +83,7 @@ class FeatureProjection(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.conv_channels[-1])
-        self.projection = nn.Linear(config.conv_channels[-1], config.embed_dim)
+        self.projection = linear(config.conv_channels[-1], config.embed_dim)
         self.dropout = nn.Dropout(config.projection_dropout)
 
     def forward(self, x: Tensor, masks: Masks = NO_MASKS, last: int = -1) -> Tensor:

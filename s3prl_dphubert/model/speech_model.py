@@ -91,7 +91,9 @@ class SpeechModel(nn.Module):
         config = self.config
         if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
             shape, least = tuple(waveforms.shape), config.min_samples
-            raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")
+            raise ValueError(
+                f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples"
+            )
         if config.normalize_waveform:
             waveforms = _normalise(waveforms, lengths)
         x = self.feature_extractor(waveforms, masks)
@@ -126,11 +128,8 @@ def _normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _initialise(module: nn.Module) -> None:
-    """BERT's initialisation for linear maps, He's for the convolutions."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.02) if module.weight.numel() else None
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv1d):
+    """He's initialisation for the convolutions, BERT's for the position table."""
+    if isinstance(module, nn.Conv1d):
         nn.init.kaiming_normal_(module.weight)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)

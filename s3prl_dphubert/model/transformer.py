@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import Heads, ModelConfig
+from .linear import linear
 from .masks import Masks
 
 
@@ -74,10 +75,10 @@ class Attention(nn.Module):
         self.kept, self.head_dim, self.total_heads = kept, config.head_dim, config.total_heads
         self.attention_dropout = config.attention_dropout
         width = len(kept) * config.head_dim
-        self.k_proj = nn.Linear(config.embed_dim, width)
-        self.v_proj = nn.Linear(config.embed_dim, width)
-        self.q_proj = nn.Linear(config.embed_dim, width)
-        self.out_proj = nn.Linear(width, config.embed_dim)
+        self.k_proj = linear(config.embed_dim, width)
+        self.v_proj = linear(config.embed_dim, width)
+        self.q_proj = linear(config.embed_dim, width)
+        self.out_proj = linear(width, config.embed_dim)
         self.gated = bool(config.num_buckets and kept)
         if self.gated:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
@@ -116,9 +117,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.intermediate_dense = nn.Linear(config.embed_dim, width)
+        self.intermediate_dense = linear(config.embed_dim, width)
         self.intermediate_dropout = nn.Dropout(config.ffn_dropout)
-        self.output_dense = nn.Linear(width, config.embed_dim)
+        self.output_dense = linear(width, config.embed_dim)
         self.output_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:

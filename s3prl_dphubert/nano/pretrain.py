@@ -184,7 +184,6 @@ def train(speech: Path, out: Path, updates: int, batch: int, seconds: float, pea
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["update"]
     validation = [(w, targets(w)) for w in (windows(unseen, batch, seconds, (seed, 2, i)) for i in range(8))]
-    log = open(out / "log.jsonl", "a", encoding="utf8")
     bar = tqdm(range(start, updates), initial=start, total=updates, mininterval=30)
     began = time.time()
     for update in bar:
@@ -206,8 +205,8 @@ def train(speech: Path, out: Path, updates: int, batch: int, seconds: float, pea
             os.replace(f"{state}.part", state)
             accuracy = validate(model, validation)
             row = {"update": update + 1, "loss": loss.item(), "norm": norm, "held_out_accuracy": accuracy}
-            log.write(json.dumps(row | {"seconds": round(time.time() - began, 1)}) + "\n")
-            log.flush()
+            with open(out / "log.jsonl", "a", encoding="utf8") as log:
+                log.write(json.dumps(row | {"seconds": round(time.time() - began, 1)}) + "\n")
     weights = {k: v.contiguous() for k, v in model.wav2vec2.state_dict().items()}
     save_file(weights, out / "model.safetensors")
 

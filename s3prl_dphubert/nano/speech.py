@@ -75,9 +75,7 @@ SOURCES: tuple[Source, ...] = (
     Source("tuxpaint-stamps-default", "GPL-2", r"_desc[^/]*\.(ogg|wav)$"),
 )
 
-HELD_OUT = re.compile(
-    r"^flight-of-the-amazon-queen/(11|18|19|20|21|22|24|37|38|64|75|76|84)....P.\.flac$"
-)
+HELD_OUT = re.compile(r"^flight-of-the-amazon-queen/(11|18|19|20|21|22|24|37|38|64|75|76|84)....P.\.flac$")
 """Four characters of one game (Faye, Chief, Naomi, Henry), kept from training for the probe."""
 
 

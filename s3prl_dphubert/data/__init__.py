@@ -1,0 +1,1 @@
+"""Audio files, manifests and batches."""

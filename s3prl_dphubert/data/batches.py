@@ -1,0 +1,164 @@
+"""Length-bucketed batches, each a pure function of (manifest, configuration, index)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import ConfigError, DataError
+from .audio import SAMPLE_RATE, read
+from .manifest import Manifest, Skipped
+
+log = logging.getLogger(__name__)
+PLAN, CROP = 0, 1  # streams of random numbers
+
+
+class Batch(NamedTuple):
+    """waveforms (B, T) float32 at 16 kHz, lengths (B,) samples, paths, and files left out."""
+
+    waveforms: Tensor
+    lengths: Tensor
+    paths: tuple[str, ...]
+    failed: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How utterances are grouped.
+
+    Args:
+        seconds_per_batch: audio a micro-batch holds at most, counted before cropping.
+        min_seconds: shorter utterances are left out.
+        max_seconds: longer ones are cropped to this, at random.
+        buckets: groups of like length, spaced evenly on a logarithmic scale.
+        seed: of order and crops.
+    """
+
+    seconds_per_batch: float = 160.0
+    min_seconds: float = 2.0
+    max_seconds: float = 15.6
+    buckets: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name in ("seconds_per_batch", "min_seconds"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: more than 0")
+        if self.max_seconds < self.min_seconds:
+            faults.append(
+                f"max_seconds is {self.max_seconds}, allowed: min_seconds ({self.min_seconds}) or more"
+            )
+        if self.seconds_per_batch < self.max_seconds:
+            faults.append(f"seconds_per_batch is {self.seconds_per_batch}, allowed: max_seconds or more")
+        if self.buckets < 1:
+            faults.append(f"buckets is {self.buckets}, allowed: 1 or more")
+        if self.seed < 0:
+            faults.append(f"seed is {self.seed}, allowed: 0 or more")
+        ConfigError.raise_for("batches", faults)
+
+
+class BatchStream(Dataset[Batch]):
+    """Endless micro-batches by global index; epochs follow one another.
+
+    Raises:
+        DataError: no utterance is long enough.
+    """
+
+    def __init__(self, manifest: Manifest, config: BatchConfig) -> None:
+        self.config = config
+        shortest = config.min_seconds * SAMPLE_RATE
+        self.entries = [entry for entry in manifest.entries if entry.samples >= shortest]
+        if not self.entries:
+            raise DataError(f"no utterance lasts {config.min_seconds:g} s (min_seconds) or more")
+        longest = int(config.max_seconds * SAMPLE_RATE)
+        self.lengths = np.array([min(entry.samples, longest) for entry in self.entries])
+        self.plans: list[list[list[int]]] = []
+        self.ends: list[int] = []
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """Batches of one epoch as lists of utterance indices; every utterance occurs once."""
+        config = self.config
+        random = np.random.default_rng((config.seed, PLAN, epoch))
+        low, high = np.log(config.min_seconds * SAMPLE_RATE), np.log(config.max_seconds * SAMPLE_RATE)
+        place = (np.log(self.lengths) - low) / max(high - low, 1e-9)
+        bucket = np.clip((place * config.buckets).astype(int), 0, config.buckets - 1)
+        order = np.lexsort((random.random(len(bucket)), bucket))
+        batches: list[list[int]] = []
+        current: list[int] = []
+        longest = 0
+        for index in order.tolist():
+            longest = max(longest, int(self.lengths[index]))
+            if current and (len(current) + 1) * longest > config.seconds_per_batch * SAMPLE_RATE:
+                batches.append(current)
+                current, longest = [], int(self.lengths[index])
+            current.append(index)
+        batches.append(current)
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def members(self, index: int) -> list[int]:
+        """Utterances of a global micro-batch."""
+        while not self.ends or index >= self.ends[-1]:
+            self.plans.append(self.plan(len(self.plans)))
+            self.ends.append((self.ends[-1] if self.ends else 0) + len(self.plans[-1]))
+        epoch = int(np.searchsorted(self.ends, index, side="right"))
+        return self.plans[epoch][index - (self.ends[epoch - 1] if epoch else 0)]
+
+    def __getitem__(self, index: int) -> Batch:
+        """Read a micro-batch, every utterance cropped at random to the shortest.
+
+        Raises:
+            DataError: none of its files can be read.
+        """
+        members = self.members(index)
+        random = np.random.default_rng((self.config.seed, CROP, index))
+        length = int(min(self.lengths[i] for i in members))
+        rows, paths, failed = [], [], []
+        for place, i in zip(random.random(len(members)), members, strict=True):
+            entry = self.entries[i]
+            start = int(place * (entry.samples - length + 1))
+            try:
+                audio = read(entry.path, start, length)
+                if len(audio) < length - 2 * SAMPLE_RATE // 1000:
+                    raise DataError(f"{entry.path}: ends early, its header promised {entry.samples} samples")
+            except DataError as error:
+                failed.append(Skipped(entry.path, str(error)))
+                log.warning("left out: %s", error)
+                continue
+            rows.append(torch.from_numpy(np.pad(audio, (0, length - len(audio)))))
+            paths.append(entry.path)
+        if not rows:
+            raise DataError(f"no file of a batch can be read, the first: {failed[0].reason}")
+        lengths = torch.full((len(rows),), length, dtype=torch.int64)
+        return Batch(torch.stack(rows), lengths, tuple(paths), tuple(failed))
+
+
+class _Order(torch.utils.data.Sampler[int]):
+    def __init__(self, indices: range) -> None:
+        self.indices = indices
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def loader(
+    stream: BatchStream, start: int, stop: int, num_workers: int = 0, stride: int = 1, offset: int = 0
+) -> DataLoader[Batch]:
+    """Yield micro-batches ``start + offset``, then every ``stride``-th, below ``stop``, in order."""
+    order = _Order(range(start + offset, stop, stride))
+    return DataLoader(stream, batch_size=None, sampler=order, num_workers=num_workers)
+
+
+def validation_batches(manifest: Manifest, config: BatchConfig, limit: int) -> list[Batch]:
+    """The first ``limit`` batches of a fixed order, the same every time."""
+    stream = BatchStream(manifest, config)
+    return [stream[index] for index in range(min(limit, len(stream.plan(0))))]

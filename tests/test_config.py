@@ -1,0 +1,119 @@
+"""Configurations: inheritance, every fault at once, and the files that ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s3prl_dphubert import resources
+from s3prl_dphubert.config import CompressConfig, TrainConfig, from_dict, read_yaml, to_dict
+from s3prl_dphubert.errors import ConfigError
+from s3prl_dphubert.model import ModelConfig
+
+MINIMAL = {"teacher": "hubert_nano", "data": {"train": "x.tsv"}}
+
+
+def test_defaults_are_the_published_recipe():
+    config = from_dict(CompressConfig, MINIMAL)
+    assert (config.stage1.updates, config.stage1.warmup, config.stage1.lr) == (50_000, 15_000, 2e-4)
+    assert (config.stage2.updates, config.stage2.warmup, config.stage2.lr) == (25_000, 5_000, 1e-4)
+    assert (config.stage1.gate_lr, config.stage1.clip) == (0.02, 10.0)
+    assert (config.budget.sparsity, config.budget.warmup) == (0.75, 5000)
+    assert config.objective.groups == ((0,), (4, 8, 12))
+    batch = config.data.batch
+    assert (batch.seconds_per_batch, batch.min_seconds, batch.max_seconds, batch.buckets) == (
+        160,
+        2,
+        15.6,
+        1000,
+    )
+
+
+def test_round_trip():
+    config = from_dict(CompressConfig, MINIMAL)
+    assert from_dict(CompressConfig, to_dict(config)) == config
+
+
+def test_every_fault_at_once():
+    values = {
+        "teachr": "x",
+        "data": {"train": "x.tsv", "batch": {"buckets": 0}},
+        "seed": "zero",
+        "gates": {"kinds": ["rows"]},
+        "budget": {"sparsity": 2},
+        "stage1": {"precision": "int8", "updates": 10},
+        "stage2": 5,
+    }
+    with pytest.raises(ConfigError) as caught:
+        from_dict(CompressConfig, values)
+    message = str(caught.value)
+    for part in (
+        "teachr is not known",
+        "teacher is missing",
+        "data.batch.batches: buckets is 0",
+        "seed is 'zero', allowed: int",
+        "kinds has ['rows']",
+        "sparsity is 2.0",
+        "precision is 'int8', allowed: fp32, bf16, fp16",
+        "warmup is 15000, allowed: 0 to updates (10)",
+        "stage2. is 5, allowed: a mapping",
+    ):
+        assert part in message
+
+
+def test_a_file_states_its_difference(tmp_path):
+    (tmp_path / "base.yaml").write_text("teacher: a\ndata: {train: x.tsv, valid_batches: 3}\n")
+    (tmp_path / "b.yaml").write_text("base: base.yaml\ndata: {train: y.tsv}\nstage1: {lr: 1e-4}\n")
+    config = from_dict(CompressConfig, read_yaml(tmp_path / "b.yaml"))
+    assert (config.teacher, config.data.train, config.data.valid_batches) == ("a", "y.tsv", 3)
+    assert config.stage1.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n", "holds list"), ("a: [", "not readable as YAML"), ("base: x.yaml\n", "extends itself")],
+)
+def test_unreadable_yaml(tmp_path, text, message):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(tmp_path / "x.yaml")
+
+
+def test_shipped_configurations_are_valid():
+    files = sorted(Path(resources.find("upstream_configs")).glob("*.yaml"))
+    assert len(files) == 2
+    for file in files:
+        assert isinstance(from_dict(CompressConfig, read_yaml(file)), CompressConfig)
+        assert file.read_text().startswith("# ")
+
+
+def test_training_faults():
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(updates=0, lr=0.0, num_workers=-1)
+    assert all(part in str(caught.value) for part in ("updates is 0", "lr is 0.0", "num_workers is -1"))
+
+
+def test_model_faults():
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig(conv_channels=(0,) * 7, pos_conv_groups=7, ffn=(3, -1), dropout=1.0)
+    for part in (
+        "conv_channels is",
+        "pos_conv_groups is 7",
+        "heads has 12 layers and ffn 2",
+        "dropout is 1.0",
+    ):
+        assert part in str(caught.value)
+
+
+def test_frames_and_receptive_field():
+    config = ModelConfig()
+    assert config.min_samples == 400
+    assert [config.frames(n) for n in (399, 400, 719, 720, 16_000)] == [0, 1, 1, 2, 49]
+
+
+def test_resources_name_their_neighbours():
+    with pytest.raises(resources.ResourceError, match=r"demo\.yaml"):
+        resources.find("upstream_configs/nothing.yaml")
+    with pytest.raises(resources.ResourceError, match="allowed: a path below"):
+        resources.find("../setup.cfg")
