@@ -19,6 +19,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,12 +60,14 @@ def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechMode
         DataError: a manifest cannot be used, or too many of its files are bad.
         RunError: ``out`` belongs to another run, is in use, or training diverged.
     """
-    if not isinstance(config, CompressConfig):
-        config = from_dict(CompressConfig, read_yaml(config))
     out = Path(out)
-    _claim(config, out)
+    settings: CompressConfig = (
+        config if isinstance(config, CompressConfig) else from_dict(CompressConfig, read_yaml(config))
+    )
+    _claim(settings, out)
     with _lock(out):
-        return _Run(config, out).finish()
+        _sweep(out)
+        return _Run(settings, out).finish()
 
 
 def resolve_teacher(name: str) -> SpeechModel:
@@ -215,6 +218,15 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
             yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
     elif a != b:
         yield path
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process had half written."""
+    for leftover in list(out.rglob("*.part")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 @contextmanager

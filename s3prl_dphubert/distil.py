@@ -48,7 +48,7 @@ class Distillation:
         parts: dict[str, nn.Module] = {"student": student, "objective": objective}
         if self.lagrangian is not None:
             parts["lagrangian"] = self.lagrangian
-        self.module = nn.ModuleDict(parts)
+        self.module: nn.Module = nn.ModuleDict(parts)
 
     @property
     def model(self) -> SpeechModel:
@@ -75,13 +75,13 @@ class Distillation:
         """Distillation loss, plus in stage 1 the penalty for missing the target sparsity."""
         with torch.no_grad():
             targets, _ = self.teacher.extract_features(batch.waveforms, num_layers=self.objective.depth)
-        gated = isinstance(self.student, Student)
-        masks = self.student.gates.sample(generator) if gated else NO_MASKS  # type: ignore[union-attr]
+        gates = self.student.gates if isinstance(self.student, Student) else None
+        masks = NO_MASKS if gates is None else gates.sample(generator)
         hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
         loss, terms = self.objective(hidden, targets)
         scalars = {name: float(value.detach()) for name, value in terms.items()}
         scalars["distillation"] = float(loss.detach())
-        if gated and self.budget is not None and self.lagrangian is not None:
+        if self.budget is not None and self.lagrangian is not None:
             sparsity = self.sparsity()
             target = self.budget.target(update)
             loss = loss + self.lagrangian(sparsity, target).to(loss.device)

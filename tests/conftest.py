@@ -22,6 +22,6 @@ def golden():
     return read
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def two_threads():
     torch.set_num_threads(2)

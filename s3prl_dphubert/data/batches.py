@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,6 +139,10 @@ class BatchStream(Dataset[Batch]):
         return Batch(torch.stack(rows), lengths, tuple(paths), tuple(failed))
 
 
+def _whole(batch: Any) -> Any:
+    return batch
+
+
 class _Order(torch.utils.data.Sampler[int]):
     def __init__(self, indices: range) -> None:
         self.indices = indices
@@ -155,7 +159,7 @@ def loader(
 ) -> DataLoader[Batch]:
     """Yield micro-batches ``start + offset``, then every ``stride``-th, below ``stop``, in order."""
     order = _Order(range(start + offset, stop, stride))
-    return DataLoader(stream, batch_size=None, sampler=order, num_workers=num_workers)
+    return DataLoader(stream, batch_size=None, sampler=order, num_workers=num_workers, collate_fn=_whole)
 
 
 def validation_batches(manifest: Manifest, config: BatchConfig, limit: int) -> list[Batch]:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -29,7 +30,7 @@ from .speech import HELD_OUT, SAMPLE_RATE
 WINDOW, STRIDE = 400, 320  # samples that one frame sees first, and between frames
 CLASSES, FINAL_DIM, TEMPERATURE = 100, 64, 0.1
 
-ARCHITECTURE = dict(
+ARCHITECTURE: dict[str, Any] = dict(
     extractor_mode="group_norm",
     extractor_conv_layer_config=[(128, 10, 5)] + [(128, 3, 2)] * 4 + [(128, 2, 2)] * 2,
     extractor_conv_bias=False,
@@ -207,7 +208,7 @@ def train(speech: Path, out: Path, updates: int, batch: int, seconds: float, pea
             row = {"update": update + 1, "loss": loss.item(), "norm": norm, "held_out_accuracy": accuracy}
             with open(out / "log.jsonl", "a", encoding="utf8") as log:
                 log.write(json.dumps(row | {"seconds": round(time.time() - began, 1)}) + "\n")
-    weights = {k: v.contiguous() for k, v in model.wav2vec2.state_dict().items()}
+    weights = {k: v.contiguous() for k, v in model.get_submodule("wav2vec2").state_dict().items()}
     save_file(weights, out / "model.safetensors")
 
 

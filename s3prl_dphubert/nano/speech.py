@@ -98,7 +98,7 @@ def decode(data: bytes, decoder: str) -> tuple[np.ndarray, int]:
     if decoder in ("g722", "gsm"):
         import av
 
-        with av.open(io.BytesIO(data), format=decoder) as container:
+        with av.open(io.BytesIO(data), "r", format=decoder) as container:
             frames = [frame.to_ndarray().ravel() for frame in container.decode(audio=0)]
         return np.concatenate(frames).astype(np.float32) / 32768, 16_000 if decoder == "g722" else 8_000
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)

@@ -1,0 +1,67 @@
+"""A wheel carries configurations, recipes, assets and licences, and finds them anywhere."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 12 * 1024**2
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("build")
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "build", "*.egg-info", "demo-output", "__pycache__", "tests"
+    )
+    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(folder / "source")], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_size_and_licences(wheel):
+    assert wheel.stat().st_size <= LIMIT
+    names = zipfile.ZipFile(wheel).namelist()
+    for ending in (
+        "licenses/LICENSE",
+        "licenses/NOTICE",
+        "assets/speech/LICENSES.md",
+        "assets/speech/CREDITS.txt",
+        "assets/hubert_nano/LICENSE",
+        "assets/hubert_nano/README.md",
+    ):
+        assert any(name.endswith(ending) for name in names), ending
+    assert sum(name.endswith(".ogg") for name in names) == 355
+
+
+def test_installed_files_are_found(wheel, tmp_path):
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    subprocess.run([*pip, str(wheel)], check=True)
+    script = (
+        "from s3prl_dphubert import resources, load_model\n"
+        "names = 'upstream_configs/demo.yaml', 'downstream_recipes/README.md', 'assets/speech/manifest.tsv'\n"
+        "for name in names:\n"
+        "    print(resources.find(name))\n"
+        "print(sum(p.numel() for p in load_model(resources.find('assets/hubert_nano')).parameters()))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(site), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    *paths, count = run.stdout.split()
+    assert len(paths) == 3
+    assert all(Path(path).is_relative_to(site) for path in paths)
+    assert int(count) == 3_253_632
