@@ -49,9 +49,8 @@ def show(run: Path, settings: CompressConfig) -> None:
     for name, unit in (("parameters", 1e6), ("macs", 1e9)):
         share = 100 * after[name] / before[name]
         title = "parameters (M)" if unit == 1e6 else f"MACs of {results['macs_seconds']:g} s (G)"
-        print(
-            f"{title:<24}{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}   {share:.1f} % of the teacher"
-        )
+        change = f"{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}"
+        print(f"{title:<24}{change}   {share:.1f} % of the teacher")
     print("\nvalidation distillation loss")
     for key, title in STEPS.items():
         print(f"  {title:<24}{results['valid'][key]['loss']:9.5f}")
