@@ -94,6 +94,7 @@ def save_model(
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
         save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
         (partial / CARD).write_text(card or f"# {target.name}\n", encoding="utf8")
         os.replace(partial, target)
     except OSError as error:

@@ -57,4 +57,8 @@ def show(run: Path, settings: CompressConfig) -> None:
     speed = real_time_factors({"teacher": teacher, "compressed": model})
     ratio = speed["compressed"] / speed["teacher"]
     print(f"\nreal-time factor        {speed['teacher']:.4f} -> {speed['compressed']:.4f}   {ratio:.2f} x")
-    print(f"\nmodel   {run / 'model'}\nplots   {run / 'training.png'}, {run / 'units.png'}")
+    print(
+        f"\nspeech  {resources.find('assets/speech')}, credits in CREDITS.txt, licences in LICENSES.md; among"
+    )
+    print("        the voices (c) Marco Menardi e Paola Dal Zot, http://www.voip.ammdomus.it")
+    print(f"model   {run / 'model'}\nplots   {run / 'training.png'}, {run / 'units.png'}")
