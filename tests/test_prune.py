@@ -7,11 +7,11 @@ import torch
 from conftest import GATED, GOLDEN
 
 from s3prl_dphubert.checkpoint import load_model, load_student, save_model
-from s3prl_dphubert.cost import Constraint, macs, parameters
+from s3prl_dphubert.cost import Constraint, macs, masked_widths, parameters
 from s3prl_dphubert.errors import RunError
-from s3prl_dphubert.gates import GateConfig
+from s3prl_dphubert.gates import GateConfig, Gates
 from s3prl_dphubert.model import ModelConfig, SpeechModel
-from s3prl_dphubert.prune import final_masks, prune
+from s3prl_dphubert.prune import final_masks, fit, prune
 from s3prl_dphubert.student import Student
 
 SHAPES = {
@@ -167,3 +167,19 @@ def test_hubert_base_parameters():
         model = SpeechModel(ModelConfig())
     assert sum(p.numel() for p in model.parameters()) == 94_370_944 + 512
     assert parameters(ModelConfig()) == 94_370_944 + 512
+
+
+@pytest.mark.parametrize("count", ["parameters", "macs"])
+def test_budget_is_kept_at_hubert_base_size(count):
+    config = ModelConfig()
+    torch.manual_seed(0)
+    gates = Gates(config, GateConfig())
+    for _, _, gate in gates.items():
+        gate.log_alpha.data.normal_(-1, 3)
+    budget = Constraint(sparsity=0.75, count=count)
+    limit = 0.25 * float(budget.cost(config))
+    fitted = fit(config, gates, gates.masks(), budget, limit)
+    assert 0.99 * limit <= float(budget.cost(config, masked_widths(config, fitted))) <= limit
+    for kind, layer, gate in gates.items():
+        mask, before = getattr(fitted, kind)[layer], gate.soft()
+        assert mask.sum() == 0 or before[mask > 0].min() >= before[mask == 0].max()
