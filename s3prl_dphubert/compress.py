@@ -142,9 +142,8 @@ class _Run:
         partial = self.out / "projections.part"
         save_file(projections, partial)
         os.replace(partial, self.out / "projections.safetensors")
-        save_model(
-            cut(student.model, masks), self.out / "pruned", card.render(self.config, student.model, "pruned")
-        )
+        pruned = cut(student.model, masks)
+        save_model(pruned, self.out / "pruned", card.render(self.config, pruned, "pruned"))
 
     def stage2(self) -> None:
         """Train the pruned model and save the best weights seen on validation, or the last."""

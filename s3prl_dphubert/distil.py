@@ -48,7 +48,7 @@ class Distillation:
         parts: dict[str, nn.Module] = {"student": student, "objective": objective}
         if self.lagrangian is not None:
             parts["lagrangian"] = self.lagrangian
-        self.module: nn.Module = nn.ModuleDict(parts)
+        self.module: nn.Module = nn.ModuleDict(parts).to(next(teacher.parameters()).device)
 
     @property
     def model(self) -> SpeechModel:

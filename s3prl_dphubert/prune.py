@@ -39,6 +39,8 @@ def final_masks(student: Student, budget: Constraint | None = None, full_cost: f
     if budget is None:
         return masks
     config = student.model.config
+    if budget.count == "published":  # that formula is for training; the result's real size counts
+        budget = replace(budget, count="parameters")
     full = float(budget.cost(config)) if full_cost is None else full_cost
     return fit(config, student.gates, masks, budget, (1 - budget.sparsity) * full)
 

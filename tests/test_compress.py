@@ -92,6 +92,8 @@ def test_a_run_ends_within_budget(finished, config, place):
     assert results["model"]["parameters"] == parameters(model.config)
     for name in ("training.png", "units.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
+    halfway = load_model(finished / "pruned").config
+    assert f"{parameters(halfway):,}" in (finished / "pruned" / "README.md").read_text()
     card = (finished / "model" / "README.md").read_text()
     for part in (f"{parameters(model.config):,}", "sparsity 0.4", str(place / "teacher"), "| layer | heads"):
         assert part in card

@@ -138,6 +138,13 @@ def test_budget_is_kept(name, sparsity):
     assert_same(outputs(student, final_masks(student, budget)), outputs(pruned))
 
 
+def test_published_count_keeps_the_real_budget():
+    student = load_student(GOLDEN / "wavlm_gated.pth")
+    limit = 0.5 * parameters(student.model.config)
+    pruned = prune(student, Constraint(sparsity=0.5, count="published"))
+    assert 0.98 * limit <= sum(p.numel() for p in pruned.parameters()) <= limit
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_macs_budget(shape):
     student = gated(tiny(shape))
