@@ -12,6 +12,7 @@ import soxr
 from ..errors import DataError
 
 SAMPLE_RATE = 16_000
+RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 
@@ -33,13 +34,14 @@ def probe(path: str | Path) -> AudioInfo:
     """Read a header without decoding the audio.
 
     Raises:
-        DataError: the file is missing, no audio, or empty.
+        DataError: the file is missing, no audio, empty, or its rate is absurd.
     """
     try:
         info = soundfile.info(str(path))
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: unreadable ({_reason(error)})") from error
-    if info.frames <= 0 or info.samplerate <= 0:
+    _check_rate(path, info.samplerate)
+    if info.frames <= 0:
         raise DataError(f"{path}: empty")
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
@@ -56,27 +58,55 @@ def read(path: str | Path, start: int = 0, samples: int | None = None) -> np.nda
         float32 samples (T,), fewer than asked for where the file ends early.
 
     Raises:
-        DataError: the file is unreadable, empty where it was asked for, or not finite.
+        DataError: the file is unreadable, empty where it was asked for, not finite, or its rate is
+            absurd; or ``start`` or ``samples`` is out of range.
     """
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate = file.samplerate
-            seekable = rate == SAMPLE_RATE and file.seekable() and samples is not None
-            if seekable:
-                file.seek(min(start, file.frames))
-            audio = file.read(samples if seekable and samples is not None else -1, "float32", always_2d=True)
-    except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise DataError(f"{path}: unreadable ({_reason(error)})") from error
-    audio = audio.mean(axis=1)
+    if start < 0 or (samples is not None and samples < 1):
+        raise DataError(f"{path}: start is {start}, samples is {samples}, allowed: start >= 0, samples >= 1")
+    audio, rate, jumped = _decode(path, start, samples)
     if not np.isfinite(audio).all():
         raise DataError(f"{path}: non-finite samples")
     if rate != SAMPLE_RATE and len(audio):
-        audio = soxr.resample(audio, rate, SAMPLE_RATE)
-    if not seekable:
+        audio = _resample(path, audio, rate)
+    if not jumped:
         audio = audio[start : None if samples is None else start + samples]
     if not len(audio):
         raise DataError(f"{path}: empty")
     return np.ascontiguousarray(audio, dtype=np.float32)
+
+
+def _decode(path: str | Path, start: int, samples: int | None) -> tuple[np.ndarray, int, bool]:
+    """Mono (T,) at the file's own rate, that rate in Hz, and whether it begins at ``start`` (else at 0)."""
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            _check_rate(path, rate)
+            wanted = samples if samples is not None and rate == SAMPLE_RATE else None
+            # After a seek, MP3 decodes as silence for up to 0.3 s (its frames lean on earlier ones).
+            jump = wanted is not None and file.seekable() and not file.subtype.startswith("MPEG_LAYER")
+            if jump:
+                file.seek(min(start, file.frames))
+            elif wanted is not None:
+                wanted += start
+            audio = file.read(-1 if wanted is None else wanted, "float32", always_2d=True)
+            return audio.mean(axis=1), rate, jump
+    except DataError:
+        raise
+    except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
+        raise DataError(f"{path}: unreadable ({_reason(error)})") from error
+
+
+def _check_rate(path: str | Path, rate: int) -> None:
+    if rate not in RATES:
+        raise DataError(f"{path}: rate is {rate} Hz, allowed: {RATES[0]} to {RATES[-1]}")
+
+
+def _resample(path: str | Path, audio: np.ndarray, rate: int) -> np.ndarray:
+    """Resample (T,) from ``rate`` Hz to 16 kHz."""
+    try:
+        return soxr.resample(audio, rate, SAMPLE_RATE)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise DataError(f"{path}: cannot be resampled from {rate} Hz ({_reason(error)})") from error
 
 
 def _reason(error: BaseException) -> str:

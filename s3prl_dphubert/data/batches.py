@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from .audio import SAMPLE_RATE, read
 from .manifest import Manifest, Skipped
 
 log = logging.getLogger(__name__)
-PLAN, CROP = 0, 1  # streams of random numbers
+# Streams of random numbers. Both are named: numpy seeds (seed, 1) and (seed, 1, 0) alike.
+PLAN, CROP = 0, 1
 
 
 class Batch(NamedTuple):
@@ -47,6 +49,17 @@ class BatchConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        faults = [fault for name in self.__dataclass_fields__ if (fault := self._type_fault(name))]
+        ConfigError.raise_for("batches", faults or self._range_faults())
+
+    def _type_fault(self, name: str) -> str:
+        value, whole = getattr(self, name), name in ("buckets", "seed")
+        kinds = int if whole else (int, float)
+        if isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value):
+            return ""
+        return f"{name} is {value!r}, allowed: a {'whole' if whole else 'finite'} number"
+
+    def _range_faults(self) -> list[str]:
         faults = []
         for name in ("seconds_per_batch", "min_seconds"):
             if not getattr(self, name) > 0:
@@ -61,11 +74,14 @@ class BatchConfig:
             faults.append(f"buckets is {self.buckets}, allowed: 1 or more")
         if self.seed < 0:
             faults.append(f"seed is {self.seed}, allowed: 0 or more")
-        ConfigError.raise_for("batches", faults)
+        return faults
 
 
 class BatchStream(Dataset[Batch]):
     """Endless micro-batches by global index; epochs follow one another.
+
+    ``failures`` lists the files that this process left out; a worker of a loader has its own list, so
+    every batch carries its own in ``failed``.
 
     Raises:
         DataError: no utterance is long enough.
@@ -79,8 +95,9 @@ class BatchStream(Dataset[Batch]):
             raise DataError(f"no utterance lasts {config.min_seconds:g} s (min_seconds) or more")
         longest = int(config.max_seconds * SAMPLE_RATE)
         self.lengths = np.array([min(entry.samples, longest) for entry in self.entries])
-        self.plans: list[list[list[int]]] = []
-        self.ends: list[int] = []
+        self.failures: list[Skipped] = []
+        self.ends: list[int] = []  # first index after each epoch seen so far
+        self._plans: dict[int, list[list[int]]] = {}  # the last two only: memory must not grow by the epoch
 
     def plan(self, epoch: int) -> list[list[int]]:
         """Batches of one epoch as lists of utterance indices; every utterance occurs once."""
@@ -103,12 +120,24 @@ class BatchStream(Dataset[Batch]):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def members(self, index: int) -> list[int]:
-        """Utterances of a global micro-batch."""
+        """Utterances of a global micro-batch.
+
+        Raises:
+            IndexError: the index is negative; an endless stream has no end to count from.
+        """
+        if index < 0:
+            raise IndexError(f"index is {index}, allowed: 0 or more")
         while not self.ends or index >= self.ends[-1]:
-            self.plans.append(self.plan(len(self.plans)))
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(self.plans[-1]))
+            self.ends.append((self.ends[-1] if self.ends else 0) + len(self._recall(len(self.ends))))
         epoch = int(np.searchsorted(self.ends, index, side="right"))
-        return self.plans[epoch][index - (self.ends[epoch - 1] if epoch else 0)]
+        return self._recall(epoch)[index - (self.ends[epoch - 1] if epoch else 0)]
+
+    def _recall(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._plans:
+            while len(self._plans) > 1:
+                del self._plans[next(iter(self._plans))]
+            self._plans[epoch] = self.plan(epoch)
+        return self._plans[epoch]
 
     def __getitem__(self, index: int) -> Batch:
         """Read a micro-batch, every utterance cropped at random to the shortest.
@@ -133,6 +162,7 @@ class BatchStream(Dataset[Batch]):
                 continue
             rows.append(torch.from_numpy(np.pad(audio, (0, length - len(audio)))))
             paths.append(entry.path)
+        self.failures += failed
         if not rows:
             raise DataError(f"no file of a batch can be read, the first: {failed[0].reason}")
         lengths = torch.full((len(rows),), length, dtype=torch.int64)
@@ -157,9 +187,16 @@ class _Order(torch.utils.data.Sampler[int]):
 def loader(
     stream: BatchStream, start: int, stop: int, num_workers: int = 0, stride: int = 1, offset: int = 0
 ) -> DataLoader[Batch]:
-    """Yield micro-batches ``start + offset``, then every ``stride``-th, below ``stop``, in order."""
-    order = _Order(range(start + offset, stop, stride))
-    return DataLoader(stream, batch_size=None, sampler=order, num_workers=num_workers, collate_fn=_whole)
+    """Yield the micro-batches ``start`` to below ``stop`` that are ``offset`` modulo ``stride``, in order.
+
+    A micro-batch thus belongs to the same process wherever a run is resumed.
+    """
+    order = _Order(range(start + (offset - start) % stride, stop, stride))
+    # Its own generator: a loader else draws from torch's global one and moves the caller's random numbers.
+    own = torch.Generator().manual_seed(0)
+    return DataLoader(
+        stream, batch_size=None, sampler=order, num_workers=num_workers, collate_fn=_whole, generator=own
+    )
 
 
 def validation_batches(manifest: Manifest, config: BatchConfig, limit: int) -> list[Batch]:

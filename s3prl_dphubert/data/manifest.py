@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..errors import DataError
 from .audio import SAMPLE_RATE, SUFFIXES, probe, read
 
 HEADER = "path\tsamples"
+DIGITS = 15  # of a sample count at most; more is no length, and int() refuses very long numbers
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,17 @@ class Manifest:
             DataError: it is missing, empty or malformed; the message names the line.
         """
         try:
-            lines = Path(path).read_text(encoding="utf8").splitlines()
+            # Not splitlines: a file name may hold other line ends, such as U+2028.
+            lines = Path(path).read_text(encoding="utf8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not readable as a manifest ({error})") from error
-        if not lines or lines[0] != HEADER:
-            first = lines[0][:60] if lines else ""
-            raise DataError(f"{path}: line 1 is {first!r}, expected the columns path and samples")
+        if lines[0] != HEADER:
+            raise DataError(f"{path}: line 1 is {lines[0][:60]!r}, expected the columns path and samples")
         entries = []
         for number, line in enumerate(lines[1:], start=2):
             name, tab, samples = line.rpartition("\t")
-            if not (tab and name and samples.isascii() and samples.isdigit() and int(samples) > 0):
+            number_ok = samples.isascii() and samples.isdigit() and len(samples) <= DIGITS
+            if not (tab and name and number_ok and int(samples) > 0):
                 raise DataError(
                     f"{path}: line {number} is {line[:80]!r}, expected a path, a tab and a sample count"
                 )
@@ -73,9 +76,12 @@ class Manifest:
         """Write the manifest atomically.
 
         Raises:
-            DataError: another file is there and ``overwrite`` is off.
+            DataError: another file is there and ``overwrite`` is off, or it cannot be written.
         """
-        _write(Path(path), HEADER, ((entry.path, str(entry.samples)) for entry in self.entries), overwrite)
+        _write({Path(path): self._text()}, overwrite)
+
+    def _text(self) -> str:
+        return _table(HEADER, ((entry.path, str(entry.samples)) for entry in self.entries))
 
 
 def scan(
@@ -96,20 +102,19 @@ def scan(
         Manifests by split name, ``""`` for files that no glob matches; and the skipped files.
 
     Raises:
-        DataError: a folder does not exist, holds no usable audio, or a split stayed empty.
+        DataError: a folder does not exist, holds no usable audio, or a split stayed empty or has a
+            name that no file can have.
     """
+    _check_splits(splits or {})
     paths = _find(folders)
     names = {**dict(splits or {}), "": "*"}
     entries: dict[str, list[Entry]] = {name: [] for name in names}
     skipped = []
     for path in tqdm(paths, desc="manifest", unit="file", mininterval=0.5):
         try:
-            samples = len(read(path)) if check else probe(path).samples_16k
+            samples = _measure(path, min_seconds, check)
         except DataError as error:
             skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
-            continue
-        if samples < min_seconds * SAMPLE_RATE:
-            skipped.append(Skipped(path, f"too short ({samples / SAMPLE_RATE:.3f} s)"))
             continue
         name = next(name for name, glob in names.items() if fnmatch.fnmatch(path, glob))
         entries[name].append(Entry(path, samples))
@@ -126,16 +131,21 @@ def scan(
 def write(
     out: str | Path, manifests: Mapping[str, Manifest], skipped: Sequence[Skipped], overwrite: bool = False
 ) -> str:
-    """Write ``OUT``, ``OUT.NAME.tsv`` for every split and ``OUT.skipped.tsv``; returns a summary."""
+    """Write ``OUT``, ``STEM.NAME.tsv`` for every split and ``STEM.skipped.tsv``; returns a summary.
+
+    Raises:
+        DataError: one of them is there with other content and ``overwrite`` is off; then none is written.
+    """
     out = Path(out)
-    lines = []
+    texts, lines = {}, []
     for name, manifest in sorted(manifests.items()):
         path = out if not name else out.with_suffix(f".{name}.tsv")
-        manifest.save(path, overwrite)
+        texts[path] = manifest._text()
         lines.append(f"{path}  {len(manifest.entries)} files, {manifest.seconds / 60:.1f} min")
+    path = out.with_suffix(".skipped.tsv")
+    texts[path] = _table("path\treason", ((_shown(bad.path), _shown(bad.reason)) for bad in skipped))
+    _write(texts, overwrite)
     if skipped:
-        path = out.with_suffix(".skipped.tsv")
-        _write(path, "path\treason", ((bad.path, bad.reason) for bad in skipped), overwrite)
         lines.append(f"{path}  {len(skipped)} files skipped, the first: {skipped[0].reason}")
     return "\n".join(lines)
 
@@ -164,19 +174,72 @@ def _find(folders: Sequence[str | Path]) -> list[str]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
-        files = (Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
-        found = {os.path.abspath(file) for file in files if file.suffix.lower() in SUFFIXES}
+        found = {os.path.abspath(file) for file in _walk(folder) if file.suffix.lower() in SUFFIXES}
         if not found:
             raise DataError(f"{folder}: holds no audio, searched for {', '.join(sorted(SUFFIXES))}")
         paths |= found
-    return sorted(paths)
+    once: dict[str, str] = {}
+    for path in sorted(paths):
+        once.setdefault(os.path.realpath(path), path)
+    return list(once.values())
 
 
-def _write(path: Path, header: str, rows: Iterable[tuple[str, str]], overwrite: bool) -> None:
-    text = "".join(f"{line}\n" for line in [header, *("\t".join(row) for row in rows)])
-    if path.exists() and not overwrite and path.read_text(encoding="utf8") != text:
-        raise DataError(f"{path}: exists already with other content; choose another place or overwrite it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf8")
-    os.replace(partial, path)
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder; links are followed, but no folder is entered twice, so loops end."""
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(root, name) for name in names)
+
+
+def _measure(path: str, min_seconds: float, check: bool) -> int:
+    """Samples at 16 kHz of a file that may be used."""
+    _check_name(path)
+    samples = len(read(path)) if check else probe(path).samples_16k
+    if samples < min_seconds * SAMPLE_RATE:
+        raise DataError(f"{path}: too short ({samples / SAMPLE_RATE:.3f} s)")
+    return samples
+
+
+def _check_splits(splits: Iterable[str]) -> None:
+    for name in splits:
+        if not re.fullmatch(r"[\w-]+", name) or name == "skipped":
+            raise DataError(f"split is {name!r}, allowed: letters, digits, _ and -, but not 'skipped'")
+
+
+def _check_name(path: str) -> None:
+    if re.search(r"[\t\r\n\ud800-\udfff]", path):
+        raise DataError(f"{path}: its name holds a tab, a line end or no UTF-8, which a manifest cannot")
+
+
+def _shown(text: str) -> str:
+    """Text fit for a column: what a table cannot hold is escaped."""
+    text = text.encode("utf8", "backslashreplace").decode("utf8")
+    return text.replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _table(header: str, rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{line}\n" for line in [header, *("\t".join(row) for row in rows)])
+
+
+def _write(texts: Mapping[Path, str], overwrite: bool) -> None:
+    """Write every file atomically, or none if one may not be overwritten."""
+    try:
+        for path, text in texts.items():
+            if path.exists() and not overwrite and path.read_bytes() != text.encode("utf8"):
+                raise DataError(f"{path}: exists already with other content; choose another or overwrite it")
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+            try:
+                partial.write_bytes(text.encode("utf8"))
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+    except (OSError, UnicodeEncodeError) as error:
+        raise DataError(f"{path}: cannot be written ({error})") from error
