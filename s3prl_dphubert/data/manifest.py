@@ -102,12 +102,11 @@ def scan(
         Manifests by split name, ``""`` for files that no glob matches; and the skipped files.
 
     Raises:
-        DataError: a folder does not exist, holds no usable audio, or a split stayed empty or has a
-            name that no file can have.
+        DataError: a folder is missing or holds no usable audio, or a split is empty or badly named.
     """
     _check_splits(splits or {})
     paths = _find(folders)
-    names = {**dict(splits or {}), "": "*"}
+    names = {**(splits or {}), "": "*"}
     entries: dict[str, list[Entry]] = {name: [] for name in names}
     skipped = []
     for path in tqdm(paths, desc="manifest", unit="file", mininterval=0.5):
@@ -119,9 +118,8 @@ def scan(
         name = next(name for name, glob in names.items() if fnmatch.fnmatch(path, glob))
         entries[name].append(Entry(path, samples))
     if not any(entries.values()):
-        raise DataError(
-            f"none of {len(paths)} files can be used, the first: {skipped[0].path}: {skipped[0].reason}"
-        )
+        first = skipped[0]
+        raise DataError(f"none of {len(paths)} files can be used, the first: {first.path}: {first.reason}")
     for name, found in entries.items():
         if name and not found:
             raise DataError(f"split {name}: the glob {names[name]!r} matches no usable file")
