@@ -18,10 +18,10 @@ import copy
 import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from .data.batches import Batch, BatchStream, validation_batches
 from .data.manifest import Manifest, check_headers
 from .distil import Distillation
 from .errors import RunError
+from .files import replacing
 from .model import SpeechModel
 from .objective import Objective
 from .prune import cut, final_masks
@@ -86,7 +87,11 @@ class _Run:
         self.config, self.out = config, out
         self.teacher = resolve_teacher(config.teacher).to(config.device)
         self.full_cost = float(config.budget.cost(self.teacher.config))
-        self.stream, self.valid = read_data(config)
+
+    @cached_property
+    def data(self) -> tuple[BatchStream, list[Batch]]:
+        """Training stream and validation batches; a finished run needs neither."""
+        return read_data(self.config)
 
     def finish(self) -> SpeechModel:
         """Do what is left to do."""
@@ -117,7 +122,7 @@ class _Run:
             settings.gate_lr,
             config.budget if first else None,
             self.full_cost,
-            self.valid,
+            self.data[1],
         )
 
     def train(self, task: Distillation, stage: int) -> None:
@@ -125,7 +130,7 @@ class _Run:
         settings = self.config.stage1 if stage == 1 else self.config.stage2
         seed = self.config.seed + stage
         folder = self.out / f"stage{stage}"
-        Trainer(task, settings, self.stream, folder, seed, self.config.device, f"stage{stage}").run()
+        Trainer(task, settings, self.data[0], folder, seed, self.config.device, f"stage{stage}").run()
 
     def stage1(self) -> None:
         """Train with gates, prune, and keep the model and the projections."""
@@ -139,9 +144,8 @@ class _Run:
         masks = final_masks(student, self.config.budget, self.full_cost)
         self.note("stage1", task.evaluate(masks))
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
-        partial = self.out / "projections.part"
-        save_file(projections, partial)
-        os.replace(partial, self.out / "projections.safetensors")
+        with replacing(self.out / "projections.safetensors") as partial:
+            save_file(projections, partial)
         pruned = cut(student.model, masks)
         save_model(pruned, self.out / "pruned", card.render(self.config, pruned, "pruned"))
 
@@ -206,9 +210,8 @@ def _claim(config: CompressConfig, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out}: is not empty and holds no run; choose another place")
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "config.part"
-    partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf8")
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
@@ -240,6 +243,5 @@ def _lock(out: Path) -> Iterator[None]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")

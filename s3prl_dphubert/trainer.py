@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from .checkpoint import read_pickle
 from .config import TrainConfig
 from .data.batches import Batch, BatchStream, loader
 from .errors import RunError
+from .files import replacing
 from .schedule import linear_schedule
 
 log = logging.getLogger(__name__)
@@ -230,18 +230,16 @@ class Trainer:
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
-    partial = path.with_suffix(".part")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def _open_log(path: Path, update: int) -> Any:
     """Open the log for appending, without rows that a resumed run will write again."""
     if path.exists():
         rows = [row for row in path.read_text(encoding="utf8").splitlines() if _update_of(row) <= update]
-        partial = path.with_suffix(".part")
-        partial.write_text("".join(f"{row}\n" for row in rows), encoding="utf8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text("".join(f"{row}\n" for row in rows), encoding="utf8")
     return path.open("a", encoding="utf8")
 
 

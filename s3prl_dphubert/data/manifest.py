@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import DataError
+from ..files import replacing
 from .audio import SAMPLE_RATE, SUFFIXES, probe, read
 
 HEADER = "path\tsamples"
@@ -233,11 +234,7 @@ def _write(texts: Mapping[Path, str], overwrite: bool) -> None:
                 raise DataError(f"{path}: exists already with other content; choose another or overwrite it")
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-            try:
+            with replacing(path) as partial:
                 partial.write_bytes(text.encode("utf8"))
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
     except (OSError, UnicodeEncodeError) as error:
         raise DataError(f"{path}: cannot be written ({error})") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from ..files import replacing
 from ..model import ModelConfig
 
 matplotlib.use("Agg")
@@ -64,7 +65,6 @@ def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
 
 
 def _save(figure: plt.Figure, target: Path) -> None:
-    partial = target.with_suffix(".part.png")
-    figure.savefig(partial, dpi=120)
+    with replacing(target) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
-    partial.replace(target)
