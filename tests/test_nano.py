@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from s3prl_dphubert import load_model, resources
-from s3prl_dphubert.nano.pretrain import build_model, learning_rate, mfcc, windows
+from s3prl_dphubert.nano.pretrain import Windows, build_model, learning_rate, start_from
 from s3prl_dphubert.nano.probe import frame_labels
 from s3prl_dphubert.nano.ship import nano_config, nano_model
 from s3prl_dphubert.nano.speech import HELD_OUT, SOURCES, queen_clips
+from s3prl_dphubert.nano.targets import mfcc, samples_of
 
 
 def test_weights_ship_with_an_honest_card():
@@ -62,14 +63,39 @@ def test_held_out_voices():
     assert not HELD_OUT.match(f"{prefix}C70D_101.flac")
 
 
-def test_targets_have_one_row_a_frame():
+def test_windows_carry_the_labels_of_their_frames():
     stream = np.random.default_rng(0).integers(-3000, 3000, 100_000).astype(np.int16)
-    waveforms = windows(stream, 2, 1.3, (0, 1))
-    assert torch.equal(waveforms, windows(stream, 2, 1.3, (0, 1)))
+    labels = np.arange(nano_config().frames(len(stream)), dtype=np.int16)
+    windows = Windows(stream, labels, batch=2, frames=65, seed=0)
+    waveforms, ids = windows.draw(1)
+    assert torch.equal(waveforms, windows.draw(1)[0])
+    assert not torch.equal(waveforms, windows.draw(2)[0])
+    assert waveforms.shape == (2, samples_of(65))
+    assert nano_config().frames(waveforms.shape[1]) == 65
+    start = int(ids[1, 0])
+    assert ids[1].tolist() == list(range(start, start + 65))
+    assert torch.equal(
+        waveforms[1] * 32768, torch.from_numpy(stream[start * 320 :][: samples_of(65)]).float()
+    )
+
+
+def test_mfcc_targets_have_one_row_a_frame_and_no_level():
+    waveforms = torch.randn(2, 20_800) / 10
     features = mfcc(waveforms)
     assert features.shape == (2, nano_config().frames(waveforms.shape[1]), 39)
     assert features.std() > 1
-    torch.testing.assert_close(mfcc(waveforms / 4), features, atol=1e-2, rtol=1e-3)  # the level is taken out
+    torch.testing.assert_close(mfcc(waveforms / 4), features, atol=1e-2, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_the_next_iteration_starts_from_the_model_before():
+    model = build_model(classes=7).eval()
+    start_from(model, resources.find("assets/hubert_nano"))
+    expected = load_model(resources.find("assets/hubert_nano")).extract_features(
+        waveform := torch.randn(1, 8000)
+    )[0]
+    hidden, _ = model.get_submodule("wav2vec2").extract_features(waveform)
+    torch.testing.assert_close(hidden[-1], expected[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_frame_labels():
@@ -79,8 +105,10 @@ def test_frame_labels():
     assert labels.tolist() == [0, 0, 1, 1, 2, -1]
 
 
-def test_learning_rate_ends_at_zero():
-    rates = [learning_rate(update, 1e-3, 100) for update in range(100)]
-    assert max(rates) == rates[7] == 1e-3
-    assert rates[0] == 1e-3 / 8
-    assert 0 < rates[-1] < 2e-5
+def test_learning_rate_rises_stays_and_ends_at_zero():
+    rates = [learning_rate(update, 1e-3, 1000, warmup=100) for update in range(1000)]
+    assert max(rates) == rates[99] == rates[700] == 1e-3
+    assert rates[0] == 1e-5
+    assert 0 < rates[-1] < 5e-6
+    longer = [learning_rate(update, 1e-3, 2000, warmup=100) for update in range(700)]
+    assert longer == rates[:700]

@@ -1,16 +1,16 @@
-"""Pre-train ``hubert_nano`` as HuBERT's first iteration (Hsu et al. 2021, section II).
+"""Pre-train ``hubert_nano`` by masked prediction of clusters (Hsu et al. 2021, section II).
 
-``python -m s3prl_dphubert.nano.pretrain SPEECH_DIR OUT_DIR --updates 4000`` reads every
-FLAC below ``SPEECH_DIR``, clusters MFCCs with k-means and trains the masked prediction of
-the clusters. A run that was interrupted goes on with its last saved update; batches and
-masks depend on (seed, update) alone. Needs torchaudio and scikit-learn.
+``python -m s3prl_dphubert.nano.pretrain SPEECH_DIR OUT_DIR`` reads every FLAC below
+``SPEECH_DIR``, clusters features with k-means and trains the prediction of the clusters: of
+MFCCs in the first iteration, with ``--features CHECKPOINT:LAYER --init CHECKPOINT`` of an
+earlier model's own hidden states in the next. A run that was interrupted goes on with its
+last saved update; batches and masks depend on (seed, update) alone. Needs scikit-learn.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -21,14 +21,16 @@ import soundfile
 import torch
 import torch.nn.functional as F
 import torchaudio
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .speech import HELD_OUT, SAMPLE_RATE
+from ..checkpoint import load_model, read_pickle
+from ..files import replacing
+from .speech import HELD_OUT
+from .targets import STRIDE, cluster, features_named, label, read_samples
 
-WINDOW, STRIDE = 400, 320  # samples that one frame sees first, and between frames
-CLASSES, FINAL_DIM, TEMPERATURE = 100, 64, 0.1
+FINAL_DIM, TEMPERATURE = 64, 0.1
 
 ARCHITECTURE: dict[str, Any] = dict(
     extractor_mode="group_norm",
@@ -52,9 +54,9 @@ ARCHITECTURE: dict[str, Any] = dict(
 class CosineLogits(nn.Module):
     """Logits of the masked frames: cosine to each class embedding over a temperature (eq. 3)."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.label_embeddings = nn.Parameter(torch.rand(CLASSES, FINAL_DIM))
+        self.label_embeddings = nn.Parameter(torch.randn(classes, FINAL_DIM))
         self.final_proj = nn.Linear(ARCHITECTURE["encoder_embed_dim"], FINAL_DIM)
 
     def forward(self, x: Tensor, labels: Tensor, masked: Tensor, unmasked: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ class CosineLogits(nn.Module):
         return projected @ F.normalize(self.label_embeddings, dim=-1).T / TEMPERATURE, labels[masked]
 
 
-def build_model() -> nn.Module:
+def build_model(classes: int = 100) -> nn.Module:
     """Return torchaudio's HuBERT pre-training model in the nano shape."""
     model = torchaudio.models.hubert_pretrain_model(
         **ARCHITECTURE,
@@ -81,12 +83,24 @@ def build_model() -> nn.Module:
         mask_channel_min_space=1,
         skip_masked=False,
         skip_nomask=True,
-        num_classes=CLASSES,
+        num_classes=classes,
         final_dim=FINAL_DIM,
         feature_grad_mult=None,
     )
-    model.logit_generator = CosineLogits()
+    model.logit_generator = CosineLogits(classes)
     return model
+
+
+def start_from(model: nn.Module, checkpoint: Path) -> None:
+    """Copy the encoder of a checkpoint of the same shape; the prediction head stays new."""
+    state = {
+        name.replace("weight_g", "parametrizations.weight.original0").replace(
+            "weight_v", "parametrizations.weight.original1"
+        ): tensor
+        for name, tensor in load_model(checkpoint).state_dict().items()
+        if name != "feature_extractor.dummy_weight"
+    }
+    model.get_submodule("wav2vec2").load_state_dict(state)
 
 
 def read_stream(speech: Path, cache: Path, held_out: bool) -> np.ndarray:
@@ -95,59 +109,33 @@ def read_stream(speech: Path, cache: Path, held_out: bool) -> np.ndarray:
         paths = sorted(p for p in speech.rglob("*.flac"))
         chosen = [p for p in paths if bool(HELD_OUT.match(p.relative_to(speech).as_posix())) == held_out]
         samples = [soundfile.read(p, dtype="int16")[0] for p in tqdm(chosen, desc=cache.stem)]
-        with open(f"{cache}.part", "wb") as file:
+        with replacing(cache) as partial, open(partial, "wb") as file:
             np.save(file, np.concatenate(samples))
-        os.replace(f"{cache}.part", cache)
     return np.load(cache)
 
 
-def windows(stream: np.ndarray, batch: int, seconds: float, seed: tuple[int, ...]) -> Tensor:
-    """Draw (B, T) random windows of the stream, a function of the seed alone."""
-    length = int(seconds * SAMPLE_RATE)
-    starts = np.random.default_rng(seed).integers(0, len(stream) - length, batch)
-    return torch.stack([torch.from_numpy(stream[s : s + length].astype(np.float32) / 32768) for s in starts])
+class Windows:
+    """Random windows of a stream with the clusters of their frames."""
+
+    def __init__(self, stream: np.ndarray, labels: np.ndarray, batch: int, frames: int, seed: int) -> None:
+        self.stream, self.labels, self.batch, self.frames, self.seed = stream, labels, batch, frames, seed
+
+    def draw(self, *key: int) -> tuple[Tensor, Tensor]:
+        """Waveforms (B, T) and labels (B, F), a function of the seed and the key alone."""
+        generator = np.random.default_rng((self.seed, *key))
+        starts = generator.integers(0, len(self.labels) - self.frames, self.batch)
+        waveforms = torch.stack([read_samples(self.stream, s, self.frames) for s in starts])
+        rows = np.stack([self.labels[s : s + self.frames] for s in starts])
+        return waveforms, torch.from_numpy(rows).long()
 
 
-def mfcc(waveforms: Tensor) -> Tensor:
-    """(B, T) -> (B, F, 39): MFCCs with deltas, mean-free per window, one row per model frame."""
-    rows = []
-    for waveform in waveforms:
-        static = torchaudio.compliance.kaldi.mfcc(
-            waveform[None] * 32768, use_energy=False, sample_frequency=SAMPLE_RATE, dither=0.0
-        ).T
-        delta = torchaudio.functional.compute_deltas(static)
-        both = torch.cat([static, delta, torchaudio.functional.compute_deltas(delta)]).T
-        rows.append((both - both.mean(0))[::2])
-    frames = (waveforms.shape[1] - WINDOW) // STRIDE + 1
-    return torch.stack(rows)[:, :frames]
+def learning_rate(update: int, peak: float, updates: int, warmup: int = 300, decay: float = 0.3) -> float:
+    """Linear warm-up, constant, and linear to zero over the last share of the updates.
 
-
-class Targets(nn.Module):
-    """Cluster ids of frames: k-means over MFCCs scaled to unit variance."""
-
-    def __init__(self, stream: np.ndarray, cache: Path, seed: int) -> None:
-        super().__init__()
-        if not cache.exists():
-            from sklearn.cluster import MiniBatchKMeans
-
-            features = mfcc(windows(stream, 1200, 3.5, (seed, 0))).flatten(0, 1)
-            scale = features.std(0)
-            means = MiniBatchKMeans(CLASSES, n_init=5, batch_size=10_000, max_iter=200, random_state=seed)
-            means.fit((features / scale).numpy())
-            centres = torch.from_numpy(means.cluster_centers_).float()
-            save_file({"centres": centres, "scale": scale}, cache)
-        saved = load_file(cache)
-        self.centres, self.scale = saved["centres"], saved["scale"]
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """(B, T) -> (B, F) cluster ids."""
-        return torch.cdist(mfcc(waveforms) / self.scale, self.centres).argmin(-1)
-
-
-def learning_rate(update: int, peak: float, updates: int, warmup: float = 0.08) -> float:
-    """Linear warm-up over the first 8 % of the updates, then linear to zero."""
-    rising = warmup * updates
-    return peak * min((update + 1) / rising, (updates - update) / (updates - rising))
+    Until the decay begins the rates do not depend on ``updates``, so a run can be made longer
+    or shorter on the way.
+    """
+    return peak * min(1.0, (update + 1) / warmup, (updates - update) / (decay * updates))
 
 
 @torch.no_grad()
@@ -169,60 +157,74 @@ def masked_logits(model: nn.Module, waveforms: Tensor, labels: Tensor) -> tuple[
         return model(waveforms, labels)
 
 
-def train(speech: Path, out: Path, updates: int, batch: int, seconds: float, peak: float, seed: int) -> None:
+def read_windows(a: argparse.Namespace, held_out: bool) -> Windows:
+    """The training or the held-out speech with its clusters."""
+    name = "held_out" if held_out else "train"
+    stream = read_stream(a.speech_dir, a.out_dir / f"{name}.npy", held_out)
+    features, means = features_named(a.features), a.out_dir / "kmeans.safetensors"
+    if not means.exists():
+        cluster(stream, features, a.classes, means, a.seed)
+    labels = label(stream, features, means, a.out_dir / f"{name}_labels.npy")
+    return Windows(stream, labels, a.batch, round(a.seconds * 16_000 / STRIDE) - 1, a.seed)
+
+
+def train(a: argparse.Namespace) -> None:
     """Train, saving ``state.pt`` every 100 updates and ``model.safetensors`` at the end."""
-    out.mkdir(parents=True, exist_ok=True)
-    stream = read_stream(speech, out / "train.npy", held_out=False)
-    unseen = read_stream(speech, out / "held_out.npy", held_out=True)
-    targets = Targets(stream, out / "kmeans.safetensors", seed)
-    torch.manual_seed(seed)
-    model = build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), peak, (0.9, 0.98), 1e-6, 0.01)
-    state, start = out / "state.pt", 0
+    a.out_dir.mkdir(parents=True, exist_ok=True)
+    windows, unseen = read_windows(a, held_out=False), read_windows(a, held_out=True)
+    validation = [unseen.draw(2, i) for i in range(16)]
+    torch.manual_seed(a.seed)
+    model = build_model(a.classes)
+    if a.init is not None:
+        start_from(model, a.init)
+    optimizer = torch.optim.AdamW(model.parameters(), a.lr, (0.9, 0.98), 1e-6, 0.01)
+    state, start = a.out_dir / "state.pt", 0
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = read_pickle(state)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["update"]
-    validation = [(w, targets(w)) for w in (windows(unseen, batch, seconds, (seed, 2, i)) for i in range(8))]
-    bar = tqdm(range(start, updates), initial=start, total=updates, mininterval=30)
+    bar = tqdm(range(start, a.updates), initial=start, total=a.updates, mininterval=30)
     began = time.time()
     for update in bar:
-        waveforms = windows(stream, batch, seconds, (seed, 1, update))
-        torch.manual_seed(seed * 1_000_003 + update)
+        waveforms, labels = windows.draw(1, update)
+        torch.manual_seed(a.seed * 1_000_003 + update)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(update, peak, updates)
-        logits, labels, penalty = masked_logits(model, waveforms, targets(waveforms))
-        loss = F.cross_entropy(logits, labels)
-        (loss + 10 * penalty / batch).backward()
+            group["lr"] = learning_rate(update, a.lr, a.updates)
+        logits, targets, penalty = masked_logits(model, waveforms, labels)
+        loss = F.cross_entropy(logits, targets)
+        (loss + 10 * penalty / a.batch).backward()
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), 5.0))
         if np.isfinite(norm):
             optimizer.step()
         optimizer.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        if (update + 1) % 100 == 0 or update + 1 == updates:
-            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "update": update + 1}
-            torch.save(saved, f"{state}.part")
-            os.replace(f"{state}.part", state)
+        if (update + 1) % 100 == 0 or update + 1 == a.updates:
+            content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "update": update + 1}
+            with replacing(state) as partial:
+                torch.save(content, partial)
             accuracy = validate(model, validation)
             row = {"update": update + 1, "loss": loss.item(), "norm": norm, "held_out_accuracy": accuracy}
-            with open(out / "log.jsonl", "a", encoding="utf8") as log:
+            with open(a.out_dir / "log.jsonl", "a", encoding="utf8") as log:
                 log.write(json.dumps(row | {"seconds": round(time.time() - began, 1)}) + "\n")
     weights = {k: v.contiguous() for k, v in model.get_submodule("wav2vec2").state_dict().items()}
-    save_file(weights, out / "model.safetensors")
+    with replacing(a.out_dir / "model.safetensors") as partial:
+        save_file(weights, partial)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Pre-train hubert_nano.")
     parser.add_argument("speech_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
+    parser.add_argument("--features", default="mfcc", help="mfcc, or CHECKPOINT:LAYER of an earlier model")
+    parser.add_argument("--classes", type=int, default=100, help="clusters")
+    parser.add_argument("--init", type=Path, help="checkpoint that the encoder starts from")
     parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=16, help="windows an update")
     parser.add_argument("--seconds", type=float, default=3.5, help="length of a window")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    a = parser.parse_args(argv)
-    train(a.speech_dir, a.out_dir, a.updates, a.batch, a.seconds, a.lr, a.seed)
+    train(parser.parse_args(argv))
     return 0
 
 

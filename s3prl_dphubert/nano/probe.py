@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from ..checkpoint import load_model
 from ..model import SpeechModel
-from .pretrain import STRIDE, WINDOW, mfcc
 from .speech import HELD_OUT
+from .targets import STRIDE, WINDOW, mfcc
 
 PACKAGE = "flight-of-the-amazon-queen"
 
