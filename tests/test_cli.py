@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import yaml
 from conftest import GOLDEN
-from test_data import tone
+from speech import tone
 from test_prune import tiny
 
 from s3prl_dphubert.checkpoint import load_model, save_model

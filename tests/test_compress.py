@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from test_data import tone
+from speech import tone
 from test_prune import outputs, tiny
 
 from s3prl_dphubert import compress, load_model, save_model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_data_audio import sine
+from speech import tone
 
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream, loader, validation_batches
 from s3prl_dphubert.data.manifest import Entry, Manifest, scan
@@ -160,21 +160,89 @@ def test_a_file_that_breaks_is_left_out_and_recorded(manifest, workers, caplog):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_without_any_file_is_an_error(manifest, workers):
+def test_the_next_batch_stands_in_for_one_without_any_file(manifest, workers):
     stream = BatchStream(manifest, CONFIG)
-    for index in stream.members(0):
-        break_file(stream.entries[index].path)
-    with pytest.raises(DataError, match="no file of a batch can be read"):
+    lost = {stream.entries[i].path for index in (1, 2) for i in stream.members(index)}
+    for path in lost:
+        break_file(path)
+    whole = [stream[index] for index in (0, 3)]
+    for world in (1, 2):
+        ranks = [list(loader(stream, 0, 4, workers, stride=world, offset=rank)) for rank in range(world)]
+        assert [len(batches) for batches in ranks] == [4 // world] * world
+        batches = [ranks[index % world][index // world] for index in range(4)]
+        assert same(batches[0], whole[0])
+        assert all(same(batch, whole[1]) for batch in batches[1:])
+        assert [bad.path for bad in batches[2].failed] == [stream.entries[i].path for i in stream.members(2)]
+        assert {bad.path for bad in batches[1].failed} == lost
+        assert not batches[3].failed
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_lost_corpus_is_an_error(manifest, workers):
+    stream = BatchStream(manifest, CONFIG)
+    for entry in stream.entries:
+        break_file(entry.path)
+    with pytest.raises(
+        DataError, match=r"no file of 10 batches in a row can be read, the first: .*unreadable"
+    ):
         list(loader(stream, 0, 1, workers))
+    with pytest.raises(DataError, match=r"no file for validation can be read, the first: .*unreadable"):
+        validation_batches(manifest, CONFIG, 3)
+
+
+def test_validation_passes_over_what_cannot_be_read(manifest):
+    whole = validation_batches(manifest, CONFIG, 4)
+    for path in whole[1].paths:
+        break_file(path)
+    left = validation_batches(manifest, CONFIG, 3)
+    assert all(same(a, b) for a, b in zip(left, (whole[0], *whole[2:]), strict=True))
 
 
 def test_a_file_shorter_than_its_header_promised_is_left_out(tmp_path):
     path = tmp_path / "a.wav"
-    soundfile.write(path, sine(0.5), 16_000)
+    soundfile.write(path, tone(0.5), 16_000)
     stream = BatchStream(Manifest((Entry(str(path), 16_000),)), CONFIG)
-    with pytest.raises(DataError, match=r"ends early, its header promised 16000 samples|empty"):
-        stream[0]
-    assert [bad.path for bad in stream.failures] == [str(path)]
+    batch = stream.attempt(0)
+    assert batch.waveforms.shape == (0, 0)
+    assert len(batch.lengths) == len(batch.paths) == 0
+    assert [bad.path for bad in batch.failed] == [str(path)]
+    assert "ends early, its header promised 16000 samples" in batch.failed[0].reason
+    assert stream.failures == list(batch.failed)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (2, 1), (2, 2), (3, 2)])
+def test_ranks_share_every_epoch_and_take_equal_steps(manifest, world, accumulate, workers):
+    stream = BatchStream(manifest, CONFIG)
+    epoch = len(stream.plan(0))
+    each = world * accumulate  # micro-batches an update
+    updates = math.ceil(2 * epoch / each) + 1
+
+    def run(rank, begin):
+        own = BatchStream(manifest, CONFIG)  # ranks share nothing but manifest and configuration
+        return list(loader(own, begin * each, updates * each, workers, stride=world, offset=rank))
+
+    ranks = [run(rank, 0) for rank in range(world)]
+    assert [len(batches) for batches in ranks] == [updates * accumulate] * world
+    in_order = [ranks[index % world][index // world] for index in range(updates * each)]
+    for first in (0, epoch):
+        paths = [path for batch in in_order[first : first + epoch] for path in batch.paths]
+        assert sorted(paths) == sorted(entry.path for entry in stream.entries)
+    for begin in range(1, updates) if not workers else [updates - 1]:
+        for rank in range(world):
+            resumed = run(rank, begin)
+            assert len(resumed) == (updates - begin) * accumulate
+            left = ranks[rank][begin * accumulate :]
+            assert all(same(a, b) for a, b in zip(resumed, left, strict=True))
+
+
+def test_an_update_across_the_end_of_an_epoch_is_filled_from_the_next(manifest):
+    stream = BatchStream(manifest, CONFIG)
+    epoch = len(stream.plan(0))
+    last, first = loader(stream, epoch - 1, epoch + 1)
+    assert [set(last.paths), set(first.paths)] == [
+        {stream.entries[i].path for i in batch} for batch in (stream.plan(0)[-1], stream.plan(1)[0])
+    ]
 
 
 def test_validation_is_fixed_and_limited(manifest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import soundfile
 import soxr
 
 from ..errors import DataError
+from . import storage
+from .shards import Member
+from .storage import readable
 
 SAMPLE_RATE = 16_000
 RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
+LONGEST = 24 * 3600  # seconds by the header; more is damage, or FLAC streamed without a length
+TOLERANCE = 2 * SAMPLE_RATE // 1000  # samples at 16 kHz by which headers and decoders may differ
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 
@@ -30,40 +36,45 @@ class AudioInfo:
         return self.samples if self.rate == SAMPLE_RATE else self.samples * SAMPLE_RATE // self.rate
 
 
-def probe(path: str | Path) -> AudioInfo:
+def probe(path: str | Path, data: bytes | None = None) -> AudioInfo:
     """Read a header without decoding the audio.
 
+    Args:
+        path: as for :func:`read`.
+        data: the bytes of the file, where the caller has them.
+
     Raises:
-        DataError: the file is missing, no audio, empty, or its rate is absurd.
+        DataError: the file is missing, no audio, empty, or its rate or length is absurd.
     """
-    try:
-        info = soundfile.info(str(path))
-    except (RuntimeError, OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: unreadable ({_reason(error)})") from error
-    _check_rate(path, info.samplerate)
+    with readable(path):
+        info = soundfile.info(_source(path, data))
+    _check_header(path, info.samplerate, info.frames)
     if info.frames <= 0:
         raise DataError(f"{path}: empty")
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
 
-def read(path: str | Path, start: int = 0, samples: int | None = None) -> np.ndarray:
+def read(
+    path: str | Path, start: int = 0, samples: int | None = None, data: bytes | None = None
+) -> np.ndarray:
     """Decode audio as 16 kHz mono.
 
     Args:
-        path: wav, flac, ogg, opus or mp3.
+        path: wav, flac, ogg, opus or mp3: a file, a URL, or a member of a tar shard.
         start: first sample wanted, at 16 kHz.
         samples: how many, at 16 kHz; ``None`` reads to the end.
+        data: the bytes of the file, where the caller has them.
 
     Returns:
         float32 samples (T,), fewer than asked for where the file ends early.
 
     Raises:
-        DataError: the file is unreadable, empty where it was asked for, not finite, or its rate is
-            absurd; or ``start`` or ``samples`` is out of range.
+        DataError: the file is unreadable, empty where it was asked for, not finite, or its rate or
+            length is absurd; or ``start`` or ``samples`` is out of range.
     """
     if start < 0 or (samples is not None and samples < 1):
         raise DataError(f"{path}: start is {start}, samples is {samples}, allowed: start >= 0, samples >= 1")
-    audio, rate, jumped = _decode(path, start, samples)
+    audio, rate, jumped = _decode(path, data, start, samples)
     if not np.isfinite(audio).all():
         raise DataError(f"{path}: non-finite samples")
     if rate != SAMPLE_RATE and len(audio):
@@ -75,39 +86,45 @@ def read(path: str | Path, start: int = 0, samples: int | None = None) -> np.nda
     return np.ascontiguousarray(audio, dtype=np.float32)
 
 
-def _decode(path: str | Path, start: int, samples: int | None) -> tuple[np.ndarray, int, bool]:
+def _source(path: str | Path, data: bytes | None) -> str | io.BytesIO:
+    """What soundfile opens: a name on this machine, else all bytes in memory."""
+    name = str(path)
+    if data is None and (member := Member.parse(name)):
+        data = member.fetch()
+    if data is None and storage.is_url(name):
+        data = storage.fetch(name)
+    return name if data is None else io.BytesIO(data)
+
+
+def _decode(
+    path: str | Path, data: bytes | None, start: int, samples: int | None
+) -> tuple[np.ndarray, int, bool]:
     """Mono (T,) at the file's own rate, that rate in Hz, and whether it begins at ``start`` (else at 0)."""
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            rate = file.samplerate
-            _check_rate(path, rate)
-            wanted = samples if samples is not None and rate == SAMPLE_RATE else None
-            # After a seek, MP3 decodes as silence for up to 0.3 s (its frames lean on earlier ones).
-            jump = wanted is not None and file.seekable() and not file.subtype.startswith("MPEG_LAYER")
-            if jump:
-                file.seek(min(start, file.frames))
-            elif wanted is not None:
-                wanted += start
-            audio = file.read(-1 if wanted is None else wanted, "float32", always_2d=True)
-            return audio.mean(axis=1), rate, jump
-    except DataError:
-        raise
-    except (RuntimeError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise DataError(f"{path}: unreadable ({_reason(error)})") from error
+    with readable(path), soundfile.SoundFile(_source(path, data)) as file:
+        rate = file.samplerate
+        _check_header(path, rate, file.frames)
+        wanted = samples if samples is not None and rate == SAMPLE_RATE else None
+        # After a seek, MP3 decodes as silence for up to 0.3 s (its frames lean on earlier ones).
+        jump = wanted is not None and file.seekable() and not file.subtype.startswith("MPEG_LAYER")
+        if jump:
+            file.seek(min(start, file.frames))
+        elif wanted is not None:
+            wanted += start
+        audio = file.read(-1 if wanted is None else wanted, "float32", always_2d=True)
+        return audio.mean(axis=1), rate, jump
 
 
-def _check_rate(path: str | Path, rate: int) -> None:
+def _check_header(path: str | Path, rate: int, samples: int) -> None:
     if rate not in RATES:
         raise DataError(f"{path}: rate is {rate} Hz, allowed: {RATES[0]} to {RATES[-1]}")
+    if samples > LONGEST * rate:
+        raise DataError(
+            f"{path}: length is unknown or absurd ({samples} samples by the header), "
+            f"allowed: {LONGEST // 3600} h at most"
+        )
 
 
 def _resample(path: str | Path, audio: np.ndarray, rate: int) -> np.ndarray:
     """Resample (T,) from ``rate`` Hz to 16 kHz."""
-    try:
+    with readable(path):
         return soxr.resample(audio, rate, SAMPLE_RATE)
-    except (RuntimeError, ValueError, MemoryError) as error:
-        raise DataError(f"{path}: cannot be resampled from {rate} Hz ({_reason(error)})") from error
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError, DataError
-from .audio import SAMPLE_RATE, read
+from .audio import SAMPLE_RATE, TOLERANCE, read
 from .manifest import Manifest, Skipped
 
 log = logging.getLogger(__name__)
 # Streams of random numbers. Both are named: numpy seeds (seed, 1) and (seed, 1, 0) alike.
 PLAN, CROP = 0, 1
+TRIES = 10  # batches read for one: more in a row without a readable file is a lost disk, not bad files
 
 
 class Batch(NamedTuple):
@@ -79,6 +81,9 @@ class BatchConfig:
 
 class BatchStream(Dataset[Batch]):
     """Endless micro-batches by global index; epochs follow one another.
+
+    What lies at an index depends on the manifest and the configuration alone, so any number of
+    processes can share the indices out, each reading its own, and go on at any of them.
 
     ``failures`` lists the files that this process left out; a worker of a loader has its own list, so
     every batch carries its own in ``failed``.
@@ -142,9 +147,22 @@ class BatchStream(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Read a micro-batch, every utterance cropped at random to the shortest.
 
+        Where none of its files can be read, the next batch that has one stands in for it, so that
+        every process takes as many steps as the others.
+
         Raises:
-            DataError: none of its files can be read.
+            DataError: none of ``TRIES`` batches in a row has a file that can be read.
         """
+        failed: tuple[Skipped, ...] = ()
+        for place in range(index, index + TRIES):
+            batch = self.attempt(place)
+            failed += batch.failed
+            if batch.paths:
+                return batch._replace(failed=failed)
+        raise DataError(f"no file of {TRIES} batches in a row can be read, the first: {failed[0].reason}")
+
+    def attempt(self, index: int) -> Batch:
+        """Read the files of a micro-batch that can be read, maybe none (then T is 0)."""
         members = self.members(index)
         random = np.random.default_rng((self.config.seed, CROP, index))
         length = int(min(self.lengths[i] for i in members))
@@ -154,7 +172,7 @@ class BatchStream(Dataset[Batch]):
             start = int(place * (entry.samples - length + 1))
             try:
                 audio = read(entry.path, start, length)
-                if len(audio) < length - 2 * SAMPLE_RATE // 1000:
+                if len(audio) < length - TOLERANCE:
                     raise DataError(f"{entry.path}: ends early, its header promised {entry.samples} samples")
             except DataError as error:
                 failed.append(Skipped(entry.path, str(error)))
@@ -163,10 +181,9 @@ class BatchStream(Dataset[Batch]):
             rows.append(torch.from_numpy(np.pad(audio, (0, length - len(audio)))))
             paths.append(entry.path)
         self.failures += failed
-        if not rows:
-            raise DataError(f"no file of a batch can be read, the first: {failed[0].reason}")
+        waveforms = torch.stack(rows) if rows else torch.empty(0, 0)
         lengths = torch.full((len(rows),), length, dtype=torch.int64)
-        return Batch(torch.stack(rows), lengths, tuple(paths), tuple(failed))
+        return Batch(waveforms, lengths, tuple(paths), tuple(failed))
 
 
 def _whole(batch: Any) -> Any:
@@ -200,6 +217,14 @@ def loader(
 
 
 def validation_batches(manifest: Manifest, config: BatchConfig, limit: int) -> list[Batch]:
-    """The first ``limit`` batches of a fixed order, the same every time."""
+    """The first ``limit`` batches of a fixed order that can be read, the same every time.
+
+    Raises:
+        DataError: no file of any batch can be read.
+    """
     stream = BatchStream(manifest, config)
-    return [stream[index] for index in range(min(limit, len(stream.plan(0))))]
+    batches = (stream.attempt(index) for index in range(len(stream.plan(0))))
+    found = list(itertools.islice((batch for batch in batches if batch.paths), limit))
+    if not found:
+        raise DataError(f"no file for validation can be read, the first: {stream.failures[0].reason}")
+    return found

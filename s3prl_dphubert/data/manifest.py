@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ from tqdm import tqdm
 
 from ..errors import DataError
 from ..files import replacing
+from . import storage
 from .audio import SAMPLE_RATE, SUFFIXES, probe, read
+from .shards import MEMBER, Member, is_shard, members
+from .sources import expand, find
 
 HEADER = "path\tsamples"
 DIGITS = 15  # of a sample count at most; more is no length, and int() refuses very long numbers
@@ -21,7 +23,7 @@ DIGITS = 15  # of a sample count at most; more is no length, and int() refuses v
 
 @dataclass(frozen=True)
 class Entry:
-    """One utterance: absolute path, samples at 16 kHz."""
+    """One utterance: its absolute path, URL or place in a shard, and its samples at 16 kHz."""
 
     path: str
     samples: int
@@ -33,6 +35,11 @@ class Skipped:
 
     path: str
     reason: str
+
+    @classmethod
+    def because(cls, path: str, error: DataError) -> Skipped:
+        """Without the path at the front of the error's text."""
+        return cls(path, str(error).removeprefix(f"{path}: "))
 
 
 @dataclass(frozen=True)
@@ -86,44 +93,47 @@ class Manifest:
 
 
 def scan(
-    folders: Sequence[str | Path],
+    sources: Sequence[str | Path],
     min_seconds: float = 0.1,
     splits: Mapping[str, str] | None = None,
     check: bool = False,
 ) -> tuple[dict[str, Manifest], list[Skipped]]:
-    """List the audio below folders, sorted by path.
+    """List the audio in folders, files and tar shards, sorted by path, in a shard by place.
 
     Args:
-        folders: searched recursively.
-        min_seconds: shorter files are skipped.
-        splits: name -> glob over the path; the first that matches takes the file.
-        check: decode every file once instead of reading its header only.
+        sources: as for :func:`.sources.find`; folders are searched recursively.
+        min_seconds: shorter utterances are skipped.
+        splits: name -> glob over the path, or the name of a folder on it; either may hold braces:
+            ``{"valid": "{dev-clean,dev-other}"}``. The first that matches takes the utterance.
+        check: decode every utterance once instead of reading its header only.
 
     Returns:
-        Manifests by split name, ``""`` for files that no glob matches; and the skipped files.
+        Manifests by split name, ``""`` for utterances that no glob matches; and the skipped files.
 
     Raises:
-        DataError: a folder is missing or holds no usable audio, or a split is empty or badly named.
+        DataError: a source is missing or holds no usable audio, or a split is empty or badly named.
     """
     _check_splits(splits or {})
-    paths = _find(folders)
-    names = {**(splits or {}), "": "*"}
-    entries: dict[str, list[Entry]] = {name: [] for name in names}
-    skipped = []
-    for path in tqdm(paths, desc="manifest", unit="file", mininterval=0.5):
+    paths = find(sources)
+    globs = {name: _globs(glob) for name, glob in {**(splits or {}), "": "*"}.items()}
+    entries: dict[str, list[Entry]] = {name: [] for name in globs}
+    skipped: list[Skipped] = []
+    total = None if any(map(is_shard, paths)) else len(paths)
+    utterances = _utterances(paths, skipped)
+    for path, data in tqdm(utterances, desc="manifest", unit="file", total=total, mininterval=0.5):
         try:
-            samples = _measure(path, min_seconds, check)
+            samples = _measure(path, data, min_seconds, check)
         except DataError as error:
-            skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
+            skipped.append(Skipped.because(path, error))
             continue
-        name = next(name for name, glob in names.items() if fnmatch.fnmatch(path, glob))
+        name = next(n for n, g in globs.items() if any(fnmatch.fnmatch(path, one) for one in g))
         entries[name].append(Entry(path, samples))
     if not any(entries.values()):
         first = skipped[0]
-        raise DataError(f"none of {len(paths)} files can be used, the first: {first.path}: {first.reason}")
+        raise DataError(f"none of {len(skipped)} files can be used, the first: {first.path}: {first.reason}")
     for name, found in entries.items():
         if name and not found:
-            raise DataError(f"split {name}: the glob {names[name]!r} matches no usable file")
+            raise DataError(f"split {name}: the glob {(splits or {})[name]!r} matches no usable file")
     return {name: Manifest(tuple(found)) for name, found in entries.items() if found}, skipped
 
 
@@ -150,17 +160,20 @@ def write(
 
 
 def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
-    """Probe every file; returns the bad ones.
+    """Look at every file without decoding it; returns the bad ones.
+
+    Of a shard only its size is looked at: to read the header of a member is to read all of it.
 
     Raises:
         DataError: more than ``max_bad_fraction`` of them are bad.
     """
     bad = []
+    sizes: dict[str, int | str] = {}
     for entry in tqdm(manifest.entries, desc="check", unit="file", mininterval=0.5):
         try:
-            probe(entry.path)
+            _check_header(entry.path, sizes)
         except DataError as error:
-            bad.append(Skipped(entry.path, str(error).removeprefix(f"{entry.path}: ")))
+            bad.append(Skipped.because(entry.path, error))
     if len(bad) > max_bad_fraction * len(manifest.entries):
         some = "; ".join(f"{item.path}: {item.reason}" for item in bad[:3])
         share = f"{len(bad)} of {len(manifest.entries)} files are bad, allowed: {max_bad_fraction:.0%}"
@@ -168,38 +181,49 @@ def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
     return bad
 
 
-def _find(folders: Sequence[str | Path]) -> list[str]:
-    paths: set[str] = set()
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
-        found = {os.path.abspath(file) for file in _walk(folder) if file.suffix.lower() in SUFFIXES}
-        if not found:
-            raise DataError(f"{folder}: holds no audio, searched for {', '.join(sorted(SUFFIXES))}")
-        paths |= found
-    once: dict[str, str] = {}
-    for path in sorted(paths):
-        once.setdefault(os.path.realpath(path), path)
-    return list(once.values())
+def _check_header(path: str, sizes: dict[str, int | str]) -> None:
+    """Probe a file here; of a shard or URL ask the size or the fault, once, and keep it in ``sizes``."""
+    member = Member.parse(path)
+    if not member and not storage.is_url(path):
+        probe(path)
+        return
+    place = member.shard if member else path
+    if place not in sizes:
+        try:
+            with storage.readable(place):
+                sizes[place] = storage.length(place)
+        except DataError as error:
+            sizes[place] = str(error).removeprefix(f"{path}: ")
+    size = sizes[place]
+    if isinstance(size, str):
+        raise DataError(f"{path}: {size}")
+    if member and member.offset + member.size > size:
+        raise DataError(f"{path}: the shard is cut off, it has {size} bytes")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder; links are followed, but no folder is entered twice, so loops end."""
-    seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
+def _utterances(paths: Sequence[str], skipped: list[Skipped]) -> Iterator[tuple[str, bytes | None]]:
+    """Paths of all utterances, with their bytes where a shard was read anyway; damaged shards are noted."""
+    for path in paths:
+        if not is_shard(path):
+            yield path, None
             continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(root, name) for name in names)
+        try:
+            for member, data in members(path, SUFFIXES):
+                yield str(member), data
+        except DataError as error:
+            skipped.append(Skipped.because(path, error))
 
 
-def _measure(path: str, min_seconds: float, check: bool) -> int:
+def _globs(glob: str) -> list[str]:
+    """Globs over a whole path; a name without any of their signs is one of a folder on the path too."""
+    parts = expand(glob)
+    return parts + [f"*/{part.strip('/')}/*" for part in parts if not storage.MAGIC.search(part)]
+
+
+def _measure(path: str, data: bytes | None, min_seconds: float, check: bool) -> int:
     """Samples at 16 kHz of a file that may be used."""
-    _check_name(path)
-    samples = len(read(path)) if check else probe(path).samples_16k
+    _check_name(path, inside=data is not None)
+    samples = len(read(path, data=data)) if check else probe(path, data).samples_16k
     if samples < min_seconds * SAMPLE_RATE:
         raise DataError(f"{path}: too short ({samples / SAMPLE_RATE:.3f} s)")
     return samples
@@ -211,7 +235,9 @@ def _check_splits(splits: Iterable[str]) -> None:
             raise DataError(f"split is {name!r}, allowed: letters, digits, _ and -, but not 'skipped'")
 
 
-def _check_name(path: str) -> None:
+def _check_name(path: str, inside: bool) -> None:
+    if not inside and MEMBER.fullmatch(path):
+        raise DataError(f"{path}: its name looks like a place inside a shard; rename it")
     if re.search(r"[\t\r\n\ud800-\udfff]", path):
         raise DataError(f"{path}: its name holds a tab, a line end or no UTF-8, which a manifest cannot")
 
