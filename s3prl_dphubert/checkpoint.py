@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import released
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError
 from .model import ModelConfig, SpeechModel
 from .student import GateConfig, Student
 
@@ -65,6 +65,10 @@ def load_student(source: str | Path, exact: bool = True) -> Student:
     for kind, layer, gate in student.gates.items():
         if (kind, layer) not in log_alphas:
             raise CheckpointError(f"{source}: log_alpha of {kind} {layer} is missing")
+        found, wanted = log_alphas[kind, layer].shape, gate.log_alpha.shape
+        if found != wanted:
+            message = f"log_alpha of {kind} {layer} has shape {tuple(found)}, expected {tuple(wanted)}"
+            raise CheckpointError(f"{source}: {message}")
         gate.log_alpha.data.copy_(log_alphas[kind, layer])
     return student.eval()
 
@@ -154,13 +158,16 @@ def _read_released(source: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[t
 def _checked(read: Any, source: Path) -> ModelConfig:
     try:
         return read()
-    except (ConfigError, CheckpointError, TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise CheckpointError(f"{source}: {error}") from error
 
 
 def _build(config: ModelConfig, state: dict[str, Tensor], source: Path) -> SpeechModel:
-    with torch.device("meta"):
-        model = SpeechModel(config)
+    try:
+        with torch.device("meta"):
+            model = SpeechModel(config)
+    except RuntimeError as error:  # more weights than torch can count
+        raise CheckpointError(f"{source}: no model can have this configuration ({error})") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     faults = [f"tensor {name} is missing" for name in wanted if name not in state]
     faults += [f"tensor {name} is unexpected" for name in state if name not in wanted]

@@ -14,14 +14,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="s3prl-dphubert", description="Compress speech SSL models.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    manifest = commands.add_parser("manifest", help="list the audio of folders in a manifest")
-    manifest.add_argument("folders", nargs="+", type=Path, metavar="AUDIO_DIR")
+    manifest = commands.add_parser("manifest", help="list audio in a manifest")
+    sources = (
+        "folders, audio files, globs, tar shards (train-{000..031}.tar) or URLs that fsspec reads (s3://…)"
+    )
+    manifest.add_argument("sources", nargs="+", metavar="SOURCE", help=sources)
     manifest.add_argument("--out", required=True, type=Path, help="manifest to write, a .tsv file")
     split = "put files whose path matches GLOB into OUT.NAME.tsv; may be repeated"
     manifest.add_argument("--split", action="append", default=[], metavar="NAME=GLOB", help=split)
     manifest.add_argument("--min-seconds", type=float, default=0.1, help="skip shorter files (default 0.1)")
     manifest.add_argument("--check", action="store_true", help="decode every file once, not only its header")
     manifest.add_argument("--overwrite", action="store_true", help="replace existing manifests")
+
+    validate = commands.add_parser("validate", help="decode everything that a manifest lists, once")
+    validate.add_argument("manifest", type=Path, help="manifest, a .tsv file")
+    validate.add_argument("--workers", type=int, default=2, help="processes that decode (default 2)")
 
     compress = commands.add_parser("compress", help="compress a teacher, or go on with a run")
     compress.add_argument("config", type=Path, help="YAML of the run")
@@ -46,9 +53,20 @@ def _manifest(arguments: argparse.Namespace) -> None:
         (f"{name!r} has no glob, allowed: NAME=GLOB" for name, glob in splits.items() if not (name and glob)),
     )
     found, skipped = scan(
-        arguments.folders, min_seconds=arguments.min_seconds, splits=splits, check=arguments.check
+        arguments.sources, min_seconds=arguments.min_seconds, splits=splits, check=arguments.check
     )
     print(write(arguments.out, found, skipped, overwrite=arguments.overwrite))
+
+
+def _validate(arguments: argparse.Namespace) -> None:
+    from .data.check import check
+    from .data.manifest import Manifest
+    from .errors import DataError
+
+    report = check(Manifest.load(arguments.manifest), arguments.workers)
+    print(report.text())
+    if report.bad:
+        raise DataError(f"{arguments.manifest}: {len(report.bad)} of {report.files} files are bad")
 
 
 def _compress(arguments: argparse.Namespace) -> None:
@@ -74,7 +92,13 @@ def _demo(arguments: argparse.Namespace) -> None:
     demo(arguments.out, arguments.config)
 
 
-COMMANDS = {"manifest": _manifest, "compress": _compress, "inspect": _inspect, "demo": _demo}
+COMMANDS = {
+    "manifest": _manifest,
+    "validate": _validate,
+    "compress": _compress,
+    "inspect": _inspect,
+    "demo": _demo,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

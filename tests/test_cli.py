@@ -107,3 +107,14 @@ def test_real_time_factors():
     factors = real_time_factors({"a": tiny("hubert"), "b": tiny("wavlm")}, seconds=0.5, repeats=2)
     assert set(factors) == {"a", "b"}
     assert all(value > 0 for value in factors.values())
+
+
+def test_validate_decodes_everything(tmp_path, capsys):
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, tone(1.0), 16_000)
+    out = tmp_path / "all.tsv"
+    assert main(["manifest", str(tmp_path), "--out", str(out)]) == 0
+    assert main(["validate", str(out), "--workers", "0"]) == 0
+    (tmp_path / "b.wav").write_bytes((tmp_path / "b.wav").read_bytes()[:9000])
+    assert main(["validate", str(out), "--workers", "0"]) == 2
+    assert "1 of 2 files are bad" in capsys.readouterr().err

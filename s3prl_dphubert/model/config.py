@@ -8,6 +8,16 @@ from typing import Any
 from ..errors import ConfigError
 
 Heads = tuple[int, ...]
+_KINDS = {
+    "str": (str, "a name"),
+    "bool": (bool, "true or false"),
+    "int": (int, "whole numbers"),
+    "float": (int | float, "a number"),
+}
+
+
+def _is(kind: str, value: object) -> bool:
+    return isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,21 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         heads = tuple(None if layer is None else tuple(layer) for layer in self.heads)
         object.__setattr__(self, "heads", heads)
-        ConfigError.raise_for("model configuration", self._faults())
+        ConfigError.raise_for("model configuration", self._kind_faults() or self._faults())
+
+    def _kind_faults(self) -> list[str]:
+        faults = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            values = value if isinstance(value, tuple) else (value,)
+            if f.name in ("heads", "ffn"):  # None leaves a layer out
+                values = tuple(v for v in values if v is not None)
+            if f.name == "heads":
+                values = tuple(head for layer in values for head in layer)
+            kind = next(k for k in ("str", "bool", "float", "int") if k in str(f.type) or k == "int")
+            if not all(_is(kind, v) for v in values):
+                faults.append(f"{f.name} is {value!r}, allowed: {_KINDS[kind][1]}")
+        return faults
 
     def _faults(self) -> list[str]:
         faults = []
@@ -80,6 +104,11 @@ class ModelConfig:
         for name in ("conv_channels", "conv_kernels", "conv_strides"):
             if any(not isinstance(v, int) or v < 1 for v in getattr(self, name)):
                 faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
+        if self.num_buckets and (self.num_buckets < 4 or self.max_distance <= self.num_buckets // 4):
+            faults.append(
+                f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}, "
+                "allowed: 0 buckets, or 4 or more and a distance above a quarter of them"
+            )
         for name in ("embed_dim", "total_heads", "head_dim", "pos_conv_kernel", "pos_conv_groups"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
