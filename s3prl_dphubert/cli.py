@@ -37,6 +37,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what a checkpoint is made of")
     inspect.add_argument("checkpoint", type=Path, help="checkpoint directory or released .pth")
 
+    profile = commands.add_parser("profile", help="parameters, SUPERB MACs and speed of checkpoints")
+    profile.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="as for inspect")
+    profile.add_argument("--seconds", type=float, default=10.0, help="audio to time (default 10)")
+    profile.add_argument("--repeats", type=int, default=5, help="runs, interleaved (default 5)")
+
     demo = commands.add_parser("demo", help="compress hubert_nano on the speech that ships")
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the demo's run")
     demo.add_argument("--config", type=Path, help="another YAML than upstream_configs/demo.yaml")
@@ -86,6 +91,24 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print(units_table(config))
 
 
+def _profile(arguments: argparse.Namespace) -> None:
+    from .checkpoint import load_model
+    from .errors import ConfigError
+    from .profile import table
+
+    faults = [
+        f"--{name} is {value:g}, allowed: {allowed}"
+        for name, value, least, allowed in (
+            ("seconds", arguments.seconds, 0.1, "0.1 or more"),
+            ("repeats", arguments.repeats, 1, "1 or more"),
+        )
+        if value < least
+    ]
+    ConfigError.raise_for("profile", faults)
+    models = {str(path): load_model(path) for path in arguments.checkpoints}
+    print(table(models, arguments.seconds, arguments.repeats))
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     from .demo import demo
 
@@ -97,6 +120,7 @@ COMMANDS = {
     "validate": _validate,
     "compress": _compress,
     "inspect": _inspect,
+    "profile": _profile,
     "demo": _demo,
 }
 

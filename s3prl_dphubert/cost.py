@@ -19,6 +19,15 @@ from .model.masks import Masks
 Number = Any  # an int, a float or a 0-d tensor
 SAMPLE_RATE = 16_000
 
+COUNTS = ("parameters", "published", "macs", "superb_macs")
+SUPERB_SAMPLES = {
+    "short": (20560, 34560, 38480, 42560, 45600, 48720, 52000, 55120),
+    "medium": (59120, 62720, 66400, 71200, 75200, 78640, 82800, 87520),
+    "long": (92720, 98560, 104400, 111120, 118480, 125040, 132720, 142640),
+    "longer": (154000, 166720, 180880, 197920, 217920, 239280, 268160, 326000),
+}
+"""Lengths of the 32 utterances whose MACs the SUPERB challenge adds up, in four buckets."""
+
 
 @dataclass(frozen=True)
 class Widths:
@@ -129,6 +138,14 @@ def macs(config: ModelConfig, samples: int, widths: Widths | None = None) -> Num
     return total
 
 
+def superb_macs(config: ModelConfig, widths: Widths | None = None) -> dict[str, Number]:
+    """Multiply-accumulates of the SUPERB challenge's utterances, summed by bucket."""
+    return {
+        bucket: sum(macs(config, samples, widths) for samples in lengths)
+        for bucket, lengths in SUPERB_SAMPLES.items()
+    }
+
+
 @dataclass(frozen=True)
 class Constraint:
     """A budget: the share of the teacher's cost to remove, and how it is enforced.
@@ -136,7 +153,8 @@ class Constraint:
     Args:
         sparsity: share of the teacher that goes; 0.75 keeps a quarter.
         count: ``parameters``, or ``published`` (parameters without WavLM's relative
-            positions while gated), or ``macs`` of one utterance of ``seconds``.
+            positions while gated), ``macs`` of one utterance of ``seconds``, or
+            ``superb_macs``, the sum over the SUPERB challenge's utterances.
         warmup: updates in which the target rises linearly from 0.
         seconds: length of the utterance whose MACs count.
     """
@@ -150,8 +168,8 @@ class Constraint:
         faults = []
         if not 0 < self.sparsity < 1:
             faults.append(f"sparsity is {self.sparsity}, allowed: between 0 and 1")
-        if self.count not in ("parameters", "published", "macs"):
-            faults.append(f"count is {self.count!r}, allowed: parameters, published, macs")
+        if self.count not in COUNTS:
+            faults.append(f"count is {self.count!r}, allowed: {', '.join(COUNTS)}")
         if self.warmup < 0:
             faults.append(f"warmup is {self.warmup}, allowed: 0 or more")
         if self.seconds <= 0:
@@ -162,6 +180,8 @@ class Constraint:
         """Cost in the unit of the budget."""
         if self.count == "macs":
             return macs(config, round(self.seconds * SAMPLE_RATE), widths)
+        if self.count == "superb_macs":
+            return sum(superb_macs(config, widths).values())
         return parameters(config, widths, published=self.count == "published" and widths is not None)
 
     def target(self, update: int) -> float:

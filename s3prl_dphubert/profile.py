@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from .cost import parameters, superb_macs
 from .model import SpeechModel
 
 
@@ -30,3 +31,19 @@ def real_time_factors(
             if run:
                 best[name] = min(took, best.get(name, took))
     return best
+
+
+def table(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> str:
+    """Parameters, MACs by SUPERB bucket and real-time factor of each model, as Markdown."""
+    speed = real_time_factors(models, seconds, repeats)
+    rows: dict[str, list[str]] = {"": list(models)}
+    rows["parameters"] = [f"{parameters(model.config):,}" for model in models.values()]
+    buckets = [superb_macs(model.config) for model in models.values()]
+    for name in buckets[0]:
+        rows[f"SUPERB MACs, {name}"] = [f"{bucket[name]:,}" for bucket in buckets]
+    rows["SUPERB MACs"] = [f"{sum(bucket.values()):,}" for bucket in buckets]
+    rows[f"real-time factor ({seconds:g} s, {torch.get_num_threads()} threads)"] = [
+        f"{speed[name]:.4f}" for name in models
+    ]
+    lines = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return "\n".join([lines[0], "|---" * (len(models) + 1) + "|", *lines[1:]])

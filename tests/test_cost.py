@@ -1,0 +1,64 @@
+"""Costs against figures of others: the SUPERB challenge's MACs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import GOLDEN
+
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.cost import Constraint, superb_macs
+from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.model.config import dense_heads
+from s3prl_dphubert.prune import prune
+from s3prl_dphubert.student import Student
+
+from test_prune import tiny  # isort: skip
+
+LARGE = ModelConfig(
+    extractor_mode="layer_norm",
+    conv_bias=True,
+    embed_dim=1024,
+    total_heads=16,
+    heads=dense_heads(24, 16),
+    ffn=(4096,) * 24,
+    layer_norm_first=True,
+)
+
+
+def test_superb_macs_of_hubert_base_to_the_last_digit():
+    assert superb_macs(ModelConfig()) == {
+        "short": 149_255_103_040,
+        "medium": 261_280_279_552,
+        "long": 422_366_359_296,
+        "longer": 836_254_280_960,
+    }
+
+
+def test_superb_macs_of_wav2vec2_large_to_the_last_digit():
+    assert sum(superb_macs(LARGE).values()) == 4_325_706_974_720
+
+
+@pytest.mark.parametrize("count", ["macs", "superb_macs"])
+def test_a_budget_of_macs_is_kept(count):
+    torch.manual_seed(0)
+    student = Student(tiny("hubert"))
+    budget = Constraint(sparsity=0.5, count=count, warmup=0)
+    full = budget.cost(student.model.config)
+    student.expected_cost(budget).backward()
+    assert all(gates.log_alpha.grad.abs().sum() > 0 for _, _, gates in student.gates.items())
+    cost = budget.cost(prune(student, budget).config)
+    assert 0.4 * full < cost <= 0.5 * full
+    with pytest.raises(ValueError, match="count is 'macss'"):
+        replace(budget, count="macss")
+
+
+def test_profile_prints_every_bucket(capsys):
+    assert main(["profile", str(GOLDEN / "wavlm_pruned.pth"), "--seconds", "0.5", "--repeats", "1"]) == 0
+    shown = capsys.readouterr().out
+    for row in ("parameters", "short", "medium", "long", "longer", "SUPERB MACs", "real-time factor"):
+        assert row in shown
+    assert main(["profile", str(GOLDEN / "wavlm_pruned.pth"), "--repeats", "0"]) == 2
+    assert "--repeats is 0, allowed: 1 or more" in capsys.readouterr().err
