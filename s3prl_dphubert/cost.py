@@ -157,12 +157,15 @@ class Constraint:
             ``superb_macs``, the sum over the SUPERB challenge's utterances.
         warmup: updates in which the target rises linearly from 0.
         seconds: length of the utterance whose MACs count.
+        round_to: cut conv channels and feed-forward units to multiples of this, which kernels
+            like (8); a group that stays whole keeps its size.
     """
 
     sparsity: float = 0.75
     count: str = "parameters"
     warmup: int = 5000
     seconds: float = 10.0
+    round_to: int = 1
 
     def __post_init__(self) -> None:
         faults = []
@@ -174,6 +177,8 @@ class Constraint:
             faults.append(f"warmup is {self.warmup}, allowed: 0 or more")
         if self.seconds <= 0:
             faults.append(f"seconds is {self.seconds}, allowed: more than 0")
+        if self.round_to < 1:
+            faults.append(f"round_to is {self.round_to}, allowed: 1 or more")
         ConfigError.raise_for("budget", faults)
 
     def cost(self, config: ModelConfig, widths: Widths | None = None) -> Number:

@@ -48,17 +48,19 @@ def final_masks(student: Student, budget: Constraint | None = None, full_cost: f
 def fit(config: ModelConfig, gates: Gates, masks: Masks, budget: Constraint, limit: float) -> Masks:
     """Resize all gate groups by one factor, so that the cost comes as close below ``limit`` as it can.
 
-    Every group keeps its likeliest units, in number the factor times what its gates expect;
-    then single units are reopened where rounding took most, while there is room.
+    Every group keeps its likeliest units, in number the factor times what its gates expect,
+    rounded as the budget asks; then single steps are reopened where rounding took most, while there is room.
     """
     groups = {(kind, layer): gate for kind, layer, gate in gates.items() if kind in UNIT_KINDS}
     expected = {key: gate.open_probability().sum().item() for key, gate in groups.items()}
     widths = masked_widths(config, masks)
 
+    steps = {key: 1 if key[0] == "heads" else budget.round_to for key in groups}
+
     def counts(factor: float) -> dict[tuple[str, int], int]:
-        least = {key: int(key[0] == "conv") for key in groups}
-        wanted = {key: int(factor * expected[key] + 0.5) for key in groups}
-        return {key: max(least[key], min(len(groups[key].log_alpha), wanted[key])) for key in groups}
+        least = {key: steps[key] * int(key[0] == "conv") for key in groups}
+        wanted = {key: steps[key] * int(factor * expected[key] / steps[key] + 0.5) for key in groups}
+        return {key: min(len(groups[key].log_alpha), max(least[key], wanted[key])) for key in groups}
 
     def cost(kept: dict[tuple[str, int], int]) -> float:
         sized = replace(widths, **{kind: list(getattr(widths, kind)) for kind in (*UNIT_KINDS, "any_head")})
@@ -79,8 +81,8 @@ def fit(config: ModelConfig, gates: Gates, masks: Masks, budget: Constraint, lim
     while room:
         room = False
         for key in sorted(groups, key=lambda key: kept[key] - low * expected[key]):
-            more = kept | {key: kept[key] + 1}
-            if more[key] <= len(groups[key].log_alpha) and cost(more) <= limit:
+            more = kept | {key: min(len(groups[key].log_alpha), kept[key] + steps[key])}
+            if more[key] > kept[key] and cost(more) <= limit:
                 kept, room = more, True
                 break
     rows = {kind: dict(getattr(masks, kind)) for kind in (*UNIT_KINDS, "attention", "feed_forward")}

@@ -10,7 +10,7 @@ from conftest import GOLDEN
 
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.cost import Constraint, superb_macs
-from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.config import dense_heads
 from s3prl_dphubert.prune import prune
 from s3prl_dphubert.student import Student
@@ -53,6 +53,30 @@ def test_a_budget_of_macs_is_kept(count):
     assert 0.4 * full < cost <= 0.5 * full
     with pytest.raises(ValueError, match="count is 'macss'"):
         replace(budget, count="macss")
+
+
+@pytest.mark.parametrize("count", ["parameters", "macs"])
+def test_widths_are_rounded_within_the_budget(count):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        conv_channels=(30,) * 7,
+        embed_dim=32,
+        total_heads=4,
+        head_dim=8,
+        heads=dense_heads(3, 4),
+        ffn=(100,) * 3,
+        pos_conv_kernel=8,
+        pos_conv_groups=4,
+    )
+    student = Student(SpeechModel(config))
+    budget = Constraint(sparsity=0.4, count=count, round_to=8)
+    pruned = prune(student, budget).config
+    assert 0.5 * budget.cost(config) < budget.cost(pruned) <= 0.6 * budget.cost(config)
+    assert pruned.conv_channels != config.conv_channels
+    assert all(width % 8 == 0 or width == 30 for width in pruned.conv_channels)
+    assert all(width % 8 == 0 or width == 100 for width in pruned.ffn)
+    free = prune(student, replace(budget, round_to=1)).config
+    assert any(width % 8 and width != 30 for width in free.conv_channels)
 
 
 def test_profile_prints_every_bucket(capsys):
