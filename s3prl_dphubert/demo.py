@@ -10,9 +10,9 @@ from typing import Any
 from . import resources
 from .card import units_table
 from .checkpoint import load_model
-from .compress import compress, resolve_teacher
 from .config import CompressConfig, from_dict, merge, read_yaml
 from .data.manifest import scan, write
+from .pipeline import compress, resolve_teacher
 from .profile import real_time_factors
 
 STEPS = {

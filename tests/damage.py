@@ -19,9 +19,9 @@ import numpy as np
 import soundfile
 import torch
 from conftest import GOLDEN
+from models import tiny
 from safetensors.torch import load_file, save_file
 from speech import FORMATS, chirp, encoded, pack
-from test_prune import tiny
 
 from s3prl_dphubert.checkpoint import load_model, load_student, save_model
 from s3prl_dphubert.data.audio import probe, read

@@ -9,8 +9,8 @@ import pickle
 import pytest
 import torch
 from conftest import GOLDEN
+from models import outputs, tiny
 from safetensors.torch import load_file, save_file
-from test_prune import outputs, tiny
 
 from s3prl_dphubert.checkpoint import load_model, load_student, save_model
 from s3prl_dphubert.errors import CheckpointError

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import yaml
 from conftest import GOLDEN
+from models import tiny
 from speech import tone
-from test_prune import tiny
 
 from s3prl_dphubert.checkpoint import load_model, save_model
 from s3prl_dphubert.cli import main

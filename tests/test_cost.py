@@ -12,10 +12,10 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.cost import Constraint, superb_macs
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.config import dense_heads
-from s3prl_dphubert.prune import prune
+from s3prl_dphubert.pruning import prune
 from s3prl_dphubert.student import Student
 
-from test_prune import tiny  # isort: skip
+from models import tiny  # isort: skip
 
 LARGE = ModelConfig(
     extractor_mode="layer_norm",

@@ -8,7 +8,7 @@ from conftest import GATED, GOLDEN
 
 from s3prl_dphubert.checkpoint import load_model, load_student
 from s3prl_dphubert.cost import Constraint, masked_widths, parameters
-from s3prl_dphubert.prune import cut, prune
+from s3prl_dphubert.pruning import cut, prune
 
 PLAIN = ("hubert_post_norm", "hubert_pre_norm", "wavlm", "hubert_post_norm_pruned", "wavlm_pruned")
 

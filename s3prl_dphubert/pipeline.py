@@ -40,7 +40,7 @@ from .errors import RunError
 from .files import replacing
 from .model import SpeechModel
 from .objective import Objective
-from .prune import cut, final_masks
+from .pruning import cut, final_masks
 from .report import plot_training, plot_units
 from .student import Student
 from .trainer import Trainer

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 import torch
 import yaml
+from models import outputs, tiny
 from speech import tone
-from test_prune import outputs, tiny
 
 from s3prl_dphubert import compress, load_model, save_model
 from s3prl_dphubert.checkpoint import read_pickle

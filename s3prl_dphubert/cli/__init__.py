@@ -1,0 +1,33 @@
+"""Command line: ``s3prl-dphubert COMMAND …``. Each module beside this one holds a few commands."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from ..errors import DPHubertError
+from . import compression, data, models
+
+GROUPS = (data, compression, models)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    whole = argparse.ArgumentParser(prog="s3prl-dphubert", description="Compress speech SSL models.")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for group in GROUPS:
+        group.add(commands)
+    return whole
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a mistake of the user is one line on stderr and exit code 2."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        arguments.run(arguments)
+    except DPHubertError as error:
+        print(f"s3prl-dphubert: {error}", file=sys.stderr)
+        return 2
+    return 0

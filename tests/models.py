@@ -1,0 +1,63 @@
+"""Tiny models that tests prune, save and compare."""
+
+from __future__ import annotations
+
+import torch
+
+from s3prl_dphubert.gates import GateConfig
+from s3prl_dphubert.model import ModelConfig, SpeechModel
+from s3prl_dphubert.student import Student
+
+SHAPES = {
+    "hubert": {},
+    "large": {
+        "extractor_mode": "layer_norm",
+        "conv_bias": True,
+        "layer_norm_first": True,
+        "normalize_waveform": True,
+    },
+    "wavlm": {"num_buckets": 32, "max_distance": 80},
+}
+
+
+def tiny(shape: str, seed: int = 0) -> SpeechModel:
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        conv_channels=(12,) * 7,
+        embed_dim=32,
+        total_heads=4,
+        head_dim=8,
+        heads=((0, 1, 2, 3),) * 3,
+        ffn=(24,) * 3,
+        pos_conv_kernel=16,
+        pos_conv_groups=4,
+        **SHAPES[shape],
+    )
+    model = SpeechModel(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_(0, 0.3)
+    return model.eval()
+
+
+def gated(model: SpeechModel, spread: float = 2.0, kinds=("conv", "heads", "ffn")) -> Student:
+    student = Student(model, GateConfig(kinds=kinds))
+    for _, _, gate in student.gates.items():
+        gate.log_alpha.data.normal_(0, spread)
+    return student.eval()
+
+
+@torch.no_grad()
+def outputs(model, masks=None):
+    waveforms = torch.randn(2, 4000, generator=torch.Generator().manual_seed(7))
+    lengths = torch.tensor([4000, 2500])
+    kwargs = {} if masks is None else {"masks": masks}
+    whole, _ = model.extract_features(waveforms, **kwargs)
+    padded, frames = model.extract_features(waveforms, lengths, **kwargs)
+    return whole + [state[i, : frames[i]] for state in padded for i in (0, 1)]
+
+
+def assert_same(a, b, tolerance=1e-4):
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, atol=tolerance, rtol=tolerance)
