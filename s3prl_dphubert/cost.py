@@ -98,8 +98,9 @@ def parameters(config: ModelConfig, widths: Widths | None = None, published: boo
         total = total + channels * (before * config.conv_kernels[index] + config.conv_bias + 2 * normed)
         before = channels
     total = total + before + 2 * before + (before + 1) * d  # scale, LayerNorm, projection
-    kernel = config.pos_conv_kernel
-    total = total + d * (d // config.pos_conv_groups) * kernel + kernel + d + 2 * d
+    kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
+    norm = kernel if depth == 1 else 0  # the magnitudes of weight norm
+    total = total + depth * (d * (d // config.pos_conv_groups) * kernel + d) + norm + 2 * d
     no_table: Number = 1
     for i in range(config.num_layers):
         attention = 3 * (d + 1) * hd * w.heads[i] + (w.heads[i] * hd + 1) * d
@@ -116,6 +117,9 @@ def parameters(config: ModelConfig, widths: Widths | None = None, published: boo
 def macs(config: ModelConfig, samples: int, widths: Widths | None = None) -> Number:
     """Multiply-accumulates of one utterance, counted as the SUPERB challenge does.
 
+    A convolution counts frames x kernel x inputs per group x outputs, with the frames that it
+    really produces: a positional one with an even kernel makes one more than it passes on.
+
     Args:
         config: the shape before the gates.
         samples: length of the utterance.
@@ -130,7 +134,9 @@ def macs(config: ModelConfig, samples: int, widths: Widths | None = None) -> Num
         total = total + samples * kernel * before * channels
         before = channels
     t = samples
-    total = total + t * before * d + (t + 1) * d * (d // config.pos_conv_groups) * config.pos_conv_kernel
+    kernel = config.pos_conv_kernel
+    positions = (t + 1 - kernel % 2) * d * (d // config.pos_conv_groups) * kernel
+    total = total + t * before * d + config.pos_conv_depth * positions
     for i in range(config.num_layers):
         width = w.heads[i] * hd
         attention = 4 * t * d * width + 2 * t * t * width + 4 * w.heads[i] * t * t + 4 * t * width

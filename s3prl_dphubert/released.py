@@ -61,6 +61,7 @@ def _read_config(v: dict[str, Any]) -> ModelConfig:
         ffn=tuple(v["encoder_ff_interm_features"][i] if feed_forward[i] else None for i in layers),
         pos_conv_kernel=v["encoder_pos_conv_kernel"],
         pos_conv_groups=v["encoder_pos_conv_groups"],
+        pos_conv_depth=1,
         layer_norm_first=v["encoder_layer_norm_first"],
         normalize_waveform=v["normalize_waveform"],
         num_buckets=v["encoder_num_buckets"] if wavlm else 0,

@@ -17,23 +17,23 @@ SHAPES = {
         "normalize_waveform": True,
     },
     "wavlm": {"num_buckets": 32, "max_distance": 80},
+    "data2vec": {"extractor_mode": "layer_norm", "pos_conv_kernel": 5, "pos_conv_depth": 3},
 }
 
 
 def tiny(shape: str, seed: int = 0) -> SpeechModel:
     torch.manual_seed(seed)
-    config = ModelConfig(
-        conv_channels=(12,) * 7,
-        embed_dim=32,
-        total_heads=4,
-        head_dim=8,
-        heads=((0, 1, 2, 3),) * 3,
-        ffn=(24,) * 3,
-        pos_conv_kernel=16,
-        pos_conv_groups=4,
-        **SHAPES[shape],
-    )
-    model = SpeechModel(config)
+    values = {
+        "conv_channels": (12,) * 7,
+        "embed_dim": 32,
+        "total_heads": 4,
+        "head_dim": 8,
+        "heads": ((0, 1, 2, 3),) * 3,
+        "ffn": (24,) * 3,
+        "pos_conv_kernel": 16,
+        "pos_conv_groups": 4,
+    }
+    model = SpeechModel(ModelConfig(**values | SHAPES[shape]))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.data.normal_(0, 0.3)

@@ -96,10 +96,11 @@ def test_training_faults():
 
 def test_model_faults():
     with pytest.raises(ConfigError) as caught:
-        ModelConfig(conv_channels=(0,) * 7, pos_conv_groups=7, ffn=(3, -1), dropout=1.0)
+        ModelConfig(conv_channels=(0,) * 7, pos_conv_groups=7, pos_conv_depth=0, ffn=(3, -1), dropout=1.0)
     for part in (
         "conv_channels is",
         "pos_conv_groups is 7",
+        "pos_conv_depth is 0",
         "heads has 12 layers and ffn 2",
         "dropout is 1.0",
     ):

@@ -22,7 +22,7 @@ def _is(kind: str, value: object) -> bool:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a HuBERT, wav2vec 2.0 or WavLM encoder, whole or pruned.
+    """Shape of a HuBERT, wav2vec 2.0, WavLM or data2vec encoder, whole or pruned.
 
     Args:
         extractor_mode: ``group_norm`` (one GroupNorm after the first conv, Base models) or
@@ -40,6 +40,8 @@ class ModelConfig:
             ``None`` means that the layer has no feed-forward sublayer.
         pos_conv_kernel: kernel of the positional convolution in frames.
         pos_conv_groups: its groups.
+        pos_conv_depth: 1 for a single convolution with weight norm (HuBERT, wav2vec 2.0, WavLM);
+            more for so many plain convolutions, each with a LayerNorm and GELU (data2vec).
         layer_norm_first: pre-norm Transformer (Large) rather than post-norm (Base).
         normalize_waveform: scale every waveform to zero mean and unit variance first.
         num_buckets: buckets of WavLM's relative positions; 0 for models without them.
@@ -65,6 +67,7 @@ class ModelConfig:
     ffn: tuple[int | None, ...] = (3072,) * 12
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
+    pos_conv_depth: int = 1
     layer_norm_first: bool = False
     normalize_waveform: bool = False
     num_buckets: int = 0
@@ -109,7 +112,14 @@ class ModelConfig:
                 f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}, "
                 "allowed: 0 buckets, or 4 or more and a distance above a quarter of them"
             )
-        for name in ("embed_dim", "total_heads", "head_dim", "pos_conv_kernel", "pos_conv_groups"):
+        for name in (
+            "embed_dim",
+            "total_heads",
+            "head_dim",
+            "pos_conv_kernel",
+            "pos_conv_groups",
+            "pos_conv_depth",
+        ):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
         if self.embed_dim % max(self.pos_conv_groups, 1):

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .extractor import FeatureExtractor, FeatureProjection
 from .masks import NO_MASKS, Masks
-from .transformer import PositionalConv, RelativePositions, TransformerLayer
+from .transformer import PositionalConv, PositionalStack, RelativePositions, TransformerLayer
 
 PADDED = -1e4  # added to attention scores of padded keys; finite, so that no row is all -inf
 
 
 class Transformer(nn.Module):
-    """Positional convolution, layers and the norm before (post-norm) or after them (pre-norm)."""
+    """Positional convolutions, layers and the norm before (post-norm) or after them (pre-norm)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.pos_conv_embed = PositionalConv(config)
+        self.pos_conv_embed = (PositionalStack if config.pos_conv_depth > 1 else PositionalConv)(config)
         self.layer_norm = nn.LayerNorm(config.embed_dim)
         self.layer_norm_first = config.layer_norm_first
         self.dropout = nn.Dropout(config.dropout)
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
 
 
 class SpeechModel(nn.Module):
-    """HuBERT, wav2vec 2.0 or WavLM without its training heads, dense or pruned.
+    """HuBERT, wav2vec 2.0, WavLM or data2vec without its training heads, dense or pruned.
 
     Tensors have the names of the released checkpoints, but for WavLM's position table, which
     belongs to all layers and lives beside them.

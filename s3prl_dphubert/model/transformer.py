@@ -25,6 +25,34 @@ class PositionalConv(nn.Module):
         return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
 
 
+class PositionalStack(nn.Module):
+    """data2vec's block: plain grouped convolutions, each with a LayerNorm without weights, then GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(PositionalLayer(config) for _ in range(config.pos_conv_depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class PositionalLayer(nn.Module):
+    """One convolution of a :class:`PositionalStack`, its LayerNorm and GELU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, kernel = config.embed_dim, config.pos_conv_kernel
+        self.conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D); the extra frame of an even kernel is dropped."""
+        y = self.conv(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2)
+        return F.gelu(F.layer_norm(y, y.shape[-1:]))
+
+
 class WeightNormConv(nn.Module):
     """Conv1d whose weight is ``weight_g`` (1, 1, K) times the normalised ``weight_v`` (D, D/G, K)."""
 
