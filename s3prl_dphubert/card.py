@@ -39,12 +39,12 @@ library_name: s3prl-dphubert
 tags: [speech, self-supervised, compression]
 ---
 
-# {config.teacher}, {state} to sparsity {config.budget.sparsity:g}
+# {config.teacher}, {state} to {config.budget}
 
 | | |
 |---|---|
 | teacher | {config.teacher} |
-| budget | {config.budget.count}, sparsity {config.budget.sparsity:g} |
+| budget | {config.budget} |
 | training | {steps}, seed {config.seed} |
 | parameters | {parameters(shape):,} |
 | MACs of 10 s | {macs(shape, 160_000):,} |

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .cost import Constraint
+from .budget import Budget
 from .data.batches import BatchConfig
 from .errors import ConfigError
 from .gates import GateConfig
@@ -133,7 +133,7 @@ class CompressConfig:
     seed: int = 0
     device: str = "cpu"
     gates: GateConfig = field(default_factory=GateConfig)
-    budget: Constraint = field(default_factory=Constraint)
+    budget: Budget = field(default_factory=Budget)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     stage1: TrainConfig = field(default_factory=TrainConfig)
     stage2: TrainConfig = field(default_factory=_stage2)
@@ -218,6 +218,10 @@ def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
+    mapping = next((option for option in options if typing.get_origin(option) is dict), None)
+    if mapping is not None and isinstance(value, dict):
+        inner = typing.get_args(mapping)[1]
+        return {key: _convert(inner, each, f"{path}.{key}", faults) for key, each in value.items()}
     wanted = next(option for option in options if option is not type(None))
     origin = typing.get_origin(wanted) or wanted
     if origin is float and isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -229,7 +233,8 @@ def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
         return tuple(value)
     elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
         return value
-    faults.append(f"{path} is {value!r}, allowed: {getattr(wanted, '__name__', wanted)}")
+    allowed = getattr(wanted, "__name__", wanted)
+    faults.append(f"{path} is {value!r}, allowed: {allowed}{' or a mapping' if mapping else ''}")
     return None
 
 

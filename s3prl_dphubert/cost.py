@@ -6,20 +6,16 @@ as it is and the differentiable cost of a student under its gates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .errors import ConfigError
 from .model.config import ModelConfig
 from .model.masks import Masks
 
 Number = Any  # an int, a float or a 0-d tensor
-SAMPLE_RATE = 16_000
-
-COUNTS = ("parameters", "published", "macs", "superb_macs")
 SUPERB_SAMPLES = {
     "short": (20560, 34560, 38480, 42560, 45600, 48720, 52000, 55120),
     "medium": (59120, 62720, 66400, 71200, 75200, 78640, 82800, 87520),
@@ -27,6 +23,7 @@ SUPERB_SAMPLES = {
     "longer": (154000, 166720, 180880, 197920, 217920, 239280, 268160, 326000),
 }
 """Lengths of the 32 utterances whose MACs the SUPERB challenge adds up, in four buckets."""
+SUPERB_LENGTHS = tuple(samples for bucket in SUPERB_SAMPLES.values() for samples in bucket)
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,29 @@ def masked_widths(config: ModelConfig, masks: Masks) -> Widths:
     """The widths that remain when masked units are cut out."""
     kinds = ("conv", "heads", "ffn", "attention", "feed_forward")
     opened = {kind: {i: (m > 0).double() for i, m in getattr(masks, kind).items()} for kind in kinds}
-    return expected_widths(config, opened)
+    widths = expected_widths(config, opened)
+    return widths if masks.exact else without_emptied(widths)
+
+
+def without_emptied(widths: Widths) -> Widths:
+    """The widths after the published pruning, where a sublayer without units goes with its bias."""
+    return replace(
+        widths,
+        attention=[float(bool(n)) * p for n, p in zip(widths.heads, widths.attention, strict=True)],
+        feed_forward=[float(bool(n)) * p for n, p in zip(widths.ffn, widths.feed_forward, strict=True)],
+    )
 
 
 def parameters(config: ModelConfig, widths: Widths | None = None, published: bool = False) -> Number:
-    """Parameters of a model, ``dummy_weight`` included.
+    """Parameters of a model, ``dummy_weight`` included; arguments as for :func:`parameter_parts`."""
+    return sum(parameter_parts(config, widths, published).values())
+
+
+def parameter_parts(
+    config: ModelConfig, widths: Widths | None = None, published: bool = False
+) -> dict[str, Number]:
+    """Parameters of each conv layer, the projection, the positional block, each Transformer layer
+    and the rest: the scale after the extractor, the Transformer's LayerNorm, WavLM's position table.
 
     Args:
         config: the shape before the gates.
@@ -91,125 +106,76 @@ def parameters(config: ModelConfig, widths: Widths | None = None, published: boo
     """
     w = widths or real_widths(config)
     d, hd = config.embed_dim, config.head_dim
-    total: Number = 0
+    parts: dict[str, Number] = {}
     before: Number = 1
-    for index, channels in enumerate(w.conv):
-        normed = config.extractor_mode == "layer_norm" or index == 0
-        total = total + channels * (before * config.conv_kernels[index] + config.conv_bias + 2 * normed)
+    for i, channels in enumerate(w.conv):
+        normed = config.extractor_mode == "layer_norm" or i == 0
+        parts[f"conv {i + 1}"] = channels * (before * config.conv_kernels[i] + config.conv_bias + 2 * normed)
         before = channels
-    total = total + before + 2 * before + (before + 1) * d  # scale, LayerNorm, projection
+    parts["projection"] = 2 * before + (before + 1) * d
     kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
-    norm = kernel if depth == 1 else 0  # the magnitudes of weight norm
-    total = total + depth * (d * (d // config.pos_conv_groups) * kernel + d) + norm + 2 * d
+    magnitudes = kernel if depth == 1 else 0  # of weight norm
+    parts["positions"] = depth * (d * (d // config.pos_conv_groups) * kernel + d) + magnitudes
+    relative = bool(config.num_buckets and not published)
     no_table: Number = 1
     for i in range(config.num_layers):
         attention = 3 * (d + 1) * hd * w.heads[i] + (w.heads[i] * hd + 1) * d
-        if config.num_buckets and not published:
+        if relative:
             attention = attention + w.any_head[i] * (8 * hd + 8 + config.total_heads)
             no_table = no_table * (1 - w.any_head[i] * w.attention[i])
         feed_forward = (d + 1) * w.ffn[i] + (w.ffn[i] + 1) * d
-        total = total + 4 * d + attention * w.attention[i] + feed_forward * w.feed_forward[i]
-    if config.num_buckets and not published:
-        total = total + (1 - no_table) * config.num_buckets * config.total_heads
-    return total
+        parts[f"layer {i + 1}"] = 4 * d + attention * w.attention[i] + feed_forward * w.feed_forward[i]
+    table = (1 - no_table) * config.num_buckets * config.total_heads if relative else 0
+    parts["rest"] = before + 2 * d + table
+    return parts
 
 
-def macs(config: ModelConfig, samples: int, widths: Widths | None = None) -> Number:
-    """Multiply-accumulates of one utterance, counted as the SUPERB challenge does.
+def macs(config: ModelConfig, samples: int | Iterable[int], widths: Widths | None = None) -> Number:
+    """Multiply-accumulates of utterances together; arguments as for :func:`mac_parts`."""
+    return sum(mac_parts(config, samples, widths).values())
+
+
+def mac_parts(
+    config: ModelConfig, samples: int | Iterable[int], widths: Widths | None = None
+) -> dict[str, Number]:
+    """Multiply-accumulates by part as in :func:`parameter_parts`, counted as the SUPERB challenge does.
 
     A convolution counts frames x kernel x inputs per group x outputs, with the frames that it
     really produces: a positional one with an even kernel makes one more than it passes on.
+    Attention also counts 4 for every score and every unit of a query (scaling, softmax,
+    dropout), and the gate of WavLM's relative positions; norms and activations count nothing.
 
     Args:
         config: the shape before the gates.
-        samples: length of the utterance.
+        samples: length of the utterance, or of each of several that run one by one.
         widths: open units; ``None`` counts the model as it stands.
     """
     w = widths or real_widths(config)
     d, hd = config.embed_dim, config.head_dim
-    total: Number = 0
+    frames = [samples] if isinstance(samples, int) else list(samples)
+    parts: dict[str, Number] = {}
     before: Number = 1
-    for channels, kernel, stride in zip(w.conv, config.conv_kernels, config.conv_strides, strict=True):
-        samples = max(0, (samples - kernel) // stride + 1)
-        total = total + samples * kernel * before * channels
+    for i, channels in enumerate(w.conv):
+        kernel, stride = config.conv_kernels[i], config.conv_strides[i]
+        frames = [max(0, (n - kernel) // stride + 1) for n in frames]
+        parts[f"conv {i + 1}"] = sum(frames) * kernel * before * channels
         before = channels
-    t = samples
-    kernel = config.pos_conv_kernel
-    positions = (t + 1 - kernel % 2) * d * (d // config.pos_conv_groups) * kernel
-    total = total + t * before * d + config.pos_conv_depth * positions
+    t, tt = sum(frames), sum(n * n for n in frames)
+    parts["projection"] = t * before * d
+    kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
+    made = sum(n + 1 - kernel % 2 for n in frames)
+    parts["positions"] = depth * made * d * (d // config.pos_conv_groups) * kernel
     for i in range(config.num_layers):
         width = w.heads[i] * hd
-        attention = 4 * t * d * width + 2 * t * t * width + 4 * w.heads[i] * t * t + 4 * t * width
-        total = total + attention * w.attention[i] + 2 * t * d * w.ffn[i] * w.feed_forward[i]
-    return total
+        attention = 4 * t * d * width + 2 * tt * width + 4 * w.heads[i] * tt + 4 * t * width
+        if config.num_buckets:
+            attention = attention + 8 * t * width
+        feed_forward = 2 * t * d * w.ffn[i]
+        parts[f"layer {i + 1}"] = attention * w.attention[i] + feed_forward * w.feed_forward[i]
+    parts["rest"] = 0
+    return parts
 
 
 def superb_macs(config: ModelConfig, widths: Widths | None = None) -> dict[str, Number]:
     """Multiply-accumulates of the SUPERB challenge's utterances, summed by bucket."""
-    return {
-        bucket: sum(macs(config, samples, widths) for samples in lengths)
-        for bucket, lengths in SUPERB_SAMPLES.items()
-    }
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A budget: the share of the teacher's cost to remove, and how it is enforced.
-
-    Args:
-        sparsity: share of the teacher that goes; 0.75 keeps a quarter.
-        count: ``parameters``, or ``published`` (parameters without WavLM's relative
-            positions while gated), ``macs`` of one utterance of ``seconds``, or
-            ``superb_macs``, the sum over the SUPERB challenge's utterances.
-        warmup: updates in which the target rises linearly from 0.
-        seconds: length of the utterance whose MACs count.
-        round_to: cut conv channels and feed-forward units to multiples of this, which kernels
-            like (8); a group that stays whole keeps its size.
-    """
-
-    sparsity: float = 0.75
-    count: str = "parameters"
-    warmup: int = 5000
-    seconds: float = 10.0
-    round_to: int = 1
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 0 < self.sparsity < 1:
-            faults.append(f"sparsity is {self.sparsity}, allowed: between 0 and 1")
-        if self.count not in COUNTS:
-            faults.append(f"count is {self.count!r}, allowed: {', '.join(COUNTS)}")
-        if self.warmup < 0:
-            faults.append(f"warmup is {self.warmup}, allowed: 0 or more")
-        if self.seconds <= 0:
-            faults.append(f"seconds is {self.seconds}, allowed: more than 0")
-        if self.round_to < 1:
-            faults.append(f"round_to is {self.round_to}, allowed: 1 or more")
-        ConfigError.raise_for("budget", faults)
-
-    def cost(self, config: ModelConfig, widths: Widths | None = None) -> Number:
-        """Cost in the unit of the budget."""
-        if self.count == "macs":
-            return macs(config, round(self.seconds * SAMPLE_RATE), widths)
-        if self.count == "superb_macs":
-            return sum(superb_macs(config, widths).values())
-        return parameters(config, widths, published=self.count == "published" and widths is not None)
-
-    def target(self, update: int) -> float:
-        """Sparsity wanted at that update (counted from 0)."""
-        if update >= self.warmup:
-            return self.sparsity
-        return self.sparsity * (update / self.warmup)
-
-
-class Lagrangian(torch.nn.Module):
-    """Penalty l1 (s - t) + l2 (s - t)^2 whose two multipliers ascend (Wang et al. 2020, eq. 8)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.multipliers = torch.nn.Parameter(torch.zeros(2))
-
-    def forward(self, sparsity: Tensor, target: float) -> Tensor:
-        """Sparsity and target -> penalty, all 0-d."""
-        gap = (sparsity - target).to(self.multipliers.dtype)
-        return self.multipliers[0] * gap + self.multipliers[1] * gap.square()
+    return {bucket: macs(config, lengths, widths) for bucket, lengths in SUPERB_SAMPLES.items()}

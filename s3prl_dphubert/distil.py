@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .cost import Constraint, Lagrangian
+from .budget import Budget, Lagrangian
 from .data.batches import Batch
 from .model import SpeechModel
 from .model.masks import NO_MASKS, Masks
@@ -24,8 +24,7 @@ class Distillation:
         objective: what is matched.
         lr: peak learning rate of weights and projections.
         gate_lr: peak learning rate of gates and multipliers (stage 1).
-        budget: what the student may cost (stage 1).
-        full_cost: cost that the budget's sparsity refers to.
+        budget: what the student may cost, as a share of the teacher (stage 1).
         valid: validation batches.
     """
 
@@ -36,15 +35,15 @@ class Distillation:
         objective: Objective,
         lr: float,
         gate_lr: float = 0.02,
-        budget: Constraint | None = None,
-        full_cost: float = 1.0,
+        budget: Budget | None = None,
         valid: list[Batch] | None = None,
     ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student, self.objective = student, objective
-        self.lr, self.gate_lr, self.budget, self.full_cost = lr, gate_lr, budget, full_cost
+        self.lr, self.gate_lr, self.budget = lr, gate_lr, budget
         self.valid = valid or []
-        self.lagrangian = Lagrangian() if budget is not None else None
+        self.lagrangian = None if budget is None else Lagrangian(budget.shares)
+        self.full_costs = {} if budget is None else budget.costs(teacher.config)
         parts: dict[str, nn.Module] = {"student": student, "objective": objective}
         if self.lagrangian is not None:
             parts["lagrangian"] = self.lagrangian
@@ -82,17 +81,20 @@ class Distillation:
         scalars = {name: float(value.detach()) for name, value in terms.items()}
         scalars["distillation"] = float(loss.detach())
         if self.budget is not None and self.lagrangian is not None:
-            sparsity = self.sparsity()
-            target = self.budget.target(update)
-            loss = loss + self.lagrangian(sparsity, target).to(loss.device)
-            scalars |= {"sparsity": float(sparsity.detach()), "target_sparsity": target}
+            sparsity, wanted = self.sparsity(), self.budget.targets(update)
+            loss = loss + self.lagrangian(sparsity, wanted).to(loss.device)
+            for count, target in wanted.items():
+                suffix = f"_{count}" if len(wanted) > 1 else ""
+                scalars[f"sparsity{suffix}"] = float(sparsity[count].detach())
+                scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
 
-    def sparsity(self) -> Tensor:
-        """Expected share of the full cost that the gates remove, 0-d and differentiable."""
+    def sparsity(self) -> dict[str, Tensor]:
+        """Count -> expected share of the full cost that the gates remove, 0-d and differentiable."""
         if not isinstance(self.student, Student) or self.budget is None:
             raise TypeError("sparsity needs a gated student and a budget")
-        return 1 - self.student.expected_cost(self.budget) / self.full_cost
+        costs = self.student.expected_costs(self.budget)
+        return {count: 1 - cost / float(self.full_costs[count]) for count, cost in costs.items()}
 
     def validate(self) -> dict[str, float]:
         """Mean distillation loss over the validation batches under the deterministic masks."""

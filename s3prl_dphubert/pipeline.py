@@ -86,7 +86,6 @@ class _Run:
     def __init__(self, config: CompressConfig, out: Path) -> None:
         self.config, self.out = config, out
         self.teacher = resolve_teacher(config.teacher).to(config.device)
-        self.full_cost = float(config.budget.cost(self.teacher.config))
 
     @cached_property
     def data(self) -> tuple[BatchStream, list[Batch]]:
@@ -121,7 +120,6 @@ class _Run:
             settings.lr,
             settings.gate_lr,
             config.budget if first else None,
-            self.full_cost,
             self.data[1],
         )
 
@@ -141,7 +139,7 @@ class _Run:
         self.note("teacher_copy", task.evaluate())
         self.train(task, 1)
         student.eval()
-        masks = final_masks(student, self.config.budget, self.full_cost)
+        masks = final_masks(student, self.config.budget, task.full_costs)
         self.note("stage1", task.evaluate(masks))
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
         with replacing(self.out / "projections.safetensors") as partial:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .cost import Constraint, expected_widths
+from .budget import Budget
+from .cost import expected_widths
 from .gates import GateConfig, Gates
 from .model import SpeechModel
 from .model.masks import Masks
@@ -26,7 +27,8 @@ class Student(nn.Module):
         masks = self.gates.masks() if masks is None else masks
         return self.model.extract_features(waveforms, lengths, masks=masks)
 
-    def expected_cost(self, budget: Constraint) -> Tensor:
-        """Differentiable cost of the units that the gates expect to keep."""
+    def expected_costs(self, budget: Budget) -> dict[str, Tensor]:
+        """Count -> differentiable cost of the units that the gates expect to keep."""
         widths = expected_widths(self.model.config, self.gates.expected())
-        return torch.as_tensor(budget.cost(self.model.config, widths))
+        costs = budget.costs(self.model.config, widths, training=True)
+        return {count: torch.as_tensor(cost) for count, cost in costs.items()}

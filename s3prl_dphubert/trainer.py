@@ -252,7 +252,6 @@ def _update_of(row: str) -> float:
 
 def _shown(scalars: dict[str, float]) -> dict[str, str]:
     shown = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
-    if "sparsity" in scalars:
-        shown["sparsity"] = f"{scalars['sparsity']:.3f}"
+    shown |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
     shown["audio-s/s"] = f"{scalars['audio_seconds_per_second']:.0f}"
     return shown

@@ -19,7 +19,7 @@ def test_defaults_are_the_published_recipe():
     assert (config.stage1.updates, config.stage1.warmup, config.stage1.lr) == (50_000, 15_000, 2e-4)
     assert (config.stage2.updates, config.stage2.warmup, config.stage2.lr) == (25_000, 5_000, 1e-4)
     assert (config.stage1.gate_lr, config.stage1.clip) == (0.02, 10.0)
-    assert (config.budget.sparsity, config.budget.warmup) == (0.75, 5000)
+    assert (config.budget.sparsity, config.budget.warmup) == ({"parameters": 0.75}, 5000)
     assert config.objective.groups == ((0,), (4, 8, 12))
     batch = config.data.batch
     assert (batch.seconds_per_batch, batch.min_seconds, batch.max_seconds, batch.buckets) == (
@@ -35,13 +35,32 @@ def test_round_trip():
     assert from_dict(CompressConfig, to_dict(config)) == config
 
 
+def test_budgets_in_yaml(tmp_path):
+    for text, wanted in (
+        ("0.75", {"parameters": 0.75}),
+        ("{macs: 0.6, parameters: 5e-1}", {"parameters": 0.5, "macs": 0.6}),
+        ("{superb_macs: 0.5}", {"superb_macs": 0.5}),
+    ):
+        (tmp_path / "x.yaml").write_text(f"teacher: a\ndata: {{train: b}}\nbudget: {{sparsity: {text}}}\n")
+        config = from_dict(CompressConfig, read_yaml(tmp_path / "x.yaml"))
+        assert list(config.budget.shares.items()) == list(wanted.items())
+        assert from_dict(CompressConfig, to_dict(config)) == config
+    for value, message in (
+        ("much", "budget.sparsity is 'much', allowed: float or a mapping"),
+        ({"macs": "much"}, "budget.sparsity.macs is 'much', allowed: float"),
+        ([0.5], r"budget.sparsity is \[0.5\], allowed: float or a mapping"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            from_dict(CompressConfig, {**MINIMAL, "budget": {"sparsity": value}})
+
+
 def test_every_fault_at_once():
     values = {
         "teachr": "x",
         "data": {"train": "x.tsv", "batch": {"buckets": 0}},
         "seed": "zero",
         "gates": {"kinds": ["rows"]},
-        "budget": {"sparsity": 2},
+        "budget": {"sparsity": {"macs": 2, "flops": 0.5}},
         "stage1": {"precision": "int8", "updates": 10},
         "stage2": 5,
     }
@@ -54,7 +73,8 @@ def test_every_fault_at_once():
         "data.batch.batches: buckets is 0",
         "seed is 'zero', allowed: int",
         "kinds has ['rows']",
-        "sparsity is 2.0",
+        "sparsity of macs is 2.0",
+        "sparsity names 'flops'",
         "precision is 'int8', allowed: fp32, bf16, fp16",
         "warmup is 15000, allowed: 0 to updates (10)",
         "stage2. is 5, allowed: a mapping",

@@ -9,7 +9,7 @@ import torch
 from conftest import GOLDEN
 from safetensors.torch import load_file
 
-from s3prl_dphubert.cost import Constraint, Lagrangian
+from s3prl_dphubert.budget import Budget, Lagrangian
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.gates import GateConfig, Gates, HardConcrete
 from s3prl_dphubert.model import ModelConfig
@@ -56,19 +56,44 @@ def test_learning_rates_exactly():
 
 def test_target_sparsity_exactly():
     wanted = FACTS["target_sparsity_0.75_warmup5_per_update"]
-    budget = Constraint(sparsity=0.75, warmup=5)
-    assert [budget.target(update) for update in range(len(wanted))] == wanted
+    budget = Budget(0.75, warmup=5)
+    assert [budget.targets(update)["parameters"] for update in range(len(wanted))] == wanted
 
 
 def test_multipliers_ascend():
     lagrangian = Lagrangian()
     group = {"params": lagrangian.parameters(), "maximize": True}
     optimizer = torch.optim.AdamW([group], lr=0.1, weight_decay=0.0)
-    lagrangian(torch.tensor(0.2), 0.7).backward()
+
+    def penalty(sparsity):
+        return lagrangian({"parameters": torch.tensor(sparsity)}, {"parameters": 0.7})
+
+    penalty(0.2).backward()
     optimizer.step()
-    assert lagrangian.multipliers[0] < 0 < lagrangian.multipliers[1]
+    l1, l2 = lagrangian.multipliers[0]
+    assert l1 < 0 < l2
     # with them, less openness than wanted is cheaper than more
-    assert lagrangian(torch.tensor(0.7), 0.7) < lagrangian(torch.tensor(0.2), 0.7)
+    assert penalty(0.7) < penalty(0.2)
+
+
+def test_each_count_has_its_multipliers():
+    lagrangian = Lagrangian(["parameters", "macs"])
+    lagrangian.multipliers.data[:] = torch.tensor([-1.0, 2.0])
+    targets = {"parameters": 0.7, "macs": 0.6}
+
+    def gradients(*values):
+        sparsity = [torch.tensor(value, requires_grad=True) for value in values]
+        lagrangian.zero_grad()
+        lagrangian(dict(zip(targets, sparsity, strict=True)), targets).backward()
+        return [value.grad.item() for value in sparsity]
+
+    # -1 + 2 * 2 * gap of every count that falls short
+    assert gradients(0.6, 0.5) == pytest.approx([-1.4, -1.4], abs=1e-5)
+    # one that a tighter one drags beyond its target is left alone
+    assert gradients(0.6, 0.9) == pytest.approx([-1.4, 0], abs=1e-5)
+    # and beyond both, the tighter one alone comes back
+    assert gradients(0.8, 0.9) == pytest.approx([-0.6, 0], abs=1e-5)
+    assert gradients(0.9, 0.65) == pytest.approx([0, -0.8], abs=1e-5)
 
 
 def test_projections_start_as_identity():
@@ -120,6 +145,17 @@ def test_gates_name_unknown_kinds():
 
 def test_budget_names_every_fault():
     with pytest.raises(ConfigError) as caught:
-        Constraint(sparsity=1.5, count="flops", warmup=-1)
-    for part in ("sparsity is 1.5", "count is 'flops'", "warmup is -1"):
+        Budget({"parameters": 1.5, "flops": 0.5, "macs": "half"}, warmup=-1, seconds=0, round_to=0)
+    for part in (
+        "sparsity of parameters is 1.5, allowed: between 0 and 1",
+        "sparsity names 'flops', allowed: parameters, published, macs, superb_macs",
+        "sparsity of macs is 'half'",
+        "warmup is -1",
+        "seconds is 0",
+        "round_to is 0",
+    ):
         assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="sparsity is empty"):
+        Budget({})
+    with pytest.raises(ConfigError, match="parameters and published, allowed: one of the two"):
+        Budget({"published": 0.5, "parameters": 0.5})

@@ -19,9 +19,10 @@ from models import outputs, tiny
 from speech import tone
 
 from s3prl_dphubert import compress, load_model, save_model
+from s3prl_dphubert.budget import Budget
 from s3prl_dphubert.checkpoint import read_pickle
 from s3prl_dphubert.config import CompressConfig, TrainConfig, from_dict
-from s3prl_dphubert.cost import Constraint, parameters
+from s3prl_dphubert.cost import parameters
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream
 from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.distil import Distillation
@@ -118,8 +119,8 @@ def test_a_finished_run_is_only_loaded(finished, config):
 
 
 def test_another_run_is_not_overwritten(finished, config, tmp_path):
-    with pytest.raises(RunError, match=r"differs in budget\.sparsity, seed"):
-        compress(replace(config, seed=9, budget=Constraint(sparsity=0.3, warmup=4, seconds=1.0)), finished)
+    with pytest.raises(RunError, match=r"differs in budget\.sparsity\.parameters, seed"):
+        compress(replace(config, seed=9, budget=Budget(0.3, warmup=4, seconds=1.0)), finished)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="is not empty and holds no run"):
         compress(config, tmp_path)
@@ -185,10 +186,8 @@ def distillation(place, budget=None, **options):
     teacher = load_model(place / "teacher")
     student = load_model(place / "teacher")
     objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
-    full = parameters(teacher.config)
-    return Distillation(
-        teacher, Student(student) if budget else student, objective, 1e-3, 0.2, budget, full, **options
-    )
+    student = Student(student) if budget else student
+    return Distillation(teacher, student, objective, 1e-3, 0.2, budget, **options)
 
 
 def stream_of(place, **options):
@@ -203,7 +202,7 @@ def test_interrupted_training_equals_undisturbed(place, tmp_path):
     for folder, stop in (("whole", None), ("halves", 5)):
         for _ in range(2 if stop else 1):
             torch.manual_seed(0)
-            task = distillation(place, Constraint(sparsity=0.5, warmup=2))
+            task = distillation(place, Budget(0.5, warmup=2))
             trainer = Trainer(task, settings, stream_of(place), tmp_path / folder)
             if stop and not trainer.states():
                 trainer.after_step = partial(_stop_after, trainer.after_step, trainer, stop)
@@ -226,7 +225,7 @@ def _stop_after(after_step, trainer, update, *arguments):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_precisions_learn(place, tmp_path, precision):
     settings = TrainConfig(updates=8, warmup=2, lr=3e-3, precision=precision, log_every=1, num_workers=0)
-    task = distillation(place, Constraint(sparsity=0.5, warmup=2))
+    task = distillation(place, Budget(0.5, warmup=2))
     Trainer(task, settings, stream_of(place), tmp_path).run()
     rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 8
@@ -281,8 +280,8 @@ def test_two_updates_at_hubert_base_size(tmp_path):
         scan([folder])[0][""], BatchConfig(seconds_per_batch=1.0, min_seconds=0.3, max_seconds=1.0)
     )
     objective = Objective(ObjectiveConfig(), 768, 768, 12, 12)
-    budget = Constraint(sparsity=0.75, warmup=2)
-    task = Distillation(teacher, Student(student), objective, 1e-4, 0.02, budget, parameters(ModelConfig()))
+    budget = Budget(0.75, warmup=2)
+    task = Distillation(teacher, Student(student), objective, 1e-4, 0.02, budget)
     task.parameter_groups()
     trainer = Trainer(
         task, TrainConfig(updates=2, warmup=1, num_workers=0, save_every=9), stream, tmp_path / "run"

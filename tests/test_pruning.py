@@ -7,8 +7,9 @@ import torch
 from conftest import GATED, GOLDEN
 from models import SHAPES, assert_same, gated, outputs, tiny
 
+from s3prl_dphubert.budget import COUNTS, Budget
 from s3prl_dphubert.checkpoint import load_model, load_student, save_model
-from s3prl_dphubert.cost import Constraint, macs, masked_widths, parameters
+from s3prl_dphubert.cost import macs, masked_widths, parameters
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.gates import GateConfig, Gates
 from s3prl_dphubert.model import ModelConfig, SpeechModel
@@ -74,7 +75,7 @@ def test_pruning_is_pure_and_repeatable(shape):
 @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
 def test_budget_is_kept(name, sparsity):
     student = load_student(GOLDEN / f"{name}.pth")
-    budget = Constraint(sparsity=sparsity)
+    budget = Budget(sparsity)
     limit = (1 - sparsity) * parameters(student.model.config)
     pruned = prune(student, budget)
     cost = sum(p.numel() for p in pruned.parameters())
@@ -87,14 +88,14 @@ def test_budget_is_kept(name, sparsity):
 def test_published_count_keeps_the_real_budget():
     student = load_student(GOLDEN / "wavlm_gated.pth")
     limit = 0.5 * parameters(student.model.config)
-    pruned = prune(student, Constraint(sparsity=0.5, count="published"))
+    pruned = prune(student, Budget({"published": 0.5}))
     assert 0.98 * limit <= sum(p.numel() for p in pruned.parameters()) <= limit
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_macs_budget(shape):
     student = gated(tiny(shape))
-    budget = Constraint(sparsity=0.5, count="macs", seconds=2.0)
+    budget = Budget({"macs": 0.5}, seconds=2.0)
     full = macs(student.model.config, 32_000)
     cost = macs(prune(student, budget).config, 32_000)
     assert 0.47 * full <= cost <= 0.5 * full
@@ -102,14 +103,16 @@ def test_macs_budget(shape):
 
 def test_impossible_budget():
     with pytest.raises(RunError, match="the smallest model costs"):
-        prune(gated(tiny("hubert")), Constraint(sparsity=0.99))
+        prune(gated(tiny("hubert")), Budget(0.99))
 
 
-def test_expected_cost_is_differentiable():
+def test_expected_costs_are_differentiable():
     student = gated(tiny("wavlm"), kinds=("conv", "heads", "ffn", "attention", "feed_forward"))
-    for count in ("parameters", "macs"):
+    counts = dict.fromkeys(COUNTS[1:], 0.5)
+    assert list(counts) == ["published", "macs", "superb_macs"]
+    for count in counts:
         student.zero_grad()
-        student.expected_cost(Constraint(count=count)).backward()
+        student.expected_costs(Budget(counts))[count].backward()
         gradients = [gate.log_alpha.grad for _, _, gate in student.gates.items()]
         assert len(gradients) == 7 + 3 * 4
         assert all(g is not None and bool((g > 0).all()) for g in gradients)
@@ -122,17 +125,20 @@ def test_hubert_base_parameters():
     assert parameters(ModelConfig()) == 94_370_944 + 512
 
 
-@pytest.mark.parametrize("count", ["parameters", "macs"])
-def test_budget_is_kept_at_hubert_base_size(count):
+@pytest.mark.parametrize("shares", [{"parameters": 0.75}, {"macs": 0.75}, {"parameters": 0.75, "macs": 0.6}])
+def test_budget_is_kept_at_hubert_base_size(shares):
     config = ModelConfig()
     torch.manual_seed(0)
     gates = Gates(config, GateConfig())
     for _, _, gate in gates.items():
         gate.log_alpha.data.normal_(-1, 3)
-    budget = Constraint(sparsity=0.75, count=count)
-    limit = 0.25 * float(budget.cost(config))
-    fitted = fit(config, gates, gates.masks(), budget, limit)
-    assert 0.99 * limit <= float(budget.cost(config, masked_widths(config, fitted))) <= limit
+    budget = Budget(shares)
+    limits = budget.limits(budget.costs(config))
+    assert list(limits) == list(shares)
+    fitted = fit(config, gates, gates.masks(), budget, limits)
+    costs = budget.costs(config, masked_widths(config, fitted))
+    used = [float(costs[count]) / limit for count, limit in limits.items()]
+    assert 0.999 <= max(used) <= 1
     for kind, layer, gate in gates.items():
         mask, before = getattr(fitted, kind)[layer], gate.soft()
         assert mask.sum() == 0 or before[mask > 0].min() >= before[mask == 0].max()

@@ -39,8 +39,12 @@ def plot_training(run: Path, target: Path) -> None:
     top.set_ylabel("distillation loss")
     top.legend()
     updates = [row["update"] for row in first]
-    bottom.plot(updates, [row["target_sparsity"] for row in first], "--", color=TARGET, label="target")
-    bottom.plot(updates, [row["sparsity"] for row in first], color=KEPT, label="expected")
+    names = [name for name in (first[0] if first else {}) if name.startswith("sparsity")]
+    for name, style in zip(names, ("-", "-.", ":"), strict=False):
+        count = name.removeprefix("sparsity_") if len(names) > 1 else ""
+        for key, color, label in ((f"target_{name}", TARGET, "target"), (name, KEPT, "expected")):
+            dashed = "--" if label == "target" else style
+            bottom.plot(updates, [row[key] for row in first], dashed, color=color, label=f"{label} {count}")
     bottom.axvline(offset, color="grey", linewidth=0.8)
     bottom.set(xlabel="update", ylabel="sparsity", ylim=(-0.05, 1))
     bottom.legend()
