@@ -7,9 +7,9 @@ import logging
 import sys
 
 from ..errors import DPHubertError
-from . import compression, data, models
+from . import compression, data, models, superb
 
-GROUPS = (data, compression, models)
+GROUPS = (data, compression, models, superb)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -184,10 +184,12 @@ def read_frame_shift(source: Path | bytes) -> int:
         ResultError: it is missing (the site would take 160) or holds no whole number.
     """
     try:
-        text = (source.read_bytes() if isinstance(source, Path) else source).decode("utf8").strip()
-        shift = int(text)
+        content = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
-        raise ResultError(f"{source}: cannot be read ({error}); without it 160 would be assumed") from error
+        raise ResultError(f"{error}; without frame_shift the site assumes 160") from error
+    text = content.decode("utf8", errors="replace").strip()
+    try:
+        shift = int(text)
     except ValueError as error:
         raise ResultError(f"frame_shift holds {text[:40]!r}, allowed: samples a frame") from error
     if not 1 <= shift <= SAMPLE_RATE:

@@ -1,0 +1,109 @@
+"""Commands about SUPERB: ``superb score``, ``report``, ``submit`` and ``check``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the commands of this module to a parser."""
+    superb = commands.add_parser("superb", help="scores, reports and submissions")
+    group = superb.add_subparsers(dest="superb_command", required=True, metavar="COMMAND")
+
+    score = group.add_parser("score", help="points per task and the SUPERB score of given results")
+    score.set_defaults(run=_score)
+    score.add_argument(
+        "results", nargs="+", metavar="TASK=VALUE", help="in the leaderboard's units; sf=F1/CER"
+    )
+
+    report = group.add_parser("report", help="table and plot of finished tasks, from their score.json")
+    report.set_defaults(run=_report)
+    report.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR", help="folders with score.json in them"
+    )
+    report.add_argument("--teacher", metavar="NAME", help="model of a run or a published row to compare with")
+    report.add_argument("--out", type=Path, metavar="DIR", help="write report.md, .csv, .json, .png here")
+    report.add_argument("--no-published", action="store_true", help="leave the published rows out")
+    report.add_argument("--overwrite", action="store_true", help="replace reports that are there")
+
+    submit = group.add_parser("submit", help="build and check predict.zip for the leaderboard")
+    submit.set_defaults(run=_submit)
+    submit.add_argument("folder", type=Path, metavar="DIR", help="folder of one upstream's tasks")
+    submit.add_argument(
+        "--out", type=Path, default=Path("predict.zip"), help="the archive (default predict.zip)"
+    )
+    submit.add_argument("--checkpoint", type=Path, help="fill stride, parameters and MACs in from this one")
+    submit.add_argument("--name", default="", help="submitName, at most 60 characters")
+    submit.add_argument("--description", default="", help="modelDesc, at most 300 characters")
+    submit.add_argument("--url", default="", help="modelURL, on github.com")
+    submit.add_argument("--corpus", default="", help="what the upstream was trained on")
+    submit.add_argument(
+        "--track", default="constrained", help="constrained, less constrained or unconstrained"
+    )
+    submit.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
+    submit.add_argument("--overwrite", action="store_true", help="replace an archive that is there")
+
+    check = group.add_parser("check", help="check a predict.zip without unpacking it")
+    check.set_defaults(run=_check)
+    check.add_argument("archive", type=Path, help="the archive")
+    check.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from ..superb.points import missing, score
+    from ..superb.results import parse, table
+
+    metrics = parse(arguments.results)
+    print(table(metrics))
+    total = score(metrics)
+    if total is None:
+        print(f"\nno SUPERB score: {', '.join(missing(metrics))} missing")
+    else:
+        print(f"\nSUPERB score {total:.0f} ({total:.2f})")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from ..superb import model, record, summary
+
+    runs = model.from_records(record.collect(arguments.folders))
+    others = () if arguments.no_published else model.published()
+    teacher = model.choose(arguments.teacher, runs) if arguments.teacher else None
+    if teacher is not None and teacher not in (*runs, *others):
+        others = (teacher,)
+    made = summary.Summary(runs, others, teacher)
+    if arguments.out is None:
+        print(summary.markdown(made), end="")
+        return
+    for path in summary.write(made, arguments.out, arguments.overwrite):
+        print(path)
+
+
+def _submit(arguments: argparse.Namespace) -> None:
+    from ..superb import archive, form
+
+    known: dict[str, Any] = form.of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
+    filled = form.Form(
+        submitName=arguments.name,
+        modelURL=arguments.url,
+        modelDesc=arguments.description,
+        corpus=arguments.corpus,
+        track=arguments.track,
+        **known,
+    )
+    report = archive.build(arguments.folder, arguments.out, arguments.any_count, arguments.overwrite)
+    print(f"{arguments.out}\n\n{report.text()}\n\n{filled.text()}")
+    if filled.open():
+        print(f"\nstill to fill in: {', '.join(filled.open())}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from ..superb.archive import check
+    from ..superb.errors import ResultError
+
+    report = check(arguments.archive, arguments.any_count)
+    print(report.text())
+    if arguments.archive.suffix != ".zip":
+        raise ResultError(f"{arguments.archive}: the site takes names that end in .zip only")
+    report.raise_for_faults(arguments.archive)
