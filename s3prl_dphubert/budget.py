@@ -89,11 +89,17 @@ class Budget:
         """Count -> the most that the pruned model may cost, given the teacher's costs."""
         return {count: (1 - share) * float(full[count]) for count, share in self.shares.items()}
 
-    def targets(self, update: int) -> dict[str, float]:
-        """Count -> sparsity wanted at that update (counted from 0)."""
+    def targets(self, update: int, begin: dict[str, float] | None = None) -> dict[str, float]:
+        """Count -> sparsity wanted at that update (counted from 0).
+
+        The targets rise from ``begin``, the sparsity of a student that is smaller than its teacher
+        before any pruning; from 0 by default.
+        """
         if update >= self.warmup:
             return self.shares
-        return {count: share * (update / self.warmup) for count, share in self.shares.items()}
+        first = {count: min((begin or {}).get(count, 0.0), share) for count, share in self.shares.items()}
+        done = update / self.warmup
+        return {count: first[count] + (share - first[count]) * done for count, share in self.shares.items()}
 
 
 def _share_faults(shares: dict[Any, Any]) -> list[str]:

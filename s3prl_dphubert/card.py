@@ -30,26 +30,36 @@ def render(config: CompressConfig, model: SpeechModel, state: str) -> str:
     Args:
         config: the run.
         model: what the card describes.
-        state: ``compressed`` or ``pruned`` (stage 2 still to come).
+        state: ``compressed``, ``pruned`` (stage 2 is still to come) or ``student`` (all is).
     """
     shape = model.config
-    steps = f"stage 1: {config.stage1.updates} updates, stage 2: {config.stage2.updates} updates"
+    titles = {"student": "student before training", "pruned": f"pruned to {config.budget}"}
+    titles["compressed"] = "distilled" if config.stage1 is None else f"compressed to {config.budget}"
+    stages = [("stage 1", config.stage1), ("stage 2", config.stage2)]
+    steps = ", ".join(f"{name}: {stage.updates} updates" for name, stage in stages if stage is not None)
+    rows = [f"| teacher | {config.teacher} |"]
+    if config.student is not None:
+        rows.append(f"| student | {config.student} |")
+    if config.stage1 is not None:
+        rows.append(f"| budget | {config.budget} |")
+    rows += [
+        f"| training | {steps}, seed {config.seed} |",
+        f"| parameters | {parameters(shape):,} |",
+        f"| MACs of 10 s | {macs(shape, 160_000):,} |",
+    ]
+    table = "\n".join(rows)
     return f"""---
 library_name: s3prl-dphubert
 tags: [speech, self-supervised, compression]
 ---
 
-# {config.teacher}, {state} to {config.budget}
+# {config.teacher}, {titles[state]}
 
 | | |
 |---|---|
-| teacher | {config.teacher} |
-| budget | {config.budget} |
-| training | {steps}, seed {config.seed} |
-| parameters | {parameters(shape):,} |
-| MACs of 10 s | {macs(shape, 160_000):,} |
+{table}
 
-## Kept units
+## Units
 
 {units_table(shape)}
 

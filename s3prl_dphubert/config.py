@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from .data.batches import BatchConfig
 from .errors import ConfigError
 from .gates import GateConfig
 from .objective import ObjectiveConfig
+from .start import StudentConfig
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ def _stage2() -> TrainConfig:
 class CompressConfig:
     """One compression run: joint distillation and pruning, then distillation of what is left.
 
+    Either stage may be ``None``. Without stage 1 nothing is pruned: a ``student`` of a shape of
+    its own is distilled, and gates and budget are not used. Without stage 2 the result is the
+    model right after pruning.
+
     Args:
         teacher: checkpoint directory, released ``.pth``, or a name that ships (``hubert_nano``).
         data: where the audio is.
@@ -124,8 +131,12 @@ class CompressConfig:
         gates: which units are gated.
         budget: what the pruned model may cost.
         objective: what is distilled.
-        stage1: training with gates.
-        stage2: training of the pruned model.
+        student: the student's shape; ``None`` starts from a copy of the teacher.
+        stage1: training with gates, then pruning.
+        stage2: training of the pruned model or of the student.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
     """
 
     teacher: str
@@ -135,8 +146,21 @@ class CompressConfig:
     gates: GateConfig = field(default_factory=GateConfig)
     budget: Budget = field(default_factory=Budget)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    stage1: TrainConfig = field(default_factory=TrainConfig)
-    stage2: TrainConfig = field(default_factory=_stage2)
+    student: StudentConfig | None = None
+    stage1: TrainConfig | None = field(default_factory=TrainConfig)
+    stage2: TrainConfig | None = field(default_factory=_stage2)
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not DEVICE.fullmatch(self.device):
+            faults.append(f"device is {self.device!r}, allowed: cpu, cuda, cuda:N")
+        if self.seed < 0:
+            faults.append(f"seed is {self.seed}, allowed: 0 or more")
+        if self.stage1 is None and self.stage2 is None:
+            faults.append("stage1 and stage2 are both null, allowed: at least one of them")
+        if self.stage1 is None and self.student is None:
+            faults.append("stage1 is null without a student, allowed: either of them makes the model smaller")
+        ConfigError.raise_for("run", faults)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -200,8 +224,8 @@ def _build(kind: type, values: Any, path: str, faults: list[str]) -> Any:
         if name not in values:
             if spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
                 faults.append(f"{path}{name} is missing")
-        elif dataclasses.is_dataclass(hint):
-            arguments[name] = _build(typing.cast(type, hint), values[name], f"{path}{name}.", faults)
+        elif (nested := _nested(hint, values[name])) is not None:
+            arguments[name] = _build(nested, values[name], f"{path}{name}.", faults)
         else:
             arguments[name] = _convert(hint, values[name], f"{path}{name}", faults)
     if len(faults) > before:
@@ -213,28 +237,40 @@ def _build(kind: type, values: Any, path: str, faults: list[str]) -> Any:
         return None
 
 
-def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
-    """Check a plain value against its annotation; integers pass as floats, ``1e-4`` as a number."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _nested(hint: Any, value: Any) -> type | None:
+    """The configuration that a value has to become, if it is one."""
+    options = _options(hint)
     if value is None and type(None) in options:
         return None
-    mapping = next((option for option in options if typing.get_origin(option) is dict), None)
-    if mapping is not None and isinstance(value, dict):
-        inner = typing.get_args(mapping)[1]
-        return {key: _convert(inner, each, f"{path}.{key}", faults) for key, each in value.items()}
-    wanted = next(option for option in options if option is not type(None))
-    origin = typing.get_origin(wanted) or wanted
-    if origin is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(value)
-    elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
-        return value
-    allowed = getattr(wanted, "__name__", wanted)
-    faults.append(f"{path} is {value!r}, allowed: {allowed}{' or a mapping' if mapping else ''}")
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore
+
+
+def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
+    """Check a plain value against its annotation; integers pass as floats, ``1e-4`` as a number."""
+    options = _options(hint)
+    if value is None and type(None) in options:
+        return None
+    names = []
+    for option in (option for option in options if option is not type(None)):
+        origin = typing.get_origin(option) or option
+        if origin is dict and isinstance(value, dict):
+            inner = typing.get_args(option)[1]
+            return {key: _convert(inner, each, f"{path}.{key}", faults) for key, each in value.items()}
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(value)
+        if origin is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
+            return value
+        names.append({dict: "a mapping", tuple: "a list"}.get(origin, origin.__name__))
+    faults.append(f"{path} is {value!r}, allowed: {' or '.join(names)}")
     return None
 
 

@@ -17,6 +17,7 @@ from .profile import real_time_factors
 
 STEPS = {
     "teacher_copy": "teacher copy",
+    "student": "student at the start",
     "stage1": "after stage 1 (masked)",
     "pruned": "after pruning",
     "stage2": "after stage 2",
@@ -52,7 +53,7 @@ def show(run: Path, settings: CompressConfig) -> None:
         change = f"{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}"
         print(f"{title:<24}{change}   {share:.1f} % of the teacher")
     print("\nvalidation distillation loss")
-    for key, title in STEPS.items():
+    for key, title in ((key, title) for key, title in STEPS.items() if results["valid"].get(key)):
         print(f"  {title:<24}{results['valid'][key]['loss']:9.5f}")
     speed = real_time_factors({"teacher": teacher, "compressed": model})
     ratio = speed["compressed"] / speed["teacher"]

@@ -44,6 +44,8 @@ class Distillation:
         self.valid = valid or []
         self.lagrangian = None if budget is None else Lagrangian(budget.shares)
         self.full_costs = {} if budget is None else budget.costs(teacher.config)
+        begin = {} if budget is None else budget.costs(self.model.config)
+        self.begin = {count: 1 - cost / self.full_costs[count] for count, cost in begin.items()}
         parts: dict[str, nn.Module] = {"student": student, "objective": objective}
         if self.lagrangian is not None:
             parts["lagrangian"] = self.lagrangian
@@ -81,7 +83,7 @@ class Distillation:
         scalars = {name: float(value.detach()) for name, value in terms.items()}
         scalars["distillation"] = float(loss.detach())
         if self.budget is not None and self.lagrangian is not None:
-            sparsity, wanted = self.sparsity(), self.budget.targets(update)
+            sparsity, wanted = self.sparsity(), self.budget.targets(update, self.begin)
             loss = loss + self.lagrangian(sparsity, wanted).to(loss.device)
             for count, target in wanted.items():
                 suffix = f"_{count}" if len(wanted) > 1 else ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import ConfigError
+
+Match = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class ObjectiveConfig:
             ``predlayer`` (every target predicted from the student's last layer by its own
             linear map and GELU, as DistilHuBERT).
         groups: hidden states to match, grouped; layers of a group share one linear map in
-            ``layer2layer``. 0 is the feature projection's output.
+            ``layer2layer``. 0 is the feature projection's output. Where the student's layer is not
+            the teacher's of the same number, the pair ``[student, teacher]`` stands for it.
         l1: weight of the L1 distance.
         l2: weight of the mean squared error.
         cos: weight of the cosine term.
@@ -28,32 +32,61 @@ class ObjectiveConfig:
     """
 
     mode: str = "layer2layer"
-    groups: tuple[tuple[int, ...], ...] = ((0,), (4, 8, 12))
+    groups: tuple[tuple[Match, ...], ...] = ((0,), (4, 8, 12))
     l1: float = 1.0
     l2: float = 0.0
     cos: float = 1.0
     cos_type: str = "raw"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "groups", tuple(tuple(group) for group in self.groups))
-        faults = []
+        object.__setattr__(self, "groups", _frozen(self.groups))
+        faults = self._group_faults()
         if self.mode not in ("layer2layer", "predlayer"):
             faults.append(f"mode is {self.mode!r}, allowed: layer2layer, predlayer")
         if self.cos_type not in ("raw", "log_sig"):
             faults.append(f"cos_type is {self.cos_type!r}, allowed: raw, log_sig")
-        layers = self.layers
-        if not layers or len(set(layers)) != len(layers) or min(layers) < 0:
-            faults.append(f"groups is {self.groups}, allowed: each layer from 0 at most once, at least one")
         weights = {"l1": self.l1, "l2": self.l2, "cos": self.cos}
         faults += [f"{name} is {value}, allowed: 0 or more" for name, value in weights.items() if value < 0]
         if not any(weights.values()):
             faults.append("l1, l2 and cos are all 0, allowed: at least one above 0")
         ConfigError.raise_for("objective", faults)
 
+    def _group_faults(self) -> list[str]:
+        groups: Any = self.groups
+        if not isinstance(groups, tuple) or not all(isinstance(group, tuple) for group in groups):
+            return [f"groups is {groups!r}, allowed: lists of layers"]
+        entries = [entry for group in groups for entry in group]
+        wrong = [e for e in entries if not (_is_layer(e) or (isinstance(e, tuple) and _is_pair(e)))]
+        if wrong:
+            return [f"groups has {wrong}, allowed: layers from 0, or pairs of student's and teacher's layer"]
+        faults = []
+        if not entries or len(set(self.layers)) != len(entries):
+            faults.append(f"groups is {groups}, allowed: each layer from 0 at most once, at least one")
+        if self.mode == "predlayer" and any(isinstance(entry, tuple) for entry in entries):
+            faults.append("groups has pairs, allowed in predlayer: the teacher's layers alone")
+        return faults
+
+    @property
+    def pairs(self) -> list[list[tuple[int, int]]]:
+        """For each group its student's and teacher's layers."""
+        return [[entry if isinstance(entry, tuple) else (entry, entry) for entry in g] for g in self.groups]
+
     @property
     def layers(self) -> list[int]:
-        """Matched layers in the order of their projections."""
-        return [layer for group in self.groups for layer in group]
+        """The teacher's matched layers in the order of their projections."""
+        return [teacher for group in self.pairs for _, teacher in group]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_pair(value: tuple[Any, ...]) -> bool:
+    return len(value) == 2 and all(_is_layer(layer) for layer in value)
 
 
 def distances(student: Tensor, teacher: Tensor, config: ObjectiveConfig) -> tuple[Tensor, dict[str, Tensor]]:
@@ -103,8 +136,17 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        deepest = teacher_layers if config.mode == "predlayer" else min(student_layers, teacher_layers)
-        faults = [f"groups names layer {n}, allowed: 0 to {deepest}" for n in config.layers if n > deepest]
+        matched = [pair for group in config.pairs for pair in group]
+        depths = {"teacher": [teacher for _, teacher in matched]}
+        if config.mode == "layer2layer":
+            depths["student"] = [student for student, _ in matched]
+        limits = {"teacher": teacher_layers, "student": student_layers}
+        faults = [
+            f"groups names the {who}'s layer {n}, allowed: 0 to {limits[who]}"
+            for who, layers in depths.items()
+            for n in layers
+            if n > limits[who]
+        ]
         ConfigError.raise_for("objective", faults)
         count = len(config.layers) if config.mode == "predlayer" else len(config.groups)
         self.projections = nn.ModuleList(nn.Linear(student_dim, teacher_dim) for _ in range(count))
@@ -122,8 +164,8 @@ class Objective(nn.Module):
         """Student's hidden states [L+1] (B, F, D) -> predictions (B, matched layers, F, D)."""
         if self.config.mode == "predlayer":
             return torch.stack([F.gelu(projection(hidden[-1])) for projection in self.projections], dim=1)
-        pairs = zip(self.config.groups, self.projections, strict=True)
-        return torch.stack([projection(hidden[n]) for group, projection in pairs for n in group], dim=1)
+        groups = zip(self.config.pairs, self.projections, strict=True)
+        return torch.stack([projection(hidden[n]) for group, projection in groups for n, _ in group], dim=1)
 
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Hidden states of both, each [L+1] (B, F, D) -> loss and its terms, in float32."""

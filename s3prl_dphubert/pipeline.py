@@ -4,44 +4,50 @@ A run's directory holds all of its state, so that calling :func:`compress` again
 wherever it was::
 
     config.yaml           what was asked for
+    student/              what is trained, where that is no copy of the teacher
     stage1/, stage2/      checkpoints, log.jsonl, TensorBoard events
     pruned/               the model right after pruning
     projections.safetensors   the objective's projections, carried into stage 2
     model/                the result
     results.json          losses, cost and kept units
     training.png, units.png
+
+Under ``torchrun`` every process calls it alike. Process 0 alone writes; the others read from the
+directory what they need of its work, so all of them have to see it.
 """
 
 from __future__ import annotations
 
 import copy
-import fcntl
 import json
 import logging
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import save_file
 
 from . import card, resources
+from .budget import Budget
 from .checkpoint import load_model, read_pickle, read_tensors, save_model
-from .config import CompressConfig, from_dict, read_yaml, to_dict
+from .config import CompressConfig, TrainConfig, from_dict, read_yaml
 from .cost import macs, parameters
 from .data.batches import Batch, BatchStream, validation_batches
 from .data.manifest import Manifest, check_headers
 from .distil import Distillation
-from .errors import RunError
+from .errors import ConfigError
 from .files import replacing
 from .model import SpeechModel
+from .model.masks import NO_MASKS, Masks
 from .objective import Objective
+from .ownership import owning
+from .processes import Processes, join
 from .pruning import cut, final_masks
 from .report import plot_training, plot_units
+from .start import StudentConfig, start
 from .student import Student
 from .trainer import Trainer
 
@@ -59,16 +65,18 @@ def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechMode
     Raises:
         ConfigError: the configuration is wrong; all faults are listed.
         DataError: a manifest cannot be used, or too many of its files are bad.
-        RunError: ``out`` belongs to another run, is in use, or training diverged.
+        RunError: ``out`` belongs to another run or is in use, training diverged, or another
+            process of the run was lost.
     """
     out = Path(out)
     settings: CompressConfig = (
         config if isinstance(config, CompressConfig) else from_dict(CompressConfig, read_yaml(config))
     )
-    _claim(settings, out)
-    with _lock(out):
-        _sweep(out)
-        return _Run(settings, out).finish()
+    with (
+        join(settings.device) as processes,
+        owning(settings, out) if processes.main else nullcontext(),
+    ):
+        return _Run(settings, out, processes).finish()
 
 
 def resolve_teacher(name: str) -> SpeechModel:
@@ -83,89 +91,124 @@ def resolve_teacher(name: str) -> SpeechModel:
 class _Run:
     """The steps of one run; each leaves a file and is skipped when that file is there."""
 
-    def __init__(self, config: CompressConfig, out: Path) -> None:
-        self.config, self.out = config, out
-        self.teacher = resolve_teacher(config.teacher).to(config.device)
+    def __init__(self, config: CompressConfig, out: Path, processes: Processes) -> None:
+        self.config, self.out, self.processes = config, out, processes
+        if not processes.main:
+            processes.wait()  # process 0 owns the directory by then, and a teacher from afar is at hand
+        self.teacher = resolve_teacher(config.teacher).to(processes.device)
+        if processes.main:
+            processes.wait()
 
     @cached_property
     def data(self) -> tuple[BatchStream, list[Batch]]:
         """Training stream and validation batches; a finished run needs neither."""
-        return read_data(self.config)
+        return read_data(self.config, self.processes.main)
 
     def finish(self) -> SpeechModel:
         """Do what is left to do."""
-        if not (self.out / "pruned").exists():
-            self.stage1()
-        if not (self.out / "model").exists():
-            self.stage2()
-        self.report()
+        config = self.config
+        if config.student is not None:
+            self.step("student", partial(self.begin, config.student))
+        if config.stage1 is not None:
+            self.step("pruned", partial(self.prune, config.stage1))
+        self.step("model", self.distil)
+        if self.processes.main:
+            self.report()
+        self.processes.wait()
         return load_model(self.out / "model")
 
-    def distillation(self, student: Student | SpeechModel, stage: int) -> Distillation:
+    def step(self, result: str, work: Callable[[], None]) -> None:
+        """Do a step in all processes, unless process 0 finds its result there."""
+        if not self.processes.share((self.out / result).exists()):
+            work()
+            self.processes.wait()
+
+    def begin(self, wanted: StudentConfig) -> None:
+        """Keep a student that is no copy of the teacher."""
+        if self.processes.main:
+            student = start(self.teacher, wanted, self.config.seed)
+            save_model(student, self.out / "student", card.render(self.config, student, "student"))
+
+    def prune(self, settings: TrainConfig) -> None:
+        """Stage 1: train with gates, prune, and keep the model and the projections."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        own = config.student is not None
+        model = load_model(self.out / "student") if own else copy.deepcopy(self.teacher)
+        student = Student(model.requires_grad_(True), config.gates)
+        student.model.feature_extractor.dummy_weight.requires_grad_(False)
+        task = self.distillation(student, settings, config.budget)
+        _check_room(task, config.budget)
+        self.note("student" if own else "teacher_copy", task)
+        self.train(task, settings, 1)
+        if not self.processes.main:
+            return
+        student.eval()
+        masks = final_masks(student, config.budget, task.full_costs)
+        self.note("stage1", task, masks)
+        projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
+        with replacing(self.out / "projections.safetensors") as path:
+            save_file(projections, path)
+        pruned = cut(student.model, masks)
+        save_model(pruned, self.out / "pruned", card.render(config, pruned, "pruned"))
+
+    def distil(self) -> None:
+        """Stage 2: train the pruned model, or the student, and keep its best weights.
+
+        They are the best seen on validation, or the last.
+        """
+        config = self.config
+        source = "student" if config.stage1 is None else "pruned"
+        torch.manual_seed(config.seed)
+        model = load_model(self.out / source)
+        task = self.distillation(model, config.stage2 or TrainConfig())
+        if config.stage1 is not None:
+            task.objective.load_state_dict(read_tensors(self.out / "projections.safetensors"))
+        self.note(source, task)
+        if config.stage2 is not None:
+            self.train(task, config.stage2, 2)
+        if not self.processes.main:
+            return
+        if config.stage2 is not None:
+            best = self.out / "stage2" / "best.pt"
+            if best.exists():
+                task.module.load_state_dict(read_pickle(best)["module"])
+            self.note("stage2", task)
+        state = "pruned" if config.stage2 is None else "compressed"
+        save_model(model.eval(), self.out / "model", card.render(config, model, state))
+
+    def distillation(
+        self, student: Student | SpeechModel, settings: TrainConfig, budget: Budget | None = None
+    ) -> Distillation:
         """The task of one stage."""
-        config, first = self.config, stage == 1
-        settings = config.stage1 if first else config.stage2
-        model = student.model if isinstance(student, Student) else student
+        device, teacher = self.processes.device, self.teacher.config
+        shape = (student.model if isinstance(student, Student) else student).config
         objective = Objective(
-            config.objective,
-            model.config.embed_dim,
-            self.teacher.config.embed_dim,
-            model.config.num_layers,
-            self.teacher.config.num_layers,
+            self.config.objective, shape.embed_dim, teacher.embed_dim, shape.num_layers, teacher.num_layers
         )
         return Distillation(
             self.teacher,
-            student.to(config.device),
-            objective.to(config.device),
+            student.to(device),
+            objective.to(device),
             settings.lr,
             settings.gate_lr,
-            config.budget if first else None,
+            budget,
             self.data[1],
         )
 
-    def train(self, task: Distillation, stage: int) -> None:
+    def train(self, task: Distillation, settings: TrainConfig, stage: int) -> None:
         """Train one stage to its end."""
-        settings = self.config.stage1 if stage == 1 else self.config.stage2
-        seed = self.config.seed + stage
-        folder = self.out / f"stage{stage}"
-        Trainer(task, settings, self.data[0], folder, seed, self.config.device, f"stage{stage}").run()
+        name, seed = f"stage{stage}", self.config.seed + stage
+        Trainer(task, settings, self.data[0], self.out / name, seed, name, self.processes).run()
 
-    def stage1(self) -> None:
-        """Train with gates, prune, and keep the model and the projections."""
-        torch.manual_seed(self.config.seed)
-        student = Student(copy.deepcopy(self.teacher).requires_grad_(True), self.config.gates)
-        student.model.feature_extractor.dummy_weight.requires_grad_(False)
-        task = self.distillation(student, 1)
-        self.note("teacher_copy", task.evaluate())
-        self.train(task, 1)
-        student.eval()
-        masks = final_masks(student, self.config.budget, task.full_costs)
-        self.note("stage1", task.evaluate(masks))
-        projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
-        with replacing(self.out / "projections.safetensors") as partial:
-            save_file(projections, partial)
-        pruned = cut(student.model, masks)
-        save_model(pruned, self.out / "pruned", card.render(self.config, pruned, "pruned"))
-
-    def stage2(self) -> None:
-        """Train the pruned model and save the best weights seen on validation, or the last."""
-        model = load_model(self.out / "pruned")
-        task = self.distillation(model, 2)
-        task.objective.load_state_dict(read_tensors(self.out / "projections.safetensors"))
-        self.note("pruned", task.evaluate())
-        self.train(task, 2)
-        best = self.out / "stage2" / "best.pt"
-        if best.exists():
-            task.module.load_state_dict(read_pickle(best)["module"])
-        self.note("stage2", task.evaluate())
-        save_model(model.eval(), self.out / "model", card.render(self.config, model, "compressed"))
-
-    def note(self, name: str, scalars: dict[str, float]) -> None:
+    def note(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
         """Add validation losses to results.json; the first value of a name stays."""
         path = self.out / "results.json"
-        results = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
-        results.setdefault("valid", {}).setdefault(name, scalars)
-        _write_json(path, results)
+        if self.processes.main:
+            results = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
+            if name not in results.setdefault("valid", {}):
+                results["valid"][name] = task.evaluate(masks)
+                _write_json(path, results)
 
     def report(self) -> None:
         """Complete results.json and draw the plots."""
@@ -182,62 +225,30 @@ class _Run:
         plot_units(self.teacher.config, small, self.out / "units.png")
 
 
-def read_data(config: CompressConfig) -> tuple[BatchStream, list[Batch]]:
-    """Check the manifests and return the training stream and the validation batches."""
+def read_data(config: CompressConfig, main: bool = True) -> tuple[BatchStream, list[Batch]]:
+    """Return the training stream and the validation batches.
+
+    The files are checked, and those of the validation read, by the ``main`` process alone.
+    """
     data = config.data
     manifest = Manifest.load(data.train)
-    for bad in check_headers(manifest, data.max_bad_fraction):
-        log.warning("%s: skipped, %s", bad.path, bad.reason)
+    if main:
+        for bad in check_headers(manifest, data.max_bad_fraction):
+            log.warning("%s: skipped, %s", bad.path, bad.reason)
     stream = BatchStream(manifest, data.batch)
-    if data.valid is None:
+    if data.valid is None or not main:
         return stream, []
     valid = Manifest.load(data.valid)
     check_headers(valid, data.max_bad_fraction)
     return stream, list(validation_batches(valid, data.batch, data.valid_batches))
 
 
-def _claim(config: CompressConfig, out: Path) -> None:
-    """Make the run's directory, or check that it belongs to the same configuration."""
-    path, wanted = out / "config.yaml", to_dict(config)
-    if path.exists():
-        found = read_yaml(path)
-        differing = sorted(_differences(found, wanted))
-        if differing:
-            raise RunError(f"{out}: belongs to another run, which differs in {', '.join(differing)}")
-        return
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"{out}: is not empty and holds no run; choose another place")
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf8")
-
-
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in a.keys() | b.keys():
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
-    elif a != b:
-        yield path
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed process had half written."""
-    for leftover in list(out.rglob("*.part")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Hold the run for one process; the lock goes when the process ends, however it ends."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{out}: another process is running it") from error
-        yield
+def _check_room(task: Distillation, budget: Budget) -> None:
+    """Refuse a student that is within the budget before it is pruned."""
+    costs, limits = budget.costs(task.model.config), budget.limits(task.full_costs)
+    if all(costs[count] <= limit for count, limit in limits.items()):
+        known = ", ".join(f"{costs[count]:,} {count} of {limit:,.0f}" for count, limit in limits.items())
+        raise ConfigError(f"budget: the student costs {known} before pruning, allowed: more than the budget")
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,11 +1,14 @@
-"""The training loop: accumulation, mixed precision, clipping, checkpoints, resume.
+"""The training loop: accumulation over micro-batches and processes, mixed precision, clipping,
+checkpoints, resume.
 
-It knows nothing of the task. Randomness is a function of (seed, update, micro-batch).
+It knows nothing of the task. Randomness is a function of (seed, update, micro-batch of the update),
+whichever process has that micro-batch, so one process that accumulates 2 equals two that
+accumulate 1. Micro-batch ``i * world + rank`` of an update is that process's ``i``-th, and all
+weigh the same. Process 0 alone writes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -16,14 +19,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .checkpoint import read_pickle
 from .config import TrainConfig
 from .data.batches import Batch, BatchStream, loader
+from .environment import Environment, changes, environment
 from .errors import RunError
 from .files import replacing
+from .journal import Journal
+from .processes import Processes
 from .schedule import linear_schedule
 
 log = logging.getLogger(__name__)
@@ -55,8 +60,8 @@ class Trainer:
         stream: micro-batches by global index.
         folder: for checkpoints, ``log.jsonl`` and TensorBoard events.
         seed: of everything random.
-        device: where to train.
         name: shown in the progress line.
+        processes: who else trains, and this process's device; this one alone on the CPU by default.
     """
 
     def __init__(
@@ -66,11 +71,13 @@ class Trainer:
         stream: BatchStream,
         folder: Path,
         seed: int = 0,
-        device: str = "cpu",
         name: str = "train",
+        processes: Processes | None = None,
     ) -> None:
         self.task, self.config, self.stream, self.folder = task, config, stream, folder
-        self.seed, self.device, self.name = seed, torch.device(device), name
+        self.seed, self.name = seed, name
+        self.processes = processes or Processes()
+        self.device = self.processes.device
         self.groups = task.parameter_groups()
         self.bases = [group.pop("base_lr") for group in self.groups]
         self.optimizer = torch.optim.AdamW(self.groups, lr=0.0, weight_decay=0.0)
@@ -83,73 +90,86 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            RunError: too many updates in a row had a non-finite loss or gradient.
+            RunError: too many updates in a row had a non-finite loss or gradient, or another
+                process was lost.
         """
         self.resume()
         if self.update >= self.config.updates:
             return
+        self.processes.copy(self.task.module)
         self.task.module.train()
-        writer = SummaryWriter(self.folder, purge_step=self.update)
-        rows = _open_log(self.folder / "log.jsonl", self.update)
+        main, done, updates = self.processes.main, self.update, self.config.updates
+        journal = Journal(self.folder, self.name, done) if main else None
         bar = tqdm(
-            initial=self.update, total=self.config.updates, desc=self.name, unit="update", mininterval=1.0
+            initial=done, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
         )
         try:
             for batches in self.micro_batches():
                 began = time.monotonic()
                 scalars = self.train_step(batches)
-                audio = sum(batch.waveforms.numel() for batch in batches) / 16_000
-                scalars["audio_seconds_per_second"] = audio / max(time.monotonic() - began, 1e-9)
+                if "audio_seconds" in scalars:
+                    audio, took = scalars.pop("audio_seconds"), max(time.monotonic() - began, 1e-9)
+                    scalars["audio_seconds_per_second"] = audio / took
                 self.update += 1
                 bar.update()
                 bar.set_postfix(_shown(scalars), refresh=False)
-                self.after_step(scalars, writer, rows)
+                self.after_step(scalars, journal)
         finally:
             bar.close()
-            rows.close()
-            writer.close()
+            if journal is not None:
+                journal.close()
 
     def micro_batches(self) -> Iterator[list[Batch]]:
-        """Yield the micro-batches of each remaining update."""
-        each = self.config.accumulate
-        start, stop = self.update * each, self.config.updates * each
-        batches = iter(loader(self.stream, start, stop, self.config.num_workers))
-        for _ in range(self.update, self.config.updates):
-            yield [next(batches) for _ in range(each)]
+        """Yield this process's micro-batches of each remaining update."""
+        config, world, rank = self.config, self.processes.world, self.processes.rank
+        each = config.accumulate * world
+        start, stop = self.update * each, config.updates * each
+        batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
+        for _ in range(self.update, config.updates):
+            yield [next(batches) for _ in range(config.accumulate)]
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
-        """One update; a non-finite loss or gradient skips it."""
-        config = self.config
+        """One update of all processes; a non-finite loss or gradient in one skips it in all."""
+        config, world = self.config, self.processes.world
         self.optimizer.zero_grad(set_to_none=True)
         for group, base in zip(self.optimizer.param_groups, self.bases, strict=True):
             group["lr"] = linear_schedule(self.update, base, config.warmup, config.updates)
         totals: dict[str, float] = {}
         finite = True
-        for micro, batch in enumerate(batches):
-            seeds = np.random.SeedSequence((self.seed, self.update, micro)).generate_state(2)
-            torch.manual_seed(int(seeds[0]))
-            generator = torch.Generator().manual_seed(int(seeds[1]))
-            batch = batch._replace(
-                waveforms=batch.waveforms.to(self.device), lengths=batch.lengths.to(self.device)
-            )
-            with self.autocast():
-                loss, scalars = self.task.step(batch, self.update, generator)
+        for place, batch in enumerate(batches):
+            loss, scalars = self._forward(batch, place * world + self.processes.rank)
             finite = bool(torch.isfinite(loss.detach()))
             if not finite:
                 break
-            self.scaler.scale(loss / len(batches)).backward()
+            self.scaler.scale(loss / (len(batches) * world)).backward()
             for name, value in {"loss": float(loss.detach()), **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
-        totals["lr"] = self.optimizer.param_groups[0]["lr"]
+        result: dict[str, float] = {}
+        finite = self.processes.all(finite)  # before anything else is exchanged, so that none waits for it
         if finite:
-            totals["gradient_norm"] = self._optimise()
-            finite = math.isfinite(totals["gradient_norm"])
+            result = self.processes.mean({**totals, "audio_seconds": _seconds(batches)})
+            result["audio_seconds"] *= world
+            result["gradient_norm"] = self._optimise()
+            finite = math.isfinite(result["gradient_norm"])
         self._count(finite)
-        return totals
+        return result | {"lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, dict[str, float]]:
+        """Loss and scalars of the update's micro-batch of that number."""
+        seeds = np.random.SeedSequence((self.seed, self.update, micro)).generate_state(2)
+        torch.manual_seed(int(seeds[0]))
+        generator = torch.Generator().manual_seed(int(seeds[1]))
+        batch = batch._replace(
+            waveforms=batch.waveforms.to(self.device), lengths=batch.lengths.to(self.device)
+        )
+        with self.autocast():
+            return self.task.step(batch, self.update, generator)
 
     def _optimise(self) -> float:
-        self.scaler.unscale_(self.optimizer)
+        """Add up the gradients of all processes and take the step; returns their norm."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.processes.add([p.grad for p in parameters if p.grad is not None])
+        self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.config.clip))
         if math.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
@@ -171,30 +191,32 @@ class Trainer:
         dtype = AUTOCAST.get(self.config.precision)
         return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
-    def after_step(self, scalars: dict[str, float], writer: SummaryWriter, rows: Any) -> None:
+    def after_step(self, scalars: dict[str, float], journal: Journal | None) -> None:
         """Log, validate and save when it is time."""
         config, last = self.config, self.update == self.config.updates
         if self.update % config.validate_every == 0 or last:
             scalars |= {f"valid_{name}": value for name, value in self.validate().items()}
-        if self.update % config.log_every == 0 or last or "valid_loss" in scalars:
-            rows.write(json.dumps({"update": self.update, "skipped": self.skipped, **scalars}) + "\n")
-            rows.flush()
-            for name, value in scalars.items():
-                writer.add_scalar(f"{self.name}/{name}", value, self.update)
-        if self.update % config.save_every == 0 or last:
+        logged = self.update % config.log_every == 0 or last or "valid_loss" in scalars
+        if logged and journal is not None:
+            journal.write(self.update, self.skipped, scalars)
+        if (self.update % config.save_every == 0 or last) and self.processes.main:
             self.save()
 
     def validate(self) -> dict[str, float]:
-        """Run the task's validation and keep the best weights."""
-        self.task.module.eval()
-        with torch.no_grad(), self.autocast():
-            scalars = self.task.validate()
-        self.task.module.train()
+        """Run the task's validation in process 0, whose result all get, and keep the best weights."""
+        scalars: dict[str, float] = {}
+        if self.processes.main:
+            self.task.module.eval()
+            with torch.no_grad(), self.autocast():
+                scalars = self.task.validate()
+            self.task.module.train()
+        scalars = self.processes.share(scalars)
         loss = scalars.get("loss")
         if loss is not None and math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best = loss
-            content = {"module": self.task.module.state_dict(), "update": self.update, "loss": loss}
-            _write(content, self.folder / "best.pt")
+            if self.processes.main:
+                content = {"module": self.task.module.state_dict(), "update": self.update, "loss": loss}
+                _write(content, self.folder / "best.pt")
         return scalars
 
     def save(self) -> None:
@@ -207,6 +229,7 @@ class Trainer:
             "skipped": self.skipped,
             "in_a_row": self.in_a_row,
             "best": self.best,
+            "environment": self.environment(),
         }
         _write(content, self.folder / f"state-{self.update:08d}.pt")
         for old in self.states()[: -self.config.keep]:
@@ -216,17 +239,24 @@ class Trainer:
         """Checkpoints, oldest first."""
         return sorted(self.folder.glob("state-*.pt"))
 
+    def environment(self) -> Environment:
+        """What has to stay the same for a resumed run to be exact."""
+        return environment(self.device, self.config.precision, self.processes.world, self.config.accumulate)
+
     def resume(self) -> None:
-        """Load the newest checkpoint, if there is one."""
-        states = self.states()
-        if not states:
+        """Load the newest checkpoint that process 0 sees, if there is one."""
+        newest = self.processes.share(self.states()[-1].name if self.states() else None)
+        if newest is None:
             return
-        saved = read_pickle(states[-1])
+        saved = read_pickle(self.folder / newest)
         self.task.module.load_state_dict(saved["module"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.update, self.skipped = saved["update"], saved["skipped"]
         self.in_a_row, self.best = saved["in_a_row"], saved["best"]
+        if changed := changes(saved["environment"], self.environment()):
+            what = "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
+            log.warning(what, self.name, self.update, changed)
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -234,24 +264,13 @@ def _write(content: dict[str, Any], path: Path) -> None:
         torch.save(content, partial)
 
 
-def _open_log(path: Path, update: int) -> Any:
-    """Open the log for appending, without rows that a resumed run will write again."""
-    if path.exists():
-        rows = [row for row in path.read_text(encoding="utf8").splitlines() if _update_of(row) <= update]
-        with replacing(path) as partial:
-            partial.write_text("".join(f"{row}\n" for row in rows), encoding="utf8")
-    return path.open("a", encoding="utf8")
-
-
-def _update_of(row: str) -> float:
-    try:
-        return json.loads(row)["update"]
-    except (json.JSONDecodeError, KeyError):  # the row that a kill cut short
-        return math.inf
+def _seconds(batches: list[Batch]) -> float:
+    return sum(batch.waveforms.numel() for batch in batches) / 16_000
 
 
 def _shown(scalars: dict[str, float]) -> dict[str, str]:
     shown = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
     shown |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
-    shown["audio-s/s"] = f"{scalars['audio_seconds_per_second']:.0f}"
+    if (speed := scalars.get("audio_seconds_per_second")) is not None:
+        shown["audio-s/s"] = f"{speed:.0f}"
     return shown

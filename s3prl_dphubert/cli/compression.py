@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ..pipeline import compress
 
     compress(arguments.config, arguments.out)
-    print(f"{arguments.out / 'model'}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{arguments.out / 'model'}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

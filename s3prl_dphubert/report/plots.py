@@ -26,9 +26,13 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def plot_training(run: Path, target: Path) -> None:
-    """Loss of both stages, and the sparsity of stage 1 with its target."""
+    """Loss of both stages, and the sparsity of stage 1, if there is one, with its target."""
     first, second = read_log(run / "stage1"), read_log(run / "stage2")
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, layout="constrained")
+    panels = 2 if first else 1
+    figure, axes = plt.subplots(
+        panels, 1, figsize=(8, 3 * panels), sharex=True, layout="constrained", squeeze=False
+    )
+    top = axes[0, 0]
     offset = first[-1]["update"] if first else 0
     for rows, shift, label in ((first, 0, "stage 1"), (second, offset, "stage 2")):
         for key, style in (("distillation", "-"), ("valid_loss", "o--")):
@@ -38,17 +42,24 @@ def plot_training(run: Path, target: Path) -> None:
                 top.plot(*zip(*points, strict=True), style, label=name, markersize=3)
     top.set_ylabel("distillation loss")
     top.legend()
-    updates = [row["update"] for row in first]
-    names = [name for name in (first[0] if first else {}) if name.startswith("sparsity")]
+    if first:
+        _plot_sparsity(axes[1, 0], first)
+    axes[-1, 0].set_xlabel("update")
+    _save(figure, target)
+
+
+def _plot_sparsity(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
+    """Expected and wanted sparsity of each count; updates that were skipped have none."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith("sparsity")))
     for name, style in zip(names, ("-", "-.", ":"), strict=False):
         count = name.removeprefix("sparsity_") if len(names) > 1 else ""
         for key, color, label in ((f"target_{name}", TARGET, "target"), (name, KEPT, "expected")):
             dashed = "--" if label == "target" else style
-            bottom.plot(updates, [row[key] for row in first], dashed, color=color, label=f"{label} {count}")
-    bottom.axvline(offset, color="grey", linewidth=0.8)
-    bottom.set(xlabel="update", ylabel="sparsity", ylim=(-0.05, 1))
-    bottom.legend()
-    _save(figure, target)
+            points = [(row["update"], row[key]) for row in rows if key in row]
+            axis.plot(*zip(*points, strict=True), dashed, color=color, label=f"{label} {count}")
+    axis.axvline(rows[-1]["update"], color="grey", linewidth=0.8)
+    axis.set(ylabel="sparsity", ylim=(-0.05, 1))
+    axis.legend()
 
 
 def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
@@ -62,7 +73,7 @@ def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
     for axis, (title, full, small) in zip(axes, panels, strict=True):
         layers = np.arange(1, len(full) + 1)
         axis.bar(layers, full, color=TEACHER, label="teacher")
-        axis.bar(layers, small, color=KEPT, label="kept")
+        axis.bar(layers[: len(small)], small, color=KEPT, label="kept")
         axis.set(title=title, xlabel="layer", xticks=layers)
     axes[0].legend(loc="lower right")
     _save(figure, target)
