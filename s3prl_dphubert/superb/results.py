@@ -52,7 +52,7 @@ def _parse(text: str) -> tuple[Task, dict[str, float]]:
 
 
 def _form(task: Task, metrics: list[Metric]) -> str:
-    return f"{task.folder}={'/'.join(metric.title.upper() for metric in metrics)}"
+    return f"{task.folder}={'/'.join(metric.name.upper() for metric in metrics)}"
 
 
 def units() -> str:
