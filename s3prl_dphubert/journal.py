@@ -31,8 +31,9 @@ class Journal:
         self.events = SummaryWriter(folder, purge_step=update)
 
     def write(self, update: int, skipped: int, scalars: dict[str, float]) -> None:
-        """Add a row."""
-        self.rows.write(json.dumps({"update": update, "skipped": skipped, **scalars}) + "\n")
+        """Add a row; what is not finite is left out, since JSON has no word for it."""
+        finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        self.rows.write(json.dumps({"update": update, "skipped": skipped, **finite}) + "\n")
         self.rows.flush()
         for name, value in scalars.items():
             self.events.add_scalar(f"{self.name}/{name}", value, update)

@@ -7,8 +7,9 @@ MASTER_PORT. They have to see the same files: process 0 writes, the others read.
 from __future__ import annotations
 
 import logging
-import math
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,7 +27,8 @@ START = timedelta(minutes=10)  # for all to appear: they import, and from slow d
 # No limit that a long validation of process 0 could break: who lives is for the heartbeat to tell.
 PATIENCE = timedelta(days=7)
 BUCKET = 16 * 2**20  # elements sent at once
-FAILED = "failed"
+KNOCK = timedelta(seconds=5)  # for an answer from one that has appeared
+PLACE, FAILED = "place", "failed"
 
 
 class Processes:
@@ -149,15 +151,17 @@ def join(device: str) -> Iterator[Processes]:
             process alone, ``cuda:N``.
 
     Raises:
-        RunError: the environment is incomplete, ``device`` is one GPU for several processes,
-            not all processes appear, or one is lost on the way.
+        RunError: there is no GPU, the environment is incomplete, ``device`` is one GPU for several
+            processes, not all processes appear, or one is lost on the way.
     """
+    if device != "cpu" and not torch.cuda.is_available():
+        raise RunError(f"device is {device!r}, and torch sees no GPU here; allowed: cpu")
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Processes(device=device)
         return
     rank, world, device = _place(device)
     store = _meet(rank, world)
-    heartbeat = Heartbeat(_client(), rank, world)
+    heartbeat = Heartbeat(connect(store.host, store.port, KNOCK), rank, world)
     processes = Processes(rank, world, device, store)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     with _quiet(rank):
@@ -169,6 +173,8 @@ def join(device: str) -> Iterator[Processes]:
             processes.wait()  # then none may take another's end for a death
         except BaseException as error:
             processes.fail(error)
+            if device == "cpu" and dist.is_initialized():
+                dist.destroy_process_group()  # tells the others; with NCCL it could wait for them
             raise
         finally:
             heartbeat.stop()
@@ -193,29 +199,48 @@ def _place(device: str) -> tuple[int, int, str]:
         return rank, world, device
     if device != "cuda":
         raise RunError(f"device is {device!r}, allowed for {world} processes: cpu, cuda")
+    if local >= torch.cuda.device_count():
+        raise RunError(
+            f"LOCAL_RANK is {local}, allowed with the GPUs here: below {torch.cuda.device_count()}"
+        )
     torch.cuda.set_device(local)
     return rank, world, f"cuda:{local}"
 
 
-def _client() -> Any:
-    """A connection of its own to the store that all share."""
-    try:
-        return next(iter(dist.rendezvous("env://", timeout=START)))[0]  # type: ignore[attr-defined]
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f"the processes of the run do not find each other ({error})") from error
-
-
 def _meet(rank: int, world: int) -> Any:
-    """Return the store when all are connected to it."""
-    store = _client()
-    store.set(f"here/{rank}", "")
+    """Return a store that process 0 keeps, when all are connected to it.
+
+    The one that ``torchrun`` keeps still holds what the processes of an attempt before a restart
+    wrote, so it only tells where the new one is; a place where nobody answers is an old one.
+    """
+    host, until = os.environ["MASTER_ADDR"], time.monotonic() + START.total_seconds()
     try:
-        store.wait([f"here/{other}" for other in range(world)], START)
-    except RuntimeError as error:
-        missing = [other for other in range(world) if not store.check([f"here/{other}"])]
-        minutes = math.ceil(START.total_seconds() / 60)
-        raise RunError(f"processes {missing} have not appeared within {minutes} minutes") from error
+        board = next(iter(dist.rendezvous("env://", timeout=START)))[0]  # type: ignore[attr-defined]
+        if rank == 0:
+            store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=START)
+            token = uuid.uuid4().hex
+            store.set(token, "")
+            board.set(PLACE, f"{store.port} {token}")
+        while rank:
+            port, token = board.get(PLACE).decode().split()
+            try:
+                store = connect(host, int(port), KNOCK)
+                store.get(token)
+                break
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+        store.set_timeout(START)
+        store.set(f"here/{rank}", "")
+        store.wait([f"here/{other}" for other in range(world)])
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"the {world} processes of the run do not find each other ({error})") from error
     return store
+
+
+def connect(host: str, port: int, patience: timedelta) -> Any:
+    """A connection to a store that another process keeps."""
+    return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=patience)
 
 
 @contextmanager

@@ -84,7 +84,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.update, self.skipped, self.in_a_row = 0, 0, 0
         self.best: float | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        if self.processes.main:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> None:
         """Train to the end.
