@@ -6,6 +6,7 @@ import torch
 
 from s3prl_dphubert.gates import GateConfig
 from s3prl_dphubert.model import ModelConfig, SpeechModel
+from s3prl_dphubert.model.config import dense_heads
 from s3prl_dphubert.student import Student
 
 SHAPES = {
@@ -19,6 +20,27 @@ SHAPES = {
     "wavlm": {"num_buckets": 32, "max_distance": 80},
     "data2vec": {"extractor_mode": "layer_norm", "pos_conv_kernel": 5, "pos_conv_depth": 3},
 }
+
+_LARGE = {
+    "extractor_mode": "layer_norm",
+    "embed_dim": 1024,
+    "total_heads": 16,
+    "heads": dense_heads(24, 16),
+    "ffn": (4096,) * 24,
+}
+_PRE_NORM = {"layer_norm_first": True, "normalize_waveform": True}
+_POSITIONS = {"pos_conv_kernel": 19, "pos_conv_depth": 5}
+FAMILIES = {
+    "hubert_base": ModelConfig(),
+    "hubert_large": ModelConfig(conv_bias=True, **_LARGE, **_PRE_NORM),
+    "wav2vec2_base": ModelConfig(),
+    "wav2vec2_large": ModelConfig(conv_bias=True, **_LARGE, **_PRE_NORM),
+    "wavlm_base": ModelConfig(num_buckets=320),
+    "wavlm_large": ModelConfig(num_buckets=320, **_LARGE, **_PRE_NORM),
+    "data2vec_base": ModelConfig(extractor_mode="layer_norm", normalize_waveform=True, **_POSITIONS),
+    "data2vec_large": ModelConfig(normalize_waveform=True, **_LARGE, **_POSITIONS),
+}
+"""Shapes of the published models."""
 
 
 def tiny(shape: str, seed: int = 0) -> SpeechModel:
