@@ -255,7 +255,7 @@ class Trainer:
         self.scaler.load_state_dict(saved["scaler"])
         self.update, self.skipped = saved["update"], saved["skipped"]
         self.in_a_row, self.best = saved["in_a_row"], saved["best"]
-        if changed := changes(saved["environment"], self.environment()):
+        if changed := changes(saved.get("environment", {}), self.environment()):
             what = "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
             log.warning(what, self.name, self.update, changed)
 

@@ -10,6 +10,7 @@ from s3prl_dphubert import resources
 from s3prl_dphubert.config import CompressConfig, TrainConfig, from_dict, read_yaml, to_dict
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.start import StudentConfig
 
 MINIMAL = {"teacher": "hubert_nano", "data": {"train": "x.tsv"}}
 
@@ -80,6 +81,43 @@ def test_every_fault_at_once():
         "stage2. is 5, allowed: a mapping",
     ):
         assert part in message
+
+
+def test_sections_may_be_null():
+    values = MINIMAL | {"student": {"layers": [1, 2], "ffn": 8}, "stage1": None}
+    config = from_dict(CompressConfig, values)
+    assert (config.stage1, config.student) == (None, StudentConfig(layers=(1, 2), ffn=8))
+    assert from_dict(CompressConfig, to_dict(config)) == config
+    assert from_dict(CompressConfig, MINIMAL | {"student": {"layers": 2}}).student.layers == 2
+    assert from_dict(CompressConfig, MINIMAL | {"stage2": None, "student": None}).stage2 is None
+
+
+def test_faults_of_sections_that_may_be_null():
+    values = {"stage1": {"lr": "much", "speed": 1}, "stage2": 5, "student": {"layers": "two", "ffn": 0.5}}
+    with pytest.raises(ConfigError) as caught:
+        from_dict(CompressConfig, MINIMAL | values)
+    for part in (
+        "stage1.lr is 'much', allowed: float",
+        "stage1.speed is not known",
+        "stage2. is 5, allowed: a mapping",
+        "student.layers is 'two', allowed: int or a list",
+        "student.ffn is 0.5, allowed: int",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="student: embed_dim is 0, allowed"):
+        from_dict(CompressConfig, MINIMAL | {"student": {"embed_dim": 0}})
+
+
+def test_faults_of_a_whole_run():
+    with pytest.raises(ConfigError) as caught:
+        from_dict(CompressConfig, MINIMAL | {"stage1": None, "stage2": None, "device": "gpu", "seed": -1})
+    for part in (
+        "device is 'gpu', allowed: cpu, cuda, cuda:N",
+        "seed is -1",
+        "stage1 and stage2 are both null",
+        "stage1 is null without a student",
+    ):
+        assert part in str(caught.value)
 
 
 def test_a_file_states_its_difference(tmp_path):

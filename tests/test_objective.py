@@ -116,6 +116,46 @@ def test_predlayer_predicts_from_the_last_layer():
     assert objective.depth == 12
 
 
+def test_pairs_match_layers_of_other_numbers():
+    config = ObjectiveConfig(groups=[[0], [[1, 4], [2, 8], 3]])
+    assert config.groups == ((0,), ((1, 4), (2, 8), 3))
+    assert config.layers == [0, 4, 8, 3]
+    objective = Objective(config, 8, 8, 3, 12)
+    assert (len(objective.projections), objective.depth) == (2, 8)
+    student = [torch.randn(2, 5, 8) for _ in range(4)]
+    teacher = [torch.full((2, 5, 8), torch.nan) for _ in range(9)]
+    for mine, theirs in ((0, 0), (1, 4), (2, 8), (3, 3)):
+        teacher[theirs] = student[mine]
+    loss, terms = objective(student, teacher)
+    assert terms["l1"].item() == 0
+    assert loss.item() == pytest.approx(-1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (5, "groups is 5, allowed: lists of layers"),
+        ([0, 4], r"groups is \(0, 4\), allowed: lists of layers"),
+        ([["a"], [True], [[1, 2, 3]]], r"groups has \['a', True, \(1, 2, 3\)\], allowed: layers from 0"),
+        ([[-1]], r"groups has \[-1\]"),
+        ([[[1, 4], [2, 4]]], "each layer from 0 at most once"),
+        ([[]], "at least one"),
+    ],
+)
+def test_groups_that_mean_nothing(groups, message):
+    with pytest.raises(ConfigError, match=message):
+        ObjectiveConfig(groups=groups)
+
+
+def test_pairs_are_for_layer2layer_and_for_layers_there_are():
+    with pytest.raises(ConfigError, match="groups has pairs, allowed in predlayer"):
+        ObjectiveConfig(mode="predlayer", groups=((4, (1, 8)),))
+    with pytest.raises(ConfigError) as caught:
+        Objective(ObjectiveConfig(groups=(((4, 13),),)), 8, 8, 3, 12)
+    assert "teacher's layer 13, allowed: 0 to 12" in str(caught.value)
+    assert "student's layer 4, allowed: 0 to 3" in str(caught.value)
+
+
 def test_objective_names_every_fault():
     with pytest.raises(ConfigError) as caught:
         ObjectiveConfig(mode="other", cos_type="x", l1=-1.0, groups=((1, 1),))
