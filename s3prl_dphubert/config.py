@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,27 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Lay single values over a mapping, each given as ``field.inner=VALUE`` with VALUE in YAML.
+
+    Raises:
+        ConfigError: a change has no ``=`` or no field, or its value is not YAML.
+    """
+    for change in changes:
+        name, equals, text = change.partition("=")
+        fields = name.split(".")
+        if not equals or not all(fields):
+            raise ConfigError(f"--set is {change!r}, allowed: FIELD=VALUE, such as stage1.updates=20000")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {name} is {text!r}, not readable as YAML") from error
+        for field_name in reversed(fields):
+            value = {field_name: value}
+        values = merge(values, value)
+    return values
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from s3prl_dphubert import resources
-from s3prl_dphubert.config import CompressConfig, TrainConfig, from_dict, read_yaml, to_dict
+from s3prl_dphubert.config import CompressConfig, TrainConfig, changed, from_dict, read_yaml, to_dict
+from s3prl_dphubert.cost import parameters
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.start import StudentConfig
@@ -138,12 +139,49 @@ def test_unreadable_yaml(tmp_path, text, message):
         read_yaml(tmp_path / "x.yaml")
 
 
-def test_shipped_configurations_are_valid():
-    files = sorted(Path(resources.find("upstream_configs")).glob("*.yaml"))
-    assert len(files) == 2
-    for file in files:
-        assert isinstance(from_dict(CompressConfig, read_yaml(file)), CompressConfig)
-        assert file.read_text().startswith("# ")
+def shipped():
+    return sorted(Path(resources.find("upstream_configs")).glob("*.yaml"))
+
+
+def test_there_are_so_many_shipped_configurations():
+    assert len(shipped()) == 14
+    table = (resources.find("upstream_configs") / "README.md").read_text(encoding="utf8")
+    assert [file.name for file in shipped() if f"`{file.name}`" not in table] == []
+
+
+@pytest.mark.parametrize("file", shipped(), ids=lambda file: file.stem)
+def test_shipped_configurations_are_valid(file):
+    config = from_dict(CompressConfig, read_yaml(file))
+    assert from_dict(CompressConfig, to_dict(config)) == config
+    header = [line for line in file.read_text(encoding="utf8").splitlines() if line.startswith("#")]
+    text = " ".join(header)
+    assert f"s3prl-dphubert {'demo' if file.stem == 'demo' else f'compress {file.stem} --out'}" in text
+    assert "Cost: " in text
+    assert "Expect " in text or "Keeps " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("distilhubert", 23.49), ("half_width_12_layers", 26.87), ("full_width_3_layers", 30.58)],
+)
+def test_baselines_have_their_published_size(name, millions):
+    config = from_dict(CompressConfig, read_yaml(resources.find(f"upstream_configs/{name}.yaml")))
+    assert config.stage1 is None
+    assert round(parameters(config.student.shape(ModelConfig())) / 1e6, 2) == millions
+
+
+def test_single_values_can_be_changed():
+    values = changed(MINIMAL, ["stage1.updates=20000", "stage2=null", "budget.sparsity={macs: 0.5}"])
+    config = from_dict(CompressConfig, values)
+    assert config.stage1.updates == 20_000
+    assert config.stage2 is None
+    assert config.budget.shares == {"macs": 0.5}
+    assert config.teacher == "hubert_nano"
+    for change, message in (("lr", "FIELD=VALUE"), ("a..b=1", "FIELD=VALUE"), ("seed=[", "not readable")):
+        with pytest.raises(ConfigError, match=message):
+            changed(MINIMAL, [change])
+    with pytest.raises(ConfigError, match=r"stage1\.colour is not known"):
+        from_dict(CompressConfig, changed(MINIMAL, ["stage1.colour=red"]))
 
 
 def test_training_faults():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
     compress = commands.add_parser("compress", help="compress a teacher, or go on with a run")
     compress.set_defaults(run=_compress)
-    compress.add_argument("config", type=Path, help="YAML of the run")
+    compress.add_argument("config", help="YAML of the run, or the name of one that ships (dphubert_base)")
     compress.add_argument("--out", required=True, type=Path, help="directory of the run")
+    changes = "another value for one field, as YAML (stage1.updates=20000); may be repeated"
+    compress.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=changes)
 
     demo = commands.add_parser("demo", help="compress hubert_nano on the speech that ships")
     demo.set_defaults(run=_demo)
@@ -22,11 +23,16 @@ def add(commands: Any) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
+    from .. import resources
+    from ..config import CompressConfig, changed, from_dict, read_yaml
     from ..pipeline import compress
 
-    compress(arguments.config, arguments.out)
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{arguments.out / 'model'}")
+    path = Path(arguments.config)
+    if not path.exists() and path.stem == arguments.config:
+        path = resources.find(f"upstream_configs/{path}.yaml")
+    values = changed(read_yaml(path), arguments.set)
+    compress(from_dict(CompressConfig, values), arguments.out)
+    print(f"{arguments.out / 'model'}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
