@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 from .config import CompressConfig
-from .cost import macs, parameters
+from .cost import macs, parameters, superb_macs
 from .model import ModelConfig, SpeechModel
+
+
+def kind(config: ModelConfig) -> str:
+    """What a model is, in words: family, place of the norms, dense or pruned, size."""
+    family = "HuBERT or wav2vec 2.0"
+    if config.num_buckets:
+        family = "WavLM"
+    elif config.pos_conv_depth > 1:
+        family = "data2vec"
+    norm = "pre-norm" if config.layer_norm_first else "post-norm"
+    state = "dense" if config.is_dense else "pruned"
+    return f"{family}, {norm}, {state}, {config.num_layers} layers of width {config.embed_dim}"
+
+
+def facts(config: ModelConfig) -> dict[str, str]:
+    """What a model is and costs, by name."""
+    count = parameters(config)
+    return {
+        "model": kind(config),
+        "parameters": f"{count:,}",
+        "MACs of 10 s": f"{macs(config, 160_000):,}",
+        "SUPERB MACs": f"{sum(superb_macs(config).values()):,}",
+        "bytes in memory": f"{4 * count:,} in float32, {2 * count:,} in float16",
+    }
 
 
 def units_table(config: ModelConfig) -> str:
@@ -42,11 +66,8 @@ def render(config: CompressConfig, model: SpeechModel, state: str) -> str:
         rows.append(f"| student | {config.student} |")
     if config.stage1 is not None:
         rows.append(f"| budget | {config.budget} |")
-    rows += [
-        f"| training | {steps}, seed {config.seed} |",
-        f"| parameters | {parameters(shape):,} |",
-        f"| MACs of 10 s | {macs(shape, 160_000):,} |",
-    ]
+    rows.append(f"| training | {steps}, seed {config.seed} |")
+    rows += [f"| {name} | {value} |" for name, value in facts(shape).items()]
     table = "\n".join(rows)
     return f"""---
 library_name: s3prl-dphubert

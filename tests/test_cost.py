@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import GOLDEN
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from s3prl_dphubert.budget import Budget
-from s3prl_dphubert.cli import main
 from s3prl_dphubert.cost import expected_widths, macs, masked_widths, parameters, superb_macs
 from s3prl_dphubert.gates import DEFAULT_KINDS, GateConfig, Gates
 from s3prl_dphubert.model import ModelConfig, SpeechModel
@@ -197,12 +195,3 @@ def test_widths_are_rounded_within_the_budget(count):
     assert all(width % 8 == 0 or width == 100 for width in pruned.ffn)
     free = prune(student, replace(budget, round_to=1)).config
     assert any(width % 8 and width != 30 for width in free.conv_channels)
-
-
-def test_profile_prints_every_bucket(capsys):
-    assert main(["profile", str(GOLDEN / "wavlm_pruned.pth"), "--seconds", "0.5", "--repeats", "1"]) == 0
-    shown = capsys.readouterr().out
-    for row in ("parameters", "short", "medium", "long", "longer", "SUPERB MACs", "real-time factor"):
-        assert row in shown
-    assert main(["profile", str(GOLDEN / "wavlm_pruned.pth"), "--repeats", "0"]) == 2
-    assert "--repeats is 0, allowed: 1 or more" in capsys.readouterr().err

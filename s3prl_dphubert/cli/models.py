@@ -16,24 +16,28 @@ def add(commands: Any) -> None:
     profile = commands.add_parser("profile", help="parameters, SUPERB MACs and speed of checkpoints")
     profile.set_defaults(run=_profile)
     profile.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="as for inspect")
+    profile.add_argument("--layers", action="store_true", help="layer by layer: parameters, MACs and time")
     profile.add_argument("--seconds", type=float, default=10.0, help="audio to time (default 10)")
     profile.add_argument("--repeats", type=int, default=5, help="runs, interleaved (default 5)")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from ..card import units_table
+    from ..card import facts, units_table
     from ..checkpoint import load_model
-    from ..cost import macs, parameters
 
-    config = load_model(arguments.checkpoint).config
-    print(f"parameters    {parameters(config):,}\nMACs of 10 s  {macs(config, 160_000):,}\n")
-    print(units_table(config))
+    path: Path = arguments.checkpoint
+    config = load_model(path).config
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    rows = facts(config) | {"bytes on disk": f"{sum(file.stat().st_size for file in files):,}"}
+    for name, value in rows.items():
+        print(f"{name:<17}{value}")
+    print(f"\n{units_table(config)}")
 
 
 def _profile(arguments: argparse.Namespace) -> None:
     from ..checkpoint import load_model
     from ..errors import ConfigError
-    from ..profile import table
+    from ..profile import part_tables, table
 
     faults = [
         f"--{name} is {value:g}, allowed: {allowed}"
@@ -45,4 +49,5 @@ def _profile(arguments: argparse.Namespace) -> None:
     ]
     ConfigError.raise_for("profile", faults)
     models = {str(path): load_model(path) for path in arguments.checkpoints}
-    print(table(models, arguments.seconds, arguments.repeats))
+    show = part_tables if arguments.layers else table
+    print(show(models, arguments.seconds, arguments.repeats))

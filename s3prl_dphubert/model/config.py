@@ -149,6 +149,13 @@ class ModelConfig:
         """Transformer layers L."""
         return len(self.heads)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether all layers of a kind are alike and have all their heads, as before any pruning."""
+        whole = (tuple(range(self.total_heads)),) * self.num_layers
+        alike = len(set(self.ffn)) == len(set(self.conv_channels)) == 1
+        return self.heads == whole and alike and bool(self.ffn[0])
+
     def frames(self, samples: int) -> int:
         """Frames F of a waveform of that many samples."""
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
