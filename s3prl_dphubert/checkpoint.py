@@ -45,7 +45,7 @@ def load_model(source: str | Path) -> SpeechModel:
             raise CheckpointError(f"{source}: holds the gates of a student in training; prune it first")
     else:
         raise CheckpointError(f"{source}: no such file or directory")
-    return _build(config, state, source)
+    return build_model(config, state, source)
 
 
 def load_student(source: str | Path, exact: bool = True) -> Student:
@@ -61,7 +61,7 @@ def load_student(source: str | Path, exact: bool = True) -> Student:
     if not log_alphas:
         raise CheckpointError(f"{source}: holds no gates (hard_concrete.log_alpha)")
     kinds = tuple(dict.fromkeys(kind for kind, _ in log_alphas))
-    student = Student(_build(config, state, source), GateConfig(kinds=kinds, exact=exact))
+    student = Student(build_model(config, state, source), GateConfig(kinds=kinds, exact=exact))
     for kind, layer, gate in student.gates.items():
         if (kind, layer) not in log_alphas:
             raise CheckpointError(f"{source}: log_alpha of {kind} {layer} is missing")
@@ -162,7 +162,17 @@ def _checked(read: Any, source: Path) -> ModelConfig:
         raise CheckpointError(f"{source}: {error}") from error
 
 
-def _build(config: ModelConfig, state: dict[str, Tensor], source: Path) -> SpeechModel:
+def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Path) -> SpeechModel:
+    """Put tensors with our names into a model of that shape, in float32 and eval mode.
+
+    Args:
+        config: the model's shape.
+        state: its tensors; their memory is taken over, not copied, where it is float32 already.
+        source: where they come from, for messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, not finite or of another shape or type.
+    """
     try:
         with torch.device("meta"):
             model = SpeechModel(config)
