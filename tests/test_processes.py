@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from ranks import finish, run
-from runs import distillation, make_place, read_config, stream_of
+from runs import distillation, make_place, read_config, settings, stream_of
 
 from s3prl_dphubert import compress, heartbeat, load_model
 from s3prl_dphubert.budget import Budget
@@ -32,14 +33,14 @@ def log_of(folder):
     return [json.loads(row) for row in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def train(place, folder, accumulate, precision="fp32", broken=()):
+def train(place, folder, accumulate, precision="fp32", broken=(), workers=0):
     """Five updates under gates and dropout; ``broken`` maps (update, micro-batch) to a fault."""
     faults = dict(broken)
     with join("cpu") as processes:
         task = distillation(place, Budget(0.5, warmup=2))
-        every = {"accumulate": accumulate, "precision": precision, "log_every": 1, "num_workers": 0}
-        settings = TrainConfig(updates=5, warmup=2, **every)
-        trainer = Trainer(task, settings, stream_of(place), folder, 3, processes=processes)
+        every = {"accumulate": accumulate, "precision": precision, "log_every": 1, "num_workers": workers}
+        config = TrainConfig(updates=5, warmup=2, **every)
+        trainer = Trainer(task, config, stream_of(place), folder, 3, processes=processes)
         real, forward = task.step, trainer._forward
 
         def numbered(batch, micro):
@@ -85,7 +86,9 @@ def assert_equal_runs(one, many, world, tolerance=1e-5):
 def test_processes_equal_accumulation(place, tmp_path, world, accumulate, precision):
     """Losses, multipliers, gates and weights after five updates, gates and dropout on."""
     finish(run(tmp_path / "one", train, place, tmp_path / "one", world * accumulate, precision))
-    finish(run(tmp_path / "many", train, place, tmp_path / "many", accumulate, precision, world=world))
+    workers = 2 // world  # of two processes each has one that reads
+    arguments = (place, tmp_path / "many", accumulate, precision, (), workers)
+    finish(run(tmp_path / "many", train, *arguments, world=world))
     assert_equal_runs(tmp_path / "one", tmp_path / "many", world)
     assert log_of(tmp_path / "many")[-1]["skipped"] == 0
     assert len(list((tmp_path / "many").glob("events.*"))) == 1
@@ -164,7 +167,7 @@ def ends(place, out, when, how):
         return real(self, batches)
 
     Trainer.train_step = step
-    pipeline(place, out)
+    pipeline(place, out, num_workers=2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -209,8 +212,8 @@ def long_validation(place, folder):
             return {"loss": 0.5}
 
         task.validate = validate
-        settings = TrainConfig(updates=1, warmup=0, log_every=1, num_workers=0)
-        trainer = Trainer(task, settings, stream_of(place), folder, processes=processes)
+        config = TrainConfig(updates=1, warmup=0, log_every=1, num_workers=0)
+        trainer = Trainer(task, config, stream_of(place), folder, processes=processes)
         trainer.run()
         assert trainer.best == 0.5
 
@@ -223,9 +226,9 @@ def test_long_work_of_one_process_is_no_death(place, tmp_path):
 
 def continued(place, folder, stop):
     with join("cpu") as processes:
-        settings = TrainConfig(updates=8, warmup=2, save_every=4, log_every=1, num_workers=0)
+        config = TrainConfig(updates=8, warmup=2, save_every=4, log_every=1, num_workers=0)
         task = distillation(place, Budget(0.5, warmup=2))
-        trainer = Trainer(task, settings, stream_of(place), folder, processes=processes)
+        trainer = Trainer(task, config, stream_of(place), folder, processes=processes)
         after = trainer.after_step
 
         def halt(*arguments):
@@ -275,8 +278,12 @@ def test_torchrun_ends_all_and_goes_on(place, two, tmp_path):
     """SIGKILL to process 1 in stage 1 ends torchrun; in stage 2, with a restart, the run gets through."""
     script = tmp_path / "launched.py"
     script.write_text(LAUNCHED)
+    values = settings(place)
+    for stage in ("stage1", "stage2"):
+        values[stage]["num_workers"] = 2
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    arguments = ["0", "compress", str(place / "run.yaml"), "--out", str(tmp_path / "out")]
+    arguments = ["0", "compress", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def launch(restarts, name, update):
@@ -329,3 +336,23 @@ def test_one_process_talks_to_nobody():
         assert processes.mean({"a": 0.1}) == {"a": 0.1}
     assert not torch.distributed.is_initialized()
     assert Processes().device == torch.device("cpu")
+
+
+def holding(place, out):
+    """A run that halts in stage 1, its readers alive."""
+    Trainer.train_step = lambda self, batches: time.sleep(60)
+    pipeline(place, out, num_workers=1)
+
+
+def test_a_directory_is_one_runs_until_that_dies(place, tmp_path):
+    out = tmp_path / "out"
+    (holder,) = run(tmp_path, holding, place, out)
+    while not list((out / "stage1").glob("events.*")) if out.exists() else True:
+        time.sleep(0.1)
+        assert holder.process.is_alive(), holder.text
+    (second,) = run(tmp_path, pipeline, place, out)
+    assert second.wait().code == 2
+    assert "another process is running it" in second.text
+    holder.process.kill()
+    holder.wait()
+    finish(run(tmp_path, pipeline, place, out))  # at once, though the readers of the dead one still live

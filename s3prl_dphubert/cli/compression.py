@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def _compress(arguments: argparse.Namespace) -> None:
         path = resources.find(f"upstream_configs/{path}.yaml")
     values = changed(read_yaml(path), arguments.set)
     compress(from_dict(CompressConfig, values), arguments.out)
-    print(f"{arguments.out / 'model'}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
+        print(f"{arguments.out / 'model'}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
