@@ -1,0 +1,115 @@
+"""Packages that s3prl imports at the top of a module for something that SUPERB never calls.
+
+Each is old or large, and only its import is in the way. Where it is missing, the importing module sees
+a stand-in, and nobody else does: it is gone again once that module has been imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from ..errors import RunError
+from .patch import Patch, Undo
+
+
+def _strtobool(value: str) -> int:
+    """What distutils.util.strtobool does."""
+    low = value.lower()
+    if low in ("y", "yes", "t", "true", "on", "1"):
+        return 1
+    if low in ("n", "no", "f", "false", "off", "0"):
+        return 0
+    raise ValueError(f"truth value is {value!r}, allowed: yes, no, true, false, on, off, 1, 0")
+
+
+def _refusing(package: str, name: str) -> type:
+    def init(self, *args, **kwargs):
+        raise RunError(f"{package}.{name} is needed for this: pip install {package}")
+
+    return type(name, (), {"__init__": init})
+
+
+def _sampler() -> dict[str, Any]:
+    from .sampler import DistributedSamplerWrapper
+
+    return {"DistributedSamplerWrapper": DistributedSamplerWrapper}
+
+
+def _missing(package: str) -> bool:
+    if package in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # a module without a spec, put there by somebody else
+        return False
+
+
+def _stand_in(modules: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Callable[[ModuleType], Undo]:
+    def apply(_: Any) -> Undo:
+        for name, contents in modules.items():
+            made = ModuleType(name, f"Stands in for {name}, which is not installed.")
+            made.__dict__.update(contents())
+            made.__path__ = []
+            sys.modules[name] = made
+
+        def undo() -> None:
+            for name in modules:
+                sys.modules.pop(name, None)
+
+        return undo
+
+    return apply
+
+
+def _patch(
+    package: str, module: str, use: str, modules: Mapping[str, Callable[[], Mapping[str, Any]]]
+) -> Patch:
+    return Patch(
+        name=f"{package} absent ({module.removeprefix('s3prl.')})",
+        module=module,
+        reason=f"{module} imports {package} for {use}",
+        versions=f"s3prl 0.4.18 where {package} is not installed",
+        needed=lambda _: _missing(package),
+        apply=_stand_in(modules),
+        early=True,
+    )
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+_DISTUTILS = {"distutils": _nothing, "distutils.util": lambda: {"strtobool": _strtobool}}
+_CATALYST = {
+    "catalyst": _nothing,
+    "catalyst.data": _nothing,
+    "catalyst.data.sampler": _sampler,
+}
+_DCASE = {
+    "dcase_util": _nothing,
+    "dcase_util.containers": lambda: {"MetaDataContainer": _refusing("dcase_util", "MetaDataContainer")},
+}
+
+PATCHES = (
+    _patch(
+        "catalyst",
+        "s3prl.downstream.speech_commands.expert",
+        "KS in several processes",
+        _CATALYST,
+    ),
+    _patch(
+        "sox",
+        "s3prl.downstream.sv_voxceleb1.dataset",
+        "a Transformer that it never uses",
+        {"sox": lambda: {"Transformer": _refusing("sox", "Transformer")}},
+    ),
+    _patch("sed_eval", "s3prl.task._hear_score", "HEAR's event scores", {"sed_eval": _nothing}),
+    _patch("dcase_util", "s3prl.task._hear_score", "HEAR's event scores", _DCASE),
+    _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": _nothing}),
+    _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
+    _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
+)

@@ -1,0 +1,203 @@
+"""torchaudio's reading and writing, which torchaudio 2.9 gave to torchcodec, through soundfile."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import wave
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .patch import Patch
+
+if TYPE_CHECKING:
+    import torch
+
+# Integer WAV keeps its own type when asked to; libsndfile hands 8 bits over in the upper half of 16.
+_WHOLE = {"PCM_U8": "int16", "PCM_S8": "int16", "PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
+_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
+_BITS |= {"ULAW": 8, "ALAW": 8}
+_SUBTYPES = {"uint8": "PCM_U8", "int16": "PCM_16", "int32": "PCM_32", "float32": "FLOAT", "float64": "DOUBLE"}
+_WRITTEN = {("PCM_S", 8): "PCM_S8", ("PCM_F", 64): "DOUBLE", ("ULAW", 8): "ULAW", ("ALAW", 8): "ALAW"}
+_WRITTEN |= {("PCM_S", bits): f"PCM_{bits}" for bits in (16, 24, 32)}
+_WRITTEN |= {("PCM_U", 8): "PCM_U8", ("PCM_F", 32): "FLOAT"}
+
+
+@dataclass(frozen=True)
+class AudioMetaData:
+    """What ``torchaudio.info`` returned up to 2.8."""
+
+    sample_rate: int
+    num_frames: int
+    num_channels: int
+    bits_per_sample: int
+    encoding: str
+
+
+def info(
+    uri, format: str | None = None, buffer_size: int = 4096, backend: str | None = None
+) -> AudioMetaData:
+    """Read a header; ``format``, ``buffer_size`` and ``backend`` are taken and not needed."""
+    import soundfile
+
+    with soundfile.SoundFile(uri) as file:
+        bits = _BITS.get(file.subtype, 0)
+        return AudioMetaData(file.samplerate, file.frames, file.channels, bits, _encoding(file))
+
+
+def load(
+    uri,
+    frame_offset: int = 0,
+    num_frames: int = -1,
+    normalize: bool = True,
+    channels_first: bool = True,
+    format: str | None = None,
+    buffer_size: int = 4096,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Decode a file or an open binary file.
+
+    Args:
+        uri: path or file object.
+        frame_offset: first sample wanted.
+        num_frames: how many a channel; -1 reads to the end.
+        normalize: float32 in -1 to 1; otherwise integer WAV keeps its integers.
+        channels_first: (channels, T) rather than (T, channels).
+        format: taken and not needed, as are ``buffer_size`` and ``backend``.
+
+    Returns:
+        samples and their rate in Hz.
+
+    Raises:
+        ValueError: ``frame_offset`` or ``num_frames`` is out of range.
+        soundfile.LibsndfileError: the file cannot be decoded.
+    """
+    import soundfile
+    import torch
+
+    if frame_offset < 0 or num_frames < -1:
+        raise ValueError(
+            f"frame_offset is {frame_offset}, allowed: 0 or more; num_frames is {num_frames}, -1 or more"
+        )
+    with soundfile.SoundFile(uri) as file:
+        whole = not normalize and file.format in ("WAV", "WAVEX", "RF64")
+        kind = _WHOLE.get(file.subtype, "float32") if whole else "float32"
+        file.seek(min(frame_offset, file.frames))
+        samples = torch.from_numpy(file.read(num_frames, dtype=kind, always_2d=True))
+        if whole and file.subtype == "PCM_U8":
+            samples = ((samples >> 8) + 128).to(torch.uint8)
+        elif whole and file.subtype == "PCM_S8":
+            samples = (samples >> 8).to(torch.int8)
+        return (samples.t().contiguous() if channels_first else samples), file.samplerate
+
+
+def save(
+    uri,
+    src: torch.Tensor,
+    sample_rate: int,
+    channels_first: bool = True,
+    format: str | None = None,
+    encoding: str | None = None,
+    bits_per_sample: int | None = None,
+    buffer_size: int = 4096,
+    backend: str | None = None,
+    compression: Any = None,
+) -> None:
+    """Write samples; without ``encoding`` the tensor's type decides it, as it did for WAV.
+
+    Raises:
+        ValueError: ``src`` is not two-dimensional, or the encoding is not known.
+    """
+    import soundfile
+
+    if src.ndim != 2:
+        raise ValueError(f"src has {src.ndim} dimensions, allowed: 2 (channels and samples)")
+    samples = (src.t() if channels_first else src).detach().cpu().numpy()
+    subtype = None
+    if encoding is not None:
+        subtype = _WRITTEN.get((encoding, bits_per_sample or (16 if encoding == "PCM_S" else 32)))
+        if subtype is None:
+            raise ValueError(f"encoding is {encoding} of {bits_per_sample} bits, allowed: {sorted(_WRITTEN)}")
+    elif format in (None, "wav") and not str(uri).lower().endswith((".flac", ".ogg", ".mp3")):
+        subtype = _SUBTYPES.get(str(samples.dtype))
+    if samples.dtype == "uint8":
+        samples = (samples.astype("int16") - 128) << 8
+    soundfile.write(uri, samples, sample_rate, subtype=subtype, format=format)
+
+
+def set_audio_backend(backend: str | None) -> None:
+    """Do nothing, as torchaudio 2.1 to 2.8 did."""
+
+
+def get_audio_backend() -> str:
+    """The one backend there is."""
+    return "soundfile"
+
+
+def list_audio_backends() -> list[str]:
+    """The one backend there is."""
+    return ["soundfile"]
+
+
+def _encoding(file) -> str:
+    subtype = file.subtype
+    if file.format in ("FLAC", "MP3"):
+        return file.format
+    if subtype.startswith("PCM_"):
+        return "PCM_U" if subtype == "PCM_U8" else "PCM_S"
+    return "PCM_F" if subtype in ("FLOAT", "DOUBLE") else subtype
+
+
+def _cannot_load(torchaudio: Any) -> bool:
+    if not hasattr(torchaudio, "load"):
+        return True
+    second = io.BytesIO()
+    with wave.open(second, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(32_000))
+    second.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torchaudio.load(second)
+    except Exception:  # whatever it is, s3prl would meet it at its first utterance
+        return True
+    return False
+
+
+def _add(*functions):
+    def apply(torchaudio: Any) -> None:
+        for function in functions:
+            setattr(torchaudio, function.__name__, function)
+
+    return apply
+
+
+PATCHES = (
+    Patch(
+        name="torchaudio.backends",
+        module="torchaudio",
+        reason="`import s3prl.hub` and run_downstream call torchaudio.set_audio_backend, which is gone",
+        versions="torchaudio >= 2.9; until s3prl no longer calls it",
+        needed=lambda torchaudio: not hasattr(torchaudio, "set_audio_backend"),
+        apply=_add(set_audio_backend, get_audio_backend, list_audio_backends),
+    ),
+    Patch(
+        name="torchaudio.info",
+        module="torchaudio",
+        reason="s3prl.util.audio_info and SuperbKS call torchaudio.info, which is gone",
+        versions="torchaudio >= 2.9; until s3prl no longer calls it",
+        needed=lambda torchaudio: not hasattr(torchaudio, "info"),
+        apply=_add(info),
+    ),
+    Patch(
+        name="torchaudio.load",
+        module="torchaudio",
+        reason="torchaudio.load and save need torchcodec and ffmpeg; soundfile reads the same files",
+        versions="torchaudio >= 2.9 without torchcodec, or with one that finds no ffmpeg",
+        needed=_cannot_load,
+        apply=_add(load, save),
+    ),
+)

@@ -1,0 +1,48 @@
+"""torchaudio.sox_effects through this package's own effects, without libsox."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+from .patch import Patch
+
+NAME = "torchaudio.sox_effects"
+
+
+def _cannot_apply(torchaudio: Any) -> bool:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torchaudio.sox_effects.apply_effects_tensor(torch.zeros(1, 160), 16_000, [["channels", "1"]])
+    except Exception:  # no such module, or no libsox: s3prl would meet it at its first utterance
+        return True
+    return False
+
+
+def _replace(torchaudio: Any) -> None:
+    from s3prl_dphubert import sox
+
+    effects: Any = getattr(torchaudio, "sox_effects", None)
+    if effects is None:
+        effects = ModuleType(NAME, "torchaudio's sox effects, by s3prl_dphubert.sox.")
+        sys.modules[NAME] = effects
+        torchaudio.sox_effects = effects
+    effects.apply_effects_file = sox.apply_effects_file
+    effects.apply_effects_tensor = sox.apply_effects_tensor
+
+
+PATCHES = (
+    Patch(
+        name="torchaudio.sox_effects",
+        module="torchaudio",
+        reason="KS, QbE, ASV and SuperbKS apply sox effects, which are gone or find no libsox.so",
+        versions="torchaudio >= 2.9; older ones where libsox.so is missing",
+        needed=_cannot_apply,
+        apply=_replace,
+    ),
+)

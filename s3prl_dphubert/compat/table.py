@@ -1,0 +1,16 @@
+"""All patches, in the order in which s3prl meets what they repair."""
+
+from . import absent, audio, caches, checkpoints, ctc, devices, huggingface, loaders, sox_effects
+from .patch import Patch
+
+PATCHES: tuple[Patch, ...] = (
+    *audio.PATCHES,
+    *sox_effects.PATCHES,
+    *huggingface.PATCHES,
+    *checkpoints.PATCHES,
+    *loaders.PATCHES,
+    *ctc.PATCHES,
+    *caches.PATCHES,
+    *devices.PATCHES,
+    *absent.PATCHES,
+)
