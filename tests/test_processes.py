@@ -156,7 +156,8 @@ def twice(place, out):
 
 def ends(place, out, when, how):
     """The pipeline, in which process ``when[0]`` ends in stage 1 after ``when[1]`` updates."""
-    heartbeat.SILENCE = 4
+    if how == signal.SIGSTOP:
+        heartbeat.SILENCE = 10
     real = Trainer.train_step
 
     def step(self, batches):
@@ -187,7 +188,7 @@ def test_a_silent_process_ends_the_other(place, tmp_path):
     stopped, other = run(tmp_path, ends, place, tmp_path / "out", (0, 3), signal.SIGSTOP, world=2)
     try:
         assert other.wait(60).code == 2
-        assert "process 0 of the run has given no sign of life for 4 s" in other.text
+        assert "process 0 of the run has given no sign of life for 10 s" in other.text
     finally:
         stopped.process.kill()
 
@@ -200,13 +201,13 @@ def test_the_others_learn_why_a_process_stopped(place, tmp_path):
 
 
 def long_validation(place, folder):
-    """Process 0 validates three times as long as it may be silent, without a pause for others."""
-    heartbeat.SILENCE = 4
+    """Process 0 validates longer than it may be silent, without a pause for others."""
+    heartbeat.SILENCE = 10
     with join("cpu") as processes:
         task = distillation(place)
 
         def validate():
-            until = time.monotonic() + 12
+            until = time.monotonic() + 15
             while time.monotonic() < until:
                 sum(range(1000))
             return {"loss": 0.5}
@@ -221,7 +222,7 @@ def long_validation(place, folder):
 def test_long_work_of_one_process_is_no_death(place, tmp_path):
     began = time.monotonic()
     finish(run(tmp_path, long_validation, place, tmp_path / "out", world=2))
-    assert time.monotonic() - began > 12
+    assert time.monotonic() - began > 15
 
 
 def continued(place, folder, stop):
@@ -255,7 +256,7 @@ def test_another_number_of_processes_goes_on_and_says_so(place, tmp_path):
 
 
 LAUNCHED = """
-import os, signal, sys
+import os, signal, sys, time
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.trainer import Trainer
 
@@ -265,7 +266,7 @@ real = Trainer.train_step
 def step(self, batches):
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == attempt
     if (self.name, self.update, self.processes.rank) == (name, update, 1) and first:
-        print("about to die", file=sys.stderr, flush=True)
+        print("\\ndies at", time.monotonic(), file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, batches)
 
@@ -292,14 +293,14 @@ def test_torchrun_ends_all_and_goes_on(place, two, tmp_path):
         whole = [*command, *options, str(script), name, str(update), *arguments]
         return subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=300)
 
-    began = time.monotonic()
     process = launch(0, "stage1", 5)
     assert process.returncode != 0
-    assert time.monotonic() - began < 60
+    died = next(line for line in process.stderr.splitlines() if line.startswith("dies at"))
+    assert time.monotonic() - float(died.split()[-1]) < 60
     assert sorted(path.name for path in (tmp_path / "out" / "stage1").glob("*.pt"))[-1] == "state-00000004.pt"
     process = launch(1, "stage2", 7)
     assert process.returncode == 0, process.stderr
-    assert process.stderr.count("about to die") == 1
+    assert process.stderr.count("dies at") == 1
     assert process.stdout.count(f"{tmp_path / 'out' / 'model'}\n") == 1
     a, b = (load_model(out / "model").state_dict() for out in (two, tmp_path / "out"))
     assert len(a) > 50
