@@ -1,0 +1,152 @@
+"""A server on loopback that answers as the Hugging Face Hub does, and goes wrong when it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LARGE = 10_000  # bytes from which a file is stored apart (LFS), as weights are
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def etag(data: bytes) -> str:
+    """The Hub's name for a content: SHA-256 of large files, git's hash of small ones."""
+    if len(data) >= LARGE:
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@dataclass
+class Repo:
+    """Files by name; ``revisions`` are other branches, ``gated`` asks for a token."""
+
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    gated: bool = False
+    revisions: dict[str, Repo] = field(default_factory=dict)
+
+    def at(self, revision: str) -> Repo | None:
+        if revision in ("main", self.commit):
+            return self
+        known = {**self.revisions, **{repo.commit: repo for repo in self.revisions.values()}}
+        return known.get(revision)
+
+
+@dataclass
+class Hub:
+    """What the server has and how it goes wrong.
+
+    Args:
+        repos: by ``user/repo``.
+        cut: for each download to come, the bytes after which the connection is closed.
+        spoil: for how many downloads to come a byte is changed on the way.
+        claim: added to the size that is stated of large files.
+        delay: seconds for every 64 KiB.
+        status: answer everything with this status.
+        log: (method, path, Range header) of all requests.
+    """
+
+    url: str = ""
+    repos: dict[str, Repo] = field(default_factory=dict)
+    cut: list[int] = field(default_factory=list)
+    spoil: int = 0
+    claim: int = 0
+    delay: float = 0.0
+    status: int = 0
+    log: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    def fetched(self) -> list[str]:
+        """Names of the files that were sent."""
+        return [path.rsplit("/", 1)[1] for method, path, _ in self.log if method == "GET"]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(False)
+
+    def do_GET(self):
+        self.answer(True)
+
+    def answer(self, with_body):
+        self.hub.log.append((self.command, self.path, self.headers.get("Range")))
+        if self.hub.status:
+            return self.refuse(self.hub.status, "")
+        match = re.fullmatch(r"/(?:(cdn)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        repo = self.hub.repos.get(match[2]) if match else None
+        if repo is None:
+            return self.refuse(401, "RepoNotFound")
+        if repo.gated and "Authorization" not in self.headers and not match[1]:
+            return self.refuse(403, "GatedRepo")
+        revision = repo.at(match[3])
+        if revision is None:
+            return self.refuse(404, "RevisionNotFound")
+        data = revision.files.get(match[4])
+        if data is None:
+            return self.refuse(404, "EntryNotFound", {"X-Repo-Commit": revision.commit})
+        headers = {"X-Repo-Commit": revision.commit, "ETag": f'"{etag(data)}"'}
+        if len(data) >= LARGE and not match[1]:
+            headers["X-Linked-Etag"] = headers.pop("ETag")
+            headers["X-Linked-Size"] = str(len(data) + self.hub.claim)
+            port = self.server.server_address[1]
+            headers["Location"] = (
+                f"http://localhost:{port}/cdn{self.path}"  # another host, as far as names go
+            )
+            return self.send(302, headers, b"", with_body)
+        return self.send_file(data, headers, with_body)
+
+    def send_file(self, data, headers, with_body):
+        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if with_body and self.hub.spoil:
+            self.hub.spoil -= 1
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        stop = self.hub.cut.pop(0) if with_body and self.hub.cut else None
+        self.send(206 if start else 200, headers, data[start:], with_body, stop)
+
+    def refuse(self, status, code, headers=None):
+        self.send(status, {"X-Error-Code": code, **(headers or {})}, b"", self.command == "GET")
+
+    def send(self, status, headers, body, with_body, stop=None):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        for begin in range(0, len(body) if with_body else 0, 1 << 16):
+            piece = body[begin : begin + (1 << 16)]
+            if stop is not None and begin + len(piece) > stop:
+                self.wfile.write(piece[: stop - begin])
+                self.close_connection = True
+                return
+            self.wfile.write(piece)
+            time.sleep(self.hub.delay)
+
+
+@contextmanager
+def served():
+    """A running :class:`Hub`."""
+    hub = Hub()
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
