@@ -10,10 +10,12 @@ from typing import Any
 from . import resources
 from .card import units_table
 from .checkpoint import load_model
-from .config import CompressConfig, from_dict, merge, read_yaml
+from .config import CompressConfig
 from .data.manifest import scan, write
-from .pipeline import compress, resolve_teacher
+from .pipeline import compress
 from .profile import real_time_factors
+from .teachers import load_teacher
+from .settings import from_dict, merge, read_yaml
 
 STEPS = {
     "teacher_copy": "teacher copy",
@@ -44,7 +46,7 @@ def demo(out: Path, config: Path | None = None) -> None:
 def show(run: Path, settings: CompressConfig) -> None:
     """Print what a finished run kept, cost and lost, and how fast its result is."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
-    teacher, model = resolve_teacher(settings.teacher), load_model(run / "model")
+    teacher, model = load_teacher(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
     before, after = results["teacher"], results["model"]
     for name, unit in (("parameters", 1e6), ("macs", 1e9)):

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from .config import CompressConfig, read_yaml, to_dict
+from .config import CompressConfig
 from .errors import RunError
 from .files import replacing
+from .settings import read_yaml, to_dict
 
 log = logging.getLogger(__name__)
 HOW = re.compile(

@@ -30,10 +30,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from . import card, resources
+from . import card
 from .budget import Budget
 from .checkpoint import load_model, read_pickle, read_tensors, save_model
-from .config import CompressConfig, TrainConfig, from_dict, read_yaml
+from .config import CompressConfig, TrainConfig
 from .cost import macs, parameters
 from .data.batches import Batch, BatchStream, validation_batches
 from .data.manifest import Manifest, check_headers
@@ -47,12 +47,13 @@ from .ownership import owning
 from .processes import Processes, join
 from .pruning import cut, final_masks
 from .report import plot_training, plot_units
+from .settings import from_dict, read_yaml
 from .start import StudentConfig, start
 from .student import Student
+from .teachers import load_teacher
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)
-SHIPPED = ("hubert_nano",)
 
 
 def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechModel:
@@ -65,6 +66,7 @@ def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechMode
     Raises:
         ConfigError: the configuration is wrong; all faults are listed.
         DataError: a manifest cannot be used, or too many of its files are bad.
+        CheckpointError: there is no such teacher, or it cannot be fetched or read.
         RunError: ``out`` belongs to another run or is in use, training diverged, or another
             process of the run was lost.
     """
@@ -79,15 +81,6 @@ def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechMode
         return _Run(settings, out, processes).finish()
 
 
-def resolve_teacher(name: str) -> SpeechModel:
-    """Load a teacher by the name of one that ships, or from a path.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    return load_model(resources.find(f"assets/{name}") if name in SHIPPED else name)
-
-
 class _Run:
     """The steps of one run; each leaves a file and is skipped when that file is there."""
 
@@ -95,7 +88,7 @@ class _Run:
         self.config, self.out, self.processes = config, out, processes
         if not processes.main:
             processes.wait()  # process 0 owns the directory by then, and a teacher from afar is at hand
-        self.teacher = resolve_teacher(config.teacher).to(processes.device)
+        self.teacher = load_teacher(config.teacher).to(processes.device)
         if processes.main:
             processes.wait()
 

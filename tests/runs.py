@@ -13,12 +13,13 @@ from speech import tone
 
 from s3prl_dphubert import load_model, save_model
 from s3prl_dphubert.budget import Budget
-from s3prl_dphubert.config import CompressConfig, from_dict
+from s3prl_dphubert.config import CompressConfig
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream
 from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.distil import Distillation
 from s3prl_dphubert.gates import GateConfig
 from s3prl_dphubert.objective import Objective, ObjectiveConfig
+from s3prl_dphubert.settings import from_dict
 from s3prl_dphubert.student import Student
 
 STAGE = {

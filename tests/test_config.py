@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from s3prl_dphubert import resources
-from s3prl_dphubert.config import CompressConfig, TrainConfig, changed, from_dict, read_yaml, to_dict
+from s3prl_dphubert.config import CompressConfig, TrainConfig
 from s3prl_dphubert.cost import parameters
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.settings import changed, from_dict, read_yaml, to_dict
 from s3prl_dphubert.start import StudentConfig
 
 MINIMAL = {"teacher": "hubert_nano", "data": {"train": "x.tsv"}}

@@ -13,7 +13,8 @@ from ranks import finish, run
 from runs import make_place, settings
 
 from s3prl_dphubert import compress
-from s3prl_dphubert.config import CompressConfig, from_dict
+from s3prl_dphubert.config import CompressConfig
+from s3prl_dphubert.settings import from_dict
 
 KILLS = 20
 AREAS = ("", "stage1/", "projections", "pruned", "stage2/", "model.", "results", ".png")

@@ -15,10 +15,11 @@ from runs import STAGE, make_place, read_config, settings
 from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.budget import Budget
 from s3prl_dphubert.checkpoint import read_pickle
-from s3prl_dphubert.config import CompressConfig, from_dict, to_dict
+from s3prl_dphubert.config import CompressConfig
 from s3prl_dphubert.cost import parameters
 from s3prl_dphubert.demo import show
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
+from s3prl_dphubert.settings import from_dict, to_dict
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {**STAGE, "updates": 4, "warmup": 1, "validate_every": 2}

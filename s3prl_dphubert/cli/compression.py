@@ -25,8 +25,9 @@ def add(commands: Any) -> None:
 
 def _compress(arguments: argparse.Namespace) -> None:
     from .. import resources
-    from ..config import CompressConfig, changed, from_dict, read_yaml
+    from ..config import CompressConfig
     from ..pipeline import compress
+    from ..settings import changed, from_dict, read_yaml
 
     path = Path(arguments.config)
     if not path.exists() and path.stem == arguments.config:
