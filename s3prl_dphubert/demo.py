@@ -14,8 +14,8 @@ from .config import CompressConfig
 from .data.manifest import scan, write
 from .pipeline import compress
 from .profile import real_time_factors
-from .teachers import load_teacher
 from .settings import from_dict, merge, read_yaml
+from .teachers import load_teacher
 
 STEPS = {
     "teacher_copy": "teacher copy",
