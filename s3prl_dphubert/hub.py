@@ -10,8 +10,10 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import CheckpointError
 
@@ -136,6 +138,34 @@ class Repository:
 def fetch(repo: str, filename: str, revision: str | None = None, force: bool = False) -> Path:
     """Path of a file of a Hub repository in the cache; see :meth:`Repository.fetch`."""
     return Repository(repo, revision).fetch(filename, force)
+
+
+def fetch_url(url: str, force: bool = False) -> Path:
+    """Path of a file behind a URL in torch.hub's cache, downloaded with progress if it is not there.
+
+    Args:
+        url: ``http(s)://…``; each URL has a place of its own.
+        force: download it even if it is in the cache.
+
+    Raises:
+        DownloadError: it cannot be fetched.
+    """
+    import torch
+    from filelock import FileLock
+
+    name = Path(urlsplit(url).path).name
+    if not url.lower().startswith(("http://", "https://")) or not name:
+        raise DownloadError(f"{url!r} is no URL of a file, allowed: http(s)://…/FILE")
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = Path(torch.hub.get_dir(), "s3prl_dphubert", key, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if force or not path.exists():
+            try:  # under another name first, so that only a whole file bears the right one
+                torch.hub.download_url_to_file(url, str(path))
+            except (OSError, RuntimeError, EOFError, HTTPException) as error:
+                raise DownloadError(f"{url}: cannot be fetched ({_first_line(error)}), {ADVICE}") from error
+    return path
 
 
 def bundle(name: str) -> Any:

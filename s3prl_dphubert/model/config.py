@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -169,6 +170,11 @@ class ModelConfig:
         for kernel, stride in zip(reversed(self.conv_kernels), reversed(self.conv_strides), strict=True):
             samples = (samples - 1) * stride + kernel
         return samples
+
+    @property
+    def stride(self) -> int:
+        """Samples from one frame to the next (320 for all published models)."""
+        return math.prod(self.conv_strides)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or YAML."""

@@ -24,8 +24,8 @@ class Published:
 
     Args:
         repo: where it lies.
-        normalize: whether it was trained on normalised waveforms. The Hub's
-            preprocessor_config.json says so of all, but the authors' Base models saw none.
+        normalize: whether its authors trained it on normalised waveforms; the Hub's
+            preprocessor_config.json asks for that even where they did not (HuBERT Base).
     """
 
     repo: str
@@ -68,7 +68,7 @@ def load_teacher(name: str | Path) -> SpeechModel:
     if text in SHIPPED:
         return load_model(resources.find(f"assets/{text}"))
     if text in PUBLISHED:
-        return _from_hub(hub.Repository(PUBLISHED[text].repo))
+        return load_hub(hub.Repository(PUBLISHED[text].repo))
     if text.startswith("torchaudio:"):
         bundle = hub.bundle(text.removeprefix("torchaudio:"))
         return _convert(lambda: torchaudio.read(bundle, text), text)
@@ -80,7 +80,7 @@ def load_teacher(name: str | Path) -> SpeechModel:
     if match := _HUB_ID.fullmatch(text):
         repository = hub.Repository(match[1], (match[3] or "@")[1:] or None)
         try:
-            return _from_file(repository.fetch(match[2][1:])) if match[2] else _from_hub(repository)
+            return _from_file(repository.fetch(match[2][1:])) if match[2] else load_hub(repository)
         except hub.DownloadError as error:
             raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
     names = ", ".join((*SHIPPED, *PUBLISHED))
@@ -100,7 +100,12 @@ def _convert(read: Callable[[], tuple[ModelConfig, State]], source: str) -> Spee
     return build_model(config, state, source)
 
 
-def _from_hub(repository: hub.Repository) -> SpeechModel:
+def load_hub(repository: hub.Repository) -> SpeechModel:
+    """Load an encoder from a repository on the Hub: a checkpoint of this package or of ``transformers``.
+
+    Raises:
+        CheckpointError: as :func:`load_teacher`.
+    """
     pinned, source = repository.pinned(huggingface.CONFIG), str(repository)
     kind = huggingface.read_json(pinned.find, huggingface.CONFIG, source).get("model_type")
     if kind == OWN:
