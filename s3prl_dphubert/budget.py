@@ -52,8 +52,8 @@ class Budget:
         faults = _share_faults(shares)
         if self.warmup < 0:
             faults.append(f"warmup is {self.warmup}, allowed: 0 or more")
-        if self.seconds <= 0:
-            faults.append(f"seconds is {self.seconds}, allowed: more than 0")
+        if not self.seconds >= 0.1:
+            faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")
         if self.round_to < 1:
             faults.append(f"round_to is {self.round_to}, allowed: 1 or more")
         ConfigError.raise_for("budget", faults)

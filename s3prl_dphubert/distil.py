@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .budget import Budget, Lagrangian
 from .data.batches import Batch
+from .fitting import check_reachable
 from .model import SpeechModel
 from .model.masks import NO_MASKS, Masks
 from .objective import Objective
@@ -26,6 +27,9 @@ class Distillation:
         gate_lr: peak learning rate of gates and multipliers (stage 1).
         budget: what the student may cost, as a share of the teacher (stage 1).
         valid: validation batches.
+
+    Raises:
+        RunError: no choice of the gated units keeps the budget.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class Distillation:
         self.valid = valid or []
         self.lagrangian = None if budget is None else Lagrangian(budget.shares)
         self.full_costs = {} if budget is None else budget.costs(teacher.config)
+        if budget is not None and isinstance(student, Student):
+            check_reachable(self.model.config, student.gates, budget, budget.limits(self.full_costs))
         begin = {} if budget is None else budget.costs(self.model.config)
         self.begin = {count: 1 - cost / self.full_costs[count] for count, cost in begin.items()}
         parts: dict[str, nn.Module] = {"student": student, "objective": objective}

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from .budget import Budget
-from .cost import Number, Widths, masked_widths, without_emptied
-from .errors import RunError
-from .gates import Gates, HardConcrete
+from .cost import Number
+from .fitting import fit
 from .model import ModelConfig, SpeechModel
 from .model.masks import Masks
 from .student import Student
-
-UNIT_KINDS = ("conv", "heads", "ffn")
-Group = tuple[str, int]  # kind, layer
 
 
 def prune(
@@ -32,7 +27,7 @@ def prune(
         full_costs: count -> what the budget's sparsity refers to; the student's own cost by default.
 
     Raises:
-        RunError: even with one unit a group the model costs more than the budget.
+        RunError: no choice of the gated units keeps the budget.
     """
     return cut(student.model, final_masks(student, budget, full_costs))
 
@@ -47,73 +42,6 @@ def final_masks(
     config = student.model.config
     full = budget.costs(config) if full_costs is None else full_costs
     return fit(config, student.gates, masks, budget, budget.limits(full))
-
-
-def fit(config: ModelConfig, gates: Gates, masks: Masks, budget: Budget, limits: dict[str, float]) -> Masks:
-    """Resize all gate groups by one factor, so that each cost comes as close below its limit as it can.
-
-    Every group keeps its likeliest units, in number the factor times what its gates expect,
-    rounded as the budget asks; then single steps are reopened where rounding took most, while
-    there is room in every count.
-    """
-    groups = {(kind, layer): gate for kind, layer, gate in gates.items() if kind in UNIT_KINDS}
-    expected = {key: gate.open_probability().sum().item() for key, gate in groups.items()}
-    sizes = {key: len(gate.log_alpha) for key, gate in groups.items()}
-    steps = {key: 1 if key[0] == "heads" else budget.round_to for key in groups}
-    widths = masked_widths(config, masks)
-
-    def counts(factor: float) -> dict[Group, int]:
-        least = {key: steps[key] * int(key[0] == "conv") for key in groups}
-        wanted = {key: steps[key] * int(factor * expected[key] / steps[key] + 0.5) for key in groups}
-        return {key: min(sizes[key], max(least[key], wanted[key])) for key in groups}
-
-    def costs(kept: dict[Group, int]) -> dict[str, float]:
-        sized = _sized(widths, kept) if masks.exact else without_emptied(_sized(widths, kept))
-        return {count: float(cost) for count, cost in budget.costs(config, sized).items()}
-
-    def fits(kept: dict[Group, int]) -> bool:
-        return all(cost <= limits[count] for count, cost in costs(kept).items())
-
-    if not fits(counts(0)):
-        smallest = costs(counts(0))
-        faults = [f"{smallest[c]:,.0f} {c}, allowed: at most {limits[c]:,.0f}" for c in limits]
-        raise RunError(f"budget: the smallest model costs {'; '.join(faults)}")
-    low, high = 0.0, max(sizes[key] / max(expected[key], 1e-9) for key in groups) + 1
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(counts(middle)) else (low, middle)
-    kept = counts(low)
-    room = True
-    while room:
-        room = False
-        for key in sorted(groups, key=lambda key: kept[key] - low * expected[key]):
-            more = kept | {key: min(sizes[key], kept[key] + steps[key])}
-            if more[key] > kept[key] and fits(more):
-                kept, room = more, True
-                break
-    rows = {kind: dict(getattr(masks, kind)) for kind in (*UNIT_KINDS, "attention", "feed_forward")}
-    for (kind, layer), gate in groups.items():
-        rows[kind][layer] = _likeliest(gate, kept[kind, layer])
-    return Masks(**rows, exact=masks.exact)
-
-
-def _sized(widths: Widths, kept: dict[Group, int]) -> Widths:
-    """The widths with so many units in each group."""
-    sized = replace(widths, **{kind: list(getattr(widths, kind)) for kind in (*UNIT_KINDS, "any_head")})
-    for (kind, layer), count in kept.items():
-        getattr(sized, kind)[layer] = count
-        if kind == "heads":
-            sized.any_head[layer] = int(count > 0)
-    return sized
-
-
-def _likeliest(gate: HardConcrete, count: int) -> Tensor:
-    """(N,) soft values of the ``count`` likeliest units, 0 for the others."""
-    soft = gate.soft().detach()
-    mask = torch.zeros_like(soft)
-    index = torch.topk(soft, count).indices
-    mask[index] = soft[index]
-    return mask
 
 
 def cut(model: SpeechModel, masks: Masks) -> SpeechModel:

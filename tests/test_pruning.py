@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import GATED, GOLDEN
@@ -10,10 +12,14 @@ from models import SHAPES, assert_same, gated, outputs, tiny
 from s3prl_dphubert.budget import COUNTS, Budget
 from s3prl_dphubert.checkpoint import load_model, load_student, save_model
 from s3prl_dphubert.cost import macs, masked_widths, parameters
+from s3prl_dphubert.distil import Distillation
 from s3prl_dphubert.errors import RunError
-from s3prl_dphubert.gates import GateConfig, Gates
+from s3prl_dphubert.fitting import fit
+from s3prl_dphubert.gates import DEFAULT_KINDS, GateConfig, Gates
 from s3prl_dphubert.model import ModelConfig, SpeechModel
-from s3prl_dphubert.pruning import final_masks, fit, prune
+from s3prl_dphubert.objective import Objective, ObjectiveConfig
+from s3prl_dphubert.pruning import cut, cut_config, final_masks, prune
+from s3prl_dphubert.student import Student
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -102,8 +108,55 @@ def test_macs_budget(shape):
 
 
 def test_impossible_budget():
-    with pytest.raises(RunError, match="the smallest model costs"):
-        prune(gated(tiny("hubert")), Budget(0.99))
+    message = "the smallest model that these gates allow costs .* parameters, allowed: .* macs, allowed"
+    with pytest.raises(RunError, match=message):
+        prune(gated(tiny("hubert")), Budget({"parameters": 0.99, "macs": 0.5}))
+    student = gated(tiny("hubert"), kinds=("ffn",))
+    objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
+    with pytest.raises(RunError, match="ask for less sparsity or gate more kinds"):
+        Distillation(tiny("hubert"), student, objective, 1e-3, budget=Budget({"macs": 0.9}))
+
+
+KINDS = (
+    ("conv",),
+    ("ffn",),
+    ("attention", "feed_forward"),
+    ("heads", "attention"),
+    ("conv", "attention"),
+    ("conv", "heads", "ffn", "attention", "feed_forward"),
+)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kinds", KINDS)
+@pytest.mark.parametrize("exact", [True, False])
+def test_any_kinds_of_gates_keep_a_budget(kinds, shape, exact):
+    """Cuts of real tensors within both counts; nothing that could be reopened alone still fits."""
+    model = tiny(shape)
+    torch.manual_seed(1)
+    student = Student(model, GateConfig(kinds=kinds, exact=exact))
+    for _, _, gate in student.gates.items():
+        gate.log_alpha.data.normal_(1, 3)
+    budget = Budget({"parameters": 0.06, "macs": 0.04}, seconds=1.0)
+    limits = budget.limits(budget.costs(model.config))
+    masks = final_masks(student.eval(), budget)
+    pruned = cut(model, masks)
+    assert sum(p.numel() for p in pruned.parameters()) == parameters(pruned.config) <= limits["parameters"]
+    assert macs(pruned.config, 16_000) <= limits["macs"]
+    over = {
+        True: [],
+        False: [],
+    }  # whether a sublayer -> for each that is closed, whether it would cost too much
+    for kind, layer, _ in student.gates.items():
+        mask = getattr(masks, kind)[layer]
+        more = torch.where(torch.arange(len(mask)) == mask.argmin(), 0.5, mask)
+        wider = cut_config(model.config, replace(masks, **{kind: {**getattr(masks, kind), layer: more}}))
+        if wider != pruned.config:
+            costs = budget.costs(wider)
+            over[kind not in DEFAULT_KINDS].append(any(costs[c] > limit for c, limit in limits.items()))
+    assert all(over[False])
+    assert all(over[True]) or over[False]  # beside units that do not fit there may be room for a sublayer
+    assert over[False] or over[True]
 
 
 def test_expected_costs_are_differentiable():
