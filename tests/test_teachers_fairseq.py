@@ -201,10 +201,11 @@ def test_s3prl_conversions(family, tmp_path):
 
 
 @pytest.mark.parametrize("form", sorted(SETTINGS))
-def test_fine_tuned_models(form, tmp_path):
+@pytest.mark.parametrize("place", ["w2v_encoder", "encoder"])  # of CTC and of seq2seq models
+def test_fine_tuned_models(form, place, tmp_path):
     model, values = made("wav2vec2", **LARGE)
-    state = {f"w2v_encoder.w2v_model.{name}": tensor for name, tensor in model.state_dict().items()}
-    state |= {"w2v_encoder.proj.weight": torch.ones(5, 32), "decoder.embed.weight": torch.ones(2)}
+    state = {f"{place}.w2v_model.{name}": tensor for name, tensor in model.state_dict().items()}
+    state |= {f"{place}.proj.weight": torch.ones(5, 32), "decoder.embed.weight": torch.ones(2)}
     nested = SETTINGS[form](values, {"normalize": True})
     outer = {"_name": "wav2vec_ctc", "dropout": 0.5, "w2v_args": nested.get("cfg") or nested["args"]}
     torch.save(around(state, **container(outer, {"normalize": True})), tmp_path / "a.pt")
@@ -246,6 +247,7 @@ def test_fields_of_later_versions_may_be_missing(tmp_path):
         ({"crop_seq_to_multiple": 2}, "crop_seq_to_multiple is 2"),
         ({"extractor_mode": "batch"}, "extractor_mode is 'batch', allowed: default, layer_norm"),
         ({"relative_position_embedding": True}, "gru_rel_pos is false, allowed: true"),
+        ({"normalize": "${task.normalize}"}, r"normalize is '\$\{task\.normalize\}', allowed: true, false"),
         ({"encoder_layers": "many"}, "many|integer|str"),
         ({"encoder_attention_heads": 0}, "zero"),
         ({"conv_feature_layers": "__import__('os').mkdir('x')"}, "which is no list"),

@@ -45,8 +45,7 @@ _ONLY = {  # what would change the result and has no counterpart here
     "crop_seq_to_multiple": 1,
 }
 _MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
-_FINE_TUNED = "w2v_encoder."
-_NESTED = "w2v_model."
+_FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # before the encoder's names, CTC and seq2seq
 
 _LAYER = r"encoder\.layers\.(\d+)\."
 _OURS = r"encoder.transformer.layers.\1."
@@ -84,7 +83,7 @@ LAYOUT = Layout(
         r"(?:final_proj|quantizer|project_q|target_glu)\..*",
     ),
 )
-HEADS = Layout({}, left_out=(r"w2v_encoder\.proj\..*", r"decoder\..*"))
+HEADS = Layout({}, left_out=(r"(?:w2v_)?encoder\.proj\..*", r"decoder\..*"))
 
 
 def is_fairseq(content: Any) -> bool:
@@ -113,8 +112,9 @@ def read(content: dict[str, Any], source: str) -> tuple[ModelConfig, State]:
     state = content.get("model_weight", content.get("model"))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(f"{source}: holds no tensors by name")
-    if any(name.startswith(_FINE_TUNED) for name in state):
-        state, model, task = _fine_tuned(state, model, task, source)
+    for prefix in _FINE_TUNED:
+        if any(name.startswith(prefix) for name in state):
+            state, model, task = _fine_tuned(state, prefix, model, task, source)
     config = read_config(model, task, source)
     return config, complete(_projected(LAYOUT.translate(state, source), config), config)
 
@@ -139,12 +139,11 @@ def _parts(settings: Any) -> tuple[Any, Any]:
 
 
 def _fine_tuned(
-    state: dict[str, Any], model: dict[str, Any], task: dict[str, Any], source: str
+    state: dict[str, Any], prefix: str, model: dict[str, Any], task: dict[str, Any], source: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The encoder inside a recogniser, and what its own checkpoint said of it."""
-    inner = _FINE_TUNED + _NESTED
-    HEADS.translate({name: t for name, t in state.items() if not name.startswith(inner)}, source)
-    encoder = {name.removeprefix(inner): t for name, t in state.items() if name.startswith(inner)}
+    HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
+    encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     nested, nested_task = _parts(model.get("w2v_args"))
     if not isinstance(nested, dict):
         raise CheckpointError(f"{source}: a fine-tuned model without the settings of its encoder (w2v_args)")
@@ -163,6 +162,9 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
         faults.append("gru_rel_pos is false, allowed: true, with relative positions")
     if v["extractor_mode"] not in _MODES:
         faults.append(f"extractor_mode is {v['extractor_mode']!r}, allowed: {', '.join(_MODES)}")
+    normalize = task.get("normalize", model.get("normalize", False))
+    if not isinstance(normalize, bool):
+        faults.append(f"normalize is {normalize!r}, allowed: true, false")
     if faults:
         raise CheckpointError(f"{source}: " + "; ".join(faults))
     channels, kernels, strides = zip(*conv_layers(v["conv_feature_layers"]), strict=True)
@@ -182,7 +184,7 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
         pos_conv_groups=v["conv_pos_groups"],
         pos_conv_depth=depth,
         layer_norm_first=v["layer_norm_first"],
-        normalize_waveform=bool(task.get("normalize", model.get("normalize", False))),
+        normalize_waveform=normalize,
         num_buckets=v["num_buckets"] if v["relative_position_embedding"] else 0,
         max_distance=v["max_distance"],
         projection_dropout=v["dropout_input"],
