@@ -6,28 +6,31 @@ matters since a plugin is imported at the start of every interpreter.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from .version import __version__
-
+TYPE_CHECKING = False  # typing alone would take milliseconds to import
 if TYPE_CHECKING:
     from .checkpoint import load_model, save_model
     from .pipeline import compress
     from .pruning import prune
+    from .upstream.registry import register, unregister
+    from .version import __version__
 
 _HOMES = {
+    "__version__": "version",
     "compress": "pipeline",
     "load_model": "checkpoint",
     "prune": "pruning",
+    "register": "upstream.registry",
     "save_model": "checkpoint",
+    "unregister": "upstream.registry",
 }
 
-__all__ = ["__version__", "compress", "load_model", "prune", "save_model"]
+__all__ = ["__version__", "compress", "load_model", "prune", "register", "save_model", "unregister"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
+        from importlib import import_module
+
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,0 +1,1 @@
+"""The s3prl plugin: upstreams, their options and how they get onto ``s3prl.hub``."""

@@ -1,0 +1,99 @@
+"""A speech model with the interface of an s3prl upstream."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ..model import SpeechModel
+from .options import Options
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class UpstreamExpert(nn.Module):
+    """What s3prl calls an upstream: a list of waveforms in, hidden states of every layer out.
+
+    Gradients flow unless the caller turns them off, ``train()`` switches the model's dropout on, and
+    no layer is ever dropped, so the number of hidden states is constant.
+
+    Args:
+        model: the encoder.
+        options: how it computes.
+    """
+
+    def __init__(self, model: SpeechModel, options: Options | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.options = options or Options()
+
+    def get_downsample_rates(self, key: str) -> int:
+        """Samples from one frame to the next, the same for every hidden state."""
+        return self.model.config.stride
+
+    def forward(self, wavs: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        """Hidden states of a batch of utterances.
+
+        Args:
+            wavs: waveforms (T,) at 16 kHz, of any lengths, on any device. One that is shorter than
+                the receptive field of a frame is filled up with zeros to it.
+
+        Returns:
+            ``hidden_states``: a list of L + 1 tensors (B, F, D), float32, on the model's device;
+            ``last_hidden_state``: the last of them; ``hidden_state_0`` … ``hidden_state_L``: each.
+
+        Raises:
+            ValueError: there is no waveform, or one is not one-dimensional.
+        """
+        waveforms, lengths = self._batch(wavs)
+        run = self._each_alone if self.options.padding == "exact" else self._together
+        with self._autocast(waveforms.device):
+            hidden = run(waveforms, lengths)
+        hidden = [state.float() for state in hidden]
+        named = {f"hidden_state_{index}": state for index, state in enumerate(hidden)}
+        return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
+
+    def _batch(self, wavs: list[Tensor]) -> tuple[Tensor, list[int]]:
+        """-> (B, T) padded with zeros, and the samples of each."""
+        shapes = [tuple(wav.shape) for wav in wavs]
+        if not shapes or any(len(shape) != 1 for shape in shapes):
+            raise ValueError(f"wavs has shapes {shapes}, allowed: one waveform (T,) or more")
+        parameter = next(self.model.parameters())
+        least = self.model.config.min_samples
+        padded = pad_sequence([wav.to(parameter.device, parameter.dtype) for wav in wavs], batch_first=True)
+        if padded.shape[1] < least:
+            padded = nn.functional.pad(padded, (0, least - padded.shape[1]))
+        return padded, [max(least, samples) for (samples,) in shapes]
+
+    def _together(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
+        if min(lengths) == waveforms.shape[1]:
+            return self.model.extract_features(waveforms)[0]
+        valid = torch.tensor(lengths, device=waveforms.device)
+        return self.model.extract_features(waveforms, valid)[0]
+
+    def _each_alone(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Run utterances of one length at a time; their last frame is repeated up to the longest's end.
+
+        That is how s3prl itself fills up hidden states that are shorter than it expects.
+        """
+        frames = self.model.config.frames(max(lengths))
+        rows: dict[int, list[Tensor]] = {}
+        for length in sorted(set(lengths)):
+            chosen = [index for index, other in enumerate(lengths) if other == length]
+            hidden, _ = self.model.extract_features(waveforms[chosen, :length])
+            filled = [_repeat_last(state, frames) for state in hidden]
+            rows.update({index: [state[i] for state in filled] for i, index in enumerate(chosen)})
+        ordered = (rows[index] for index in range(len(lengths)))
+        return [torch.stack(states) for states in zip(*ordered, strict=True)]
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        dtype = AUTOCAST.get(self.options.precision)
+        return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _repeat_last(state: Tensor, frames: int) -> Tensor:
+    """(B, F, D) -> (B, frames, D)."""
+    return torch.cat([state, state[:, -1:].expand(-1, frames - state.shape[1], -1)], 1)

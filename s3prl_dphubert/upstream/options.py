@@ -1,0 +1,72 @@
+"""What ``-g config.yaml`` may set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+PADDINGS = ("batch", "exact")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an upstream computes.
+
+    Args:
+        precision: type of the matrix products and convolutions (autocast); hidden states are always
+            float32.
+        padding: ``batch`` runs all utterances together, padded to the longest, as the published
+            models were trained and evaluated. GroupNorm's statistics then include the padding, which
+            changes valid frames by 1 to 3 %. ``exact`` gives every utterance the hidden states that
+            it has alone, at the price of one run for each length in the batch.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    precision: str = "fp32"
+    padding: str = "batch"
+
+    def __post_init__(self) -> None:
+        ConfigError.raise_for(
+            "upstream options",
+            (
+                f"{name} is {value!r}, allowed: {', '.join(allowed)}"
+                for name, value, allowed in (
+                    ("precision", self.precision, PRECISIONS),
+                    ("padding", self.padding, PADDINGS),
+                )
+                if value not in allowed
+            ),
+        )
+
+    @classmethod
+    def read(cls, config: str | Path | None, more: Mapping[str, Any]) -> Options:
+        """Options of a YAML file, and others that take precedence over it.
+
+        Raises:
+            ConfigError: the file cannot be read or is not a mapping, or there is no such option.
+        """
+        values = {**(_mapping(Path(config)) if config else {}), **more}
+        known = [field.name for field in fields(cls)]
+        unknown = (f"{name} is no option" for name in values if name not in known)
+        what = f"upstream options (allowed: {', '.join(known)})"
+        ConfigError.raise_for(what, unknown)
+        return cls(**values)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file ({error})") from error
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path}: holds {type(values).__name__}, allowed: options as name: value")
+    return {str(name): value for name, value in (values or {}).items()}
