@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
+# torch imports the first two when it builds an optimizer and a model without weights
 FORKS.set_forkserver_preload(
-    ["torch.distributed", "torch.utils.tensorboard", "s3prl_dphubert.pipeline", "pytest", "soundfile"]
+    [
+        "torch._dynamo",
+        "torch.fx.experimental.symbolic_shapes",
+        "torch.utils.tensorboard",
+        "s3prl_dphubert.pipeline",
+        "pytest",
+        "soundfile",
+    ]
 )
 
 
@@ -83,6 +91,7 @@ def _enter(function: Callable[..., Any], arguments: Any, environment: dict[str, 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
     os.environ.update(environment)
     torch.set_num_threads(1)  # as torchrun has it
+    multiprocessing.set_start_method("fork", force=True)  # loaders, as outside of tests
     try:
         function(*arguments)
     except DPHubertError as error:

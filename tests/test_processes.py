@@ -17,6 +17,7 @@ from ranks import finish, run
 from runs import distillation, make_place, read_config, settings, stream_of
 
 from s3prl_dphubert import compress, heartbeat, load_model
+from s3prl_dphubert import processes as exchange
 from s3prl_dphubert.budget import Budget
 from s3prl_dphubert.config import TrainConfig
 from s3prl_dphubert.errors import DataError, RunError
@@ -36,6 +37,7 @@ def log_of(folder):
 def train(place, folder, accumulate, precision="fp32", broken=(), workers=0):
     """Five updates under gates and dropout; ``broken`` maps (update, micro-batch) to a fault."""
     faults = dict(broken)
+    exchange.BUCKET = 2000  # gradients go in several parts
     with join("cpu") as processes:
         task = distillation(place, Budget(0.5, warmup=2))
         every = {"accumulate": accumulate, "precision": precision, "log_every": 1, "num_workers": workers}
