@@ -15,6 +15,8 @@ from typing import Any
 from ..errors import RunError
 from .patch import Patch, Undo
 
+Contents = Mapping[str, Callable[[], Mapping[str, Any]]]  # of the modules that stand in, when they do
+
 
 def _strtobool(value: str) -> int:
     """What distutils.util.strtobool does."""
@@ -26,11 +28,23 @@ def _strtobool(value: str) -> int:
     raise ValueError(f"truth value is {value!r}, allowed: yes, no, true, false, on, off, 1, 0")
 
 
-def _refusing(package: str, name: str) -> type:
-    def init(self, *args, **kwargs):
-        raise RunError(f"{package}.{name} is needed for this: pip install {package}")
+class _Later:
+    """Whatever is read from a stand-in; it refuses when called, not when imported.
 
-    return type(name, (), {"__init__": init})
+    Raises:
+        RunError: on a call.
+    """
+
+    def __init__(self, package: str, name: str) -> None:
+        self._package, self._name = package, name
+
+    def __getattr__(self, name: str) -> _Later:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Later(self._package, f"{self._name}.{name}")
+
+    def __call__(self, *args, **kwargs):
+        raise RunError(f"{self._name} is needed for this: pip install {self._package}")
 
 
 def _sampler() -> dict[str, Any]:
@@ -48,12 +62,13 @@ def _missing(package: str) -> bool:
         return False
 
 
-def _stand_in(modules: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Callable[[ModuleType], Undo]:
+def _stand_in(package: str, modules: Contents) -> Callable[[Any], Undo]:
     def apply(_: Any) -> Undo:
         for name, contents in modules.items():
-            made = ModuleType(name, f"Stands in for {name}, which is not installed.")
+            made: Any = ModuleType(name, f"Stands in for {name}, which is not installed.")
             made.__dict__.update(contents())
             made.__path__ = []
+            made.__getattr__ = _Later(package, name).__getattr__
             sys.modules[name] = made
 
         def undo() -> None:
@@ -65,16 +80,14 @@ def _stand_in(modules: Mapping[str, Callable[[], Mapping[str, Any]]]) -> Callabl
     return apply
 
 
-def _patch(
-    package: str, module: str, use: str, modules: Mapping[str, Callable[[], Mapping[str, Any]]]
-) -> Patch:
+def _patch(package: str, module: str, use: str, modules: Contents) -> Patch:
     return Patch(
         name=f"{package} absent ({module.removeprefix('s3prl.')})",
         module=module,
         reason=f"{module} imports {package} for {use}",
         versions=f"s3prl 0.4.18 where {package} is not installed",
         needed=lambda _: _missing(package),
-        apply=_stand_in(modules),
+        apply=_stand_in(package, modules),
         early=True,
     )
 
@@ -89,10 +102,7 @@ _CATALYST = {
     "catalyst.data": _nothing,
     "catalyst.data.sampler": _sampler,
 }
-_DCASE = {
-    "dcase_util": _nothing,
-    "dcase_util.containers": lambda: {"MetaDataContainer": _refusing("dcase_util", "MetaDataContainer")},
-}
+_DCASE = {"dcase_util": _nothing, "dcase_util.containers": _nothing}
 
 PATCHES = (
     _patch(
@@ -105,7 +115,7 @@ PATCHES = (
         "sox",
         "s3prl.downstream.sv_voxceleb1.dataset",
         "a Transformer that it never uses",
-        {"sox": lambda: {"Transformer": _refusing("sox", "Transformer")}},
+        {"sox": _nothing},
     ),
     _patch("sed_eval", "s3prl.task._hear_score", "HEAR's event scores", {"sed_eval": _nothing}),
     _patch("dcase_util", "s3prl.task._hear_score", "HEAR's event scores", _DCASE),

@@ -13,6 +13,7 @@ from typing import Any
 from .patch import Patch
 
 HOME = "S3PRL_DPHUBERT_CACHE"
+FILES_A_PROCESS = 500  # fewer are measured before another process has started
 
 
 def home() -> Path:
@@ -71,7 +72,8 @@ def _asv(dataset: Any) -> None:
         kept = folder("asv", os.path.commonpath([os.path.realpath(root) for root in file_path]))
         own = dataset.__file__
         dataset.__file__ = str(kept / "dataset.py")  # s3prl puts its folder beside this name
-        jobs = n_jobs or min(12, os.cpu_count() or 1)
+        files = sum(len(names) for root in file_path for _, _, names in os.walk(root))
+        jobs = n_jobs or min(12, os.cpu_count() or 1, 1 + files // FILES_A_PROCESS)
         try:
             with FileLock(kept / "lengths.lock"):
                 init(self, vad_config, key_list, file_path, meta_data, max_timestep, jobs)
