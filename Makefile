@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint readme clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -13,6 +13,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+readme: .venv/installed
+	$(BIN)/python -m s3prl_dphubert.cli.readme README.md
 
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
