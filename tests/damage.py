@@ -1,7 +1,8 @@
 """Damaged inputs by the hundred, and what the package makes of them; a script for ``test_damage.py``.
 
-``python damage.py KIND FIRST STOP FOLDER`` tries the cases FIRST to below STOP of a kind (``audio`` or
-``checkpoint``) and prints a JSON line for each: its number, how it ended and the seconds it took.
+``python damage.py KIND FIRST STOP FOLDER`` tries the cases FIRST to below STOP of a kind (``audio``,
+``checkpoint`` or ``teacher``) and prints a JSON line for each: its number, how it ended and the
+seconds it took.
 Every case depends on its number only, so one that fails can be tried alone.
 """
 
@@ -269,8 +270,10 @@ def checkpoint(index, random, folder):
 
 
 def main(kind, first, stop, folder):
+    from damaged_teachers import teacher  # which needs what is above
+
     torch.set_num_threads(1)
-    case = {"audio": audio, "checkpoint": checkpoint}[kind]
+    case = {"audio": audio, "checkpoint": checkpoint, "teacher": teacher}[kind]
     for index in range(int(first), int(stop)):
         place = Path(folder, f"{kind}{index}")
         place.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("damage.py")
-AUDIO, CHECKPOINTS = 700, 300
+AUDIO, CHECKPOINTS, TEACHERS = 700, 300, 300
 TIME_LIMIT = 300  # seconds on a busy machine; alone all take about 15
 SLOWEST = 20  # seconds for one case, likewise
 
@@ -35,7 +35,9 @@ def tried(kind, count, folder):
     return [outcome for _, outcome, _ in rows]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("audio", AUDIO), ("checkpoint", CHECKPOINTS)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("audio", AUDIO), ("checkpoint", CHECKPOINTS), ("teacher", TEACHERS)]
+)
 def test_damage_is_refused_or_harmless(tmp_path, kind, count):
     outcomes = tried(kind, count, tmp_path)
     wrong = [f"{kind} {i}: {text}" for i, text in enumerate(outcomes) if text not in ("refused", "sound")]

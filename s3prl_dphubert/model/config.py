@@ -123,6 +123,8 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
+        if self.pos_conv_depth > 1000:  # a damaged file might ask for a thousand million
+            faults.append(f"pos_conv_depth is {self.pos_conv_depth}, allowed: 1 to 1000")
         if self.embed_dim % max(self.pos_conv_groups, 1):
             faults.append(
                 f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"

@@ -15,7 +15,7 @@ from ..model import ModelConfig
 from ..model.config import dense_heads
 from ..pickles import plain
 from ..released import TABLE
-from .layout import Layout, State, complete, positional_conv
+from .layout import Layout, State, complete, count_faults, positional_conv
 
 _DEFAULTS = {  # fairseq's own, for fields that a checkpoint was written without
     "extractor_mode": "default",
@@ -158,6 +158,7 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
         for name, allowed in _ONLY.items()
         if v.get(name, allowed) not in (allowed, None)
     ]
+    faults += count_faults(v, "encoder_layers", "encoder_attention_heads", "pos_conv_depth")
     if v["relative_position_embedding"] and not v.get("gru_rel_pos"):
         faults.append("gru_rel_pos is false, allowed: true, with relative positions")
     if v["extractor_mode"] not in _MODES:

@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.config import dense_heads
 from ..released import TABLE
-from .layout import Layout, State, complete, positional_conv
+from .layout import Layout, State, complete, count_faults, positional_conv
 
 Find = Callable[[str], Path | None]
 """File name -> its path, ``None`` where there is none: in a directory, or fetched from the Hub."""
@@ -143,6 +143,9 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
         for name, allowed in _ONLY.items()
         if v[name] not in allowed
     ]
+    faults += count_faults(v, "num_hidden_layers", "num_attention_heads")
+    if data2vec:
+        faults += count_faults(v, "num_conv_pos_embeddings")
     if data2vec and v["num_conv_pos_embeddings"] == 1:
         faults.append("num_conv_pos_embeddings is 1, allowed: more, for data2vec's positional block")
     if faults:

@@ -14,6 +14,7 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 
 State = dict[str, Tensor]
+MOST = 1000  # layers or heads; a damaged file might ask for a thousand million
 _CONV = "encoder.transformer.pos_conv_embed.conv."
 
 
@@ -60,6 +61,15 @@ class Layout:
             if match := re.fullmatch(pattern, name):
                 return match.expand(ours)
         return None
+
+
+def count_faults(values: Mapping[str, Any], *names: str) -> list[str]:
+    """What is wrong with numbers of layers or heads, before anything is made so many times."""
+    return [
+        f"{name} is {values[name]!r}, allowed: 1 to {MOST}"
+        for name in names
+        if type(values[name]) is not int or not 1 <= values[name] <= MOST
+    ]
 
 
 def positional_conv(theirs: str) -> dict[str, str]:
