@@ -58,8 +58,8 @@ def test_gates_settle_where_the_tighter_budget_wants_them(shares, binding):
     gates, lagrangian, full = Gates(config), Lagrangian(budget.shares), budget.costs(config)
     multipliers = {"params": lagrangian.parameters(), "maximize": True}
     optimizer = torch.optim.AdamW([{"params": gates.parameters()}, multipliers], lr=0.05, weight_decay=0.0)
-    for update in range(450):
-        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.05 * (1 - update / 450)
+    for update in range(900):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = 0.05 * (1 - update / 900)
         costs = budget.costs(config, expected_widths(config, gates.expected()), training=True)
         sparsity = {count: 1 - cost / full[count] for count, cost in costs.items()}
         stay = sum(gate.open_probability().mean() for _, _, gate in gates.items())
