@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
+import sys
 from typing import Any
 
 from ..errors import RunError
@@ -56,6 +58,22 @@ def _keep_workers(data: Any) -> None:
     data.load_dataset = with_a_copy
 
 
+def _without_librosa(load_audio: Any) -> bool:
+    return "librosa.util.utils" not in sys.modules
+
+
+def _import_once(load_audio: Any) -> None:
+    init = load_audio.LoadAudio.__init__
+
+    @functools.wraps(init)
+    def with_librosa(self, *args, **kwargs):
+        load_audio.librosa.load  # noqa: B018, imported when it is read
+        importlib.import_module("librosa.util.utils")
+        init(self, *args, **kwargs)
+
+    load_audio.LoadAudio.__init__ = with_librosa
+
+
 PATCHES = (
     Patch(
         name="empty loaders",
@@ -72,5 +90,13 @@ PATCHES = (
         versions="s3prl 0.4.18; until load_dataset leaves the configuration alone",
         needed=lambda data: "corpus.pop(" in inspect.getsource(data.load_dataset),
         apply=_keep_workers,
+    ),
+    Patch(
+        name="load_audio workers",
+        module="s3prl.dataio.dataset.load_audio",
+        reason="each worker of each loader of SuperbKS and its kin imports librosa anew, for seconds",
+        versions="librosa >= 0.10, which imports its parts when they are first read",
+        needed=_without_librosa,
+        apply=_import_once,
     ),
 )
