@@ -56,7 +56,9 @@ def no_waiting(monkeypatch):
 
 
 def blobs(tmp_path):
-    return sorted(path for path in (tmp_path / "cache").rglob("blobs/*") if path.is_file())
+    """Whole files in the cache."""
+    files = (tmp_path / "cache").rglob("blobs/*")
+    return sorted(path for path in files if path.is_file() and path.suffix != ".incomplete")
 
 
 @pytest.mark.parametrize(
