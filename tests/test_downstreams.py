@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from miniature_tasks import TASKS
 from models import tiny
 from s3prl_runs import Experiment, python
 
+from s3prl_dphubert import resources
 from s3prl_dphubert.checkpoint import save_model
 
 LAYERS = 3
@@ -72,26 +74,28 @@ def test_ks_on_less_than_a_batch_is_an_error_in_time(tmp_path, upstream):
     assert "train: no batch in 21 items at batch size 64" in done.err
 
 
-def test_qbe_evaluates_every_layer(tmp_path, upstream):
-    experiment = Experiment("qbe", tmp_path, upstream)
-    found = []
-    starts = []
-    for layer in range(LAYERS + 1):
-        folder = str(tmp_path / f"layer{layer}")
-        starts.append([*experiment.layer, "-l", str(layer), "-p", folder])
+def test_qbe_finds_words_by_every_layer(tmp_path):
+    nano = resources.find("assets/hubert_nano")
+    layers = range(1 + len(json.loads((nano / "config.json").read_text())["heads"]))
+    experiment = Experiment("qbe", tmp_path, ["-u", "dphubert_local", "-k", str(nano)])
+    folders = [tmp_path / f"layer{layer}" for layer in layers]
+    starts = [[*experiment.layer, "-l", str(layer), "-p", str(folders[layer])] for layer in layers]
     experiment.several(*starts).ok()
-    for layer in range(LAYERS + 1):
-        tree = ElementTree.parse(tmp_path / f"layer{layer}" / "benchmark.stdlist.xml")
-        scores = {
-            query.get("termid"): {term.get("file"): float(term.get("score")) for term in query}
-            for query in tree.getroot()
-        }
-        assert {name: len(terms) for name, terms in scores.items()} == {"eval_0": 4, "eval_1": 4}
-        found.append(scores)
-    assert len({str(scores) for scores in found}) == LAYERS + 1
-    # The queries are words cut from two of the documents, and the first layer sees little around them.
-    best = {query: max(terms, key=terms.get) for query, terms in found[0].items()}
-    assert best == {"eval_0": "doc_0", "eval_1": "doc_2"}
+    found = [detections(folder / "benchmark.stdlist.xml") for folder in folders]
+    assert [{query: len(terms) for query, terms in scores.items()} for scores in found] == [
+        {"eval_0": 4, "eval_1": 4} for _ in layers
+    ]
+    assert len({str(scores) for scores in found}) == len(layers) > 2
+    best = [{query: max(terms, key=terms.get) for query, terms in scores.items()} for scores in found]
+    assert best == [{"eval_0": "doc_0", "eval_1": "doc_2"} for _ in layers]
+
+
+def detections(path):
+    """Query -> document -> score."""
+    return {
+        query.get("termid"): {term.get("file"): float(term.get("score")) for term in query}
+        for query in ElementTree.parse(path).getroot()
+    }
 
 
 def test_superb_ks_of_the_newer_interface(tmp_path, upstream):
