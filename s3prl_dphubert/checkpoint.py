@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,9 @@ from torch import Tensor
 
 from . import released
 from .errors import CheckpointError
+from .files import new_folder
 from .model import ModelConfig, SpeechModel
+from .model.weights import build_model, read_pickle
 from .student import GateConfig, Student
 
 FORMAT_VERSION = 1
@@ -88,23 +86,13 @@ def save_model(
         CheckpointError: ``target`` exists.
     """
     target = Path(target)
-    if target.exists():
-        raise CheckpointError(f"{target}: exists already; choose another place or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
-    partial.mkdir()
-    try:
+    with new_folder(target) as partial:
         config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **model.config.to_dict()}
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
         save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
         (partial / CARD).write_text(card or f"# {target.name}\n", encoding="utf8")
-        os.replace(partial, target)
-    except OSError as error:
-        raise CheckpointError(f"{target}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -114,17 +102,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def read_pickle(path: Path) -> Any:
-    """Read a torch file through ``weights_only``; code in it is refused and does not run."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: refused, holds more than plain tensors ({first})") from error
-    except Exception as error:  # torch raises whatever a damaged archive provokes
-        raise CheckpointError(f"{path}: damaged or not a torch file ({type(error).__name__})") from error
 
 
 def _read_directory(source: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -160,46 +137,3 @@ def _checked(read: Any, source: Path) -> ModelConfig:
         return read()
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise CheckpointError(f"{source}: {error}") from error
-
-
-def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Path) -> SpeechModel:
-    """Put tensors with our names into a model of that shape, in float32 and eval mode.
-
-    Args:
-        config: the model's shape.
-        state: its tensors; their memory is taken over, not copied, where it is float32 already.
-        source: where they come from, for messages.
-
-    Raises:
-        CheckpointError: a tensor is missing, unexpected, not finite or of another shape or type.
-    """
-    try:
-        with torch.device("meta"):
-            model = SpeechModel(config)
-    except RuntimeError as error:  # more weights than torch can count
-        raise CheckpointError(f"{source}: no model can have this configuration ({error})") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    faults = [f"tensor {name} is missing" for name in wanted if name not in state]
-    faults += [f"tensor {name} is unexpected" for name in state if name not in wanted]
-    faults += [
-        f"tensor {name} has shape {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    faults += [
-        f"tensor {name} has type {state[name].dtype}, expected a floating type"
-        for name in wanted
-        if name in state and not state[name].is_floating_point()
-    ]
-    if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise CheckpointError(f"{source}: " + "; ".join(faults[:5]) + more)
-    bad = next((n for n in wanted if not bool(state[n].isfinite().all())), None)
-    if bad is not None:
-        raise CheckpointError(f"{source}: tensor {bad} has non-finite values")
-    model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
-    model.feature_extractor.dummy_weight.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if name != "feature_extractor.dummy_weight":
-            parameter.requires_grad_(True)
-    return model.eval()

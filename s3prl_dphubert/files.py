@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import CheckpointError
 
 
 @contextmanager
@@ -17,3 +21,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; it becomes ``path`` when the block ends without error.
+
+    Raises:
+        CheckpointError: ``path`` exists already, or cannot be written.
+    """
+    if path.exists():
+        raise CheckpointError(f"{path}: exists already; choose another place or remove it first")
+    partial = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

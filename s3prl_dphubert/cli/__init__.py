@@ -7,9 +7,9 @@ import logging
 import sys
 
 from ..errors import DPHubertError
-from . import compression, data, models, superb
+from . import compression, data, export, models, plugin, superb
 
-GROUPS = (data, compression, models, superb)
+GROUPS = (data, compression, models, export, plugin, superb)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,12 +22,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a mistake of the user is one line on stderr and exit code 2."""
+    """Run one command, for its exit code; a mistake of the user is one line on stderr and code 2."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except DPHubertError as error:
         print(f"s3prl-dphubert: {error}", file=sys.stderr)
         return 2
-    return 0
