@@ -8,6 +8,7 @@ stderr, and s3prl goes on without us.
 import sys
 
 SWITCH = "S3PRL_DPHUBERT_PLUGIN"  # 0 leaves s3prl alone
+started = False
 
 
 class Trigger:
@@ -29,7 +30,9 @@ class Trigger:
 
 def start() -> None:
     """Wait for s3prl; a second call does nothing."""
-    if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
+    global started
+    if not started:
+        started = True
         sys.meta_path.insert(0, Trigger())
 
 

@@ -1,0 +1,169 @@
+"""Tells what works in this environment, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import platform
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from . import autoload, compat
+
+PTH = "s3prl_dphubert.pth"
+COLUMNS = 110
+PACKAGES = ("s3prl-dphubert", "s3prl", "torch", "torchaudio", "huggingface_hub", "transformers", "numpy")
+INSTALL = {  # modules that have another name on the package index
+    "dtw": "dtw-python",
+    "sklearn": "scikit-learn",
+}
+NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
+    "PR": ("ctc", "editdistance"),
+    "ASR": ("asr", "editdistance pandas"),
+    "KS": ("speech_commands", ""),
+    "QbE": ("quesst14_dtw", "dtw lxml scipy"),
+    "SID": ("voxceleb1", "librosa"),
+    "ASV": ("sv_voxceleb1", "librosa joblib scipy sklearn"),
+    "SD": ("diarization", "h5py pandas scipy soundfile"),
+    "ER": ("emotion", "librosa"),
+    "IC": ("fluent_commands", "pandas"),
+    "SF": ("ctc", "editdistance"),
+    "SE": ("enhancement_stft", "asteroid h5py librosa"),
+    "SS": ("separation_stft", "asteroid h5py librosa"),
+    "ST": ("speech_translation", "fairseq sacrebleu sentencepiece editdistance"),
+    "VC": ("a2o-vc-vcc2020", "librosa scipy resemblyzer pyworld pysptk fastdtw jiwer editdistance"),
+}
+RUNNER = ("tensorboardX",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        title: what it is about.
+        text: how it stands.
+        broken: whether nothing works before it is mended.
+    """
+
+    title: str
+    text: str
+    broken: bool = False
+
+
+def examine() -> list[Finding]:
+    """Everything there is to say, s3prl installed or not."""
+    found = [Finding("python", f"{platform.python_version()}, {sys.executable}"), _versions(), _route()]
+    if find_spec("s3prl") is None:
+        return [*found, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
+    with _quiet():
+        registered = list(_registration())
+        tasks = [_task(name, *needs) for name, needs in NEEDS.items()] if not registered[0].broken else []
+    return [*found, *registered, *_repairs(), *tasks]
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as a table, and what they come to."""
+    broken = [finding.title for finding in findings if finding.broken]
+    verdict = f"not usable: {', '.join(broken)}" if broken else "usable"
+    rows = [*findings, Finding("", verdict)]
+    width = 2 + max(len(finding.title) for finding in rows)
+    return "\n".join(
+        textwrap.fill(
+            finding.text,
+            COLUMNS,
+            initial_indent=finding.title.ljust(width),
+            subsequent_indent=" " * width,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for finding in rows
+    )
+
+
+def _versions() -> Finding:
+    return Finding("versions", ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _route() -> Finding:
+    """How upstreams get onto s3prl.hub in new processes of this environment."""
+    files = [Path(folder, PTH) for folder in sys.path if Path(folder, PTH).is_file()]
+    place = ", ".join(map(str, files)) or f"no {PTH} in {Path(__file__).parents[1]}"
+    by_hand = "use `s3prl-dphubert run_downstream` or s3prl_dphubert.register()"
+    if os.environ.get(autoload.SWITCH) == "0":
+        return Finding("plugin", f"off, {autoload.SWITCH} is 0; {by_hand}")
+    if autoload.started:
+        return Finding("plugin", f"on, by {place}")
+    return Finding("plugin", f"not by itself, {place} that this interpreter reads; {by_hand}")
+
+
+def _registration() -> Iterator[Finding]:
+    from .upstream import registry
+
+    try:
+        registry.register()
+        yield Finding("upstreams", ", ".join(registry.registered()))
+    except Exception as error:  # s3prl imports half of what is installed; anything may be wrong
+        yield Finding("upstreams", f"s3prl.hub cannot be imported: {_line(error)}", broken=True)
+
+
+def _repairs() -> Iterator[Finding]:
+    """What of s3prl had to be mended for the versions that are installed."""
+    rows = compat.report()
+    for row in rows:
+        if row.error:
+            yield Finding("repair failed", f"{row.name}: {row.error}", broken=True)
+    made = [row.name for row in rows if row.applied]
+    idle = [row for row in rows if row.needed is None]
+    text = (
+        f"{len(made)} of {len(rows)} needed and made, {len(idle)} not looked at: {', '.join(made) or 'none'}"
+    )
+    yield Finding("repairs", text if compat.enabled() else f"off, {compat.SWITCH} is 0")
+
+
+def _task(name: str, downstream: str, modules: str) -> Finding:
+    needed = (*RUNNER, *modules.split())
+    missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
+    if missing:
+        return Finding(name, f"pip install {' '.join(missing)}")
+    try:
+        import_module("s3prl.downstream.runner")
+        import_module(f"s3prl.downstream.{downstream}.expert")
+    except Exception as error:
+        return Finding(name, f"cannot be imported: {_line(error)}")
+    return Finding(name, "ready")
+
+
+def _absent(module: str) -> bool:
+    return module not in sys.modules and find_spec(module) is None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what s3prl and its requirements say while they are imported from the screen."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
