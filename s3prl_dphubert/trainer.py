@@ -28,8 +28,8 @@ from .environment import Environment, changes, environment
 from .errors import RunError
 from .files import replacing
 from .journal import Journal
+from .optimizer import ScheduledAdamW
 from .processes import Processes
-from .schedule import linear_schedule
 
 log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,6 +49,19 @@ class Task(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Named scalars of a validation, ``loss`` among them; empty without validation data."""
+
+
+def seeded(seed: int, update: int, micro: int) -> torch.Generator:
+    """Set torch's random numbers to those of one micro-batch; returns the generator of its gates."""
+    seeds = np.random.SeedSequence((seed, update, micro)).generate_state(2)
+    torch.manual_seed(int(seeds[0]))
+    return torch.Generator().manual_seed(int(seeds[1]))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision ``bf16`` or ``fp16``; off for ``fp32``."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 class Trainer:
@@ -78,9 +91,7 @@ class Trainer:
         self.seed, self.name = seed, name
         self.processes = processes or Processes()
         self.device = self.processes.device
-        self.groups = task.parameter_groups()
-        self.bases = [group.pop("base_lr") for group in self.groups]
-        self.optimizer = torch.optim.AdamW(self.groups, lr=0.0, weight_decay=0.0)
+        self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.update, self.skipped, self.in_a_row = 0, 0, 0
         self.best: float | None = None
@@ -133,8 +144,7 @@ class Trainer:
         """One update of all processes; a non-finite loss or gradient in one skips it in all."""
         config, world = self.config, self.processes.world
         self.optimizer.zero_grad(set_to_none=True)
-        for group, base in zip(self.optimizer.param_groups, self.bases, strict=True):
-            group["lr"] = linear_schedule(self.update, base, config.warmup, config.updates)
+        self.optimizer.schedule(self.update)
         totals: dict[str, float] = {}
         finite = True
         for place, batch in enumerate(batches):
@@ -153,18 +163,13 @@ class Trainer:
             result["gradient_norm"] = self._optimise()
             finite = math.isfinite(result["gradient_norm"])
         self._count(finite)
-        return result | {"lr": self.optimizer.param_groups[0]["lr"]}
+        return result | {"lr": self.optimizer.get_lr()[0]}
 
     def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, dict[str, float]]:
         """Loss and scalars of the update's micro-batch of that number."""
-        seeds = np.random.SeedSequence((self.seed, self.update, micro)).generate_state(2)
-        torch.manual_seed(int(seeds[0]))
-        generator = torch.Generator().manual_seed(int(seeds[1]))
-        batch = batch._replace(
-            waveforms=batch.waveforms.to(self.device), lengths=batch.lengths.to(self.device)
-        )
+        generator = seeded(self.seed, self.update, micro)
         with self.autocast():
-            return self.task.step(batch, self.update, generator)
+            return self.task.step(batch.to(self.device), self.update, generator)
 
     def _optimise(self) -> float:
         """Add up the gradients of all processes and take the step; returns their norm."""
@@ -189,8 +194,7 @@ class Trainer:
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""
-        dtype = AUTOCAST.get(self.config.precision)
-        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+        return autocast(self.device, self.config.precision)
 
     def after_step(self, scalars: dict[str, float], journal: Journal | None) -> None:
         """Log, validate and save when it is time."""

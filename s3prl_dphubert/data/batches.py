@@ -31,6 +31,10 @@ class Batch(NamedTuple):
     paths: tuple[str, ...]
     failed: tuple[Skipped, ...] = ()
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return self._replace(waveforms=self.waveforms.to(device), lengths=self.lengths.to(device))
+
 
 @dataclass(frozen=True)
 class BatchConfig:

@@ -1,0 +1,35 @@
+"""The optimizer of both stages: AdamW without decay, its learning rates functions of the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from .schedule import linear_schedule
+
+
+class ScheduledAdamW(torch.optim.AdamW):
+    """AdamW whose groups rise to their own peaks and fall to 0 together.
+
+    Args:
+        groups: each names its peak ``base_lr`` and may ``maximize``.
+        warmup: updates in which the learning rates rise.
+        updates: all updates.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], warmup: int, updates: int) -> None:
+        plain = [dict(group) for group in groups]
+        self.bases = [group.pop("base_lr") for group in plain]
+        self.warmup, self.updates = warmup, updates
+        super().__init__(plain, lr=0.0, weight_decay=0.0)
+
+    def schedule(self, update: int) -> None:
+        """Set the learning rates of an update, counted from 0."""
+        for group, base in zip(self.param_groups, self.bases, strict=True):
+            group["lr"] = linear_schedule(update, base, self.warmup, self.updates)
+
+    def get_lr(self) -> list[float]:
+        """The learning rate of each group."""
+        return [group["lr"] for group in self.param_groups]
