@@ -13,6 +13,7 @@ from .fitting import check_reachable
 from .model import SpeechModel
 from .model.masks import NO_MASKS, Masks
 from .objective import Objective
+from .pruning import final_masks
 from .student import Student
 
 
@@ -103,6 +104,16 @@ class Distillation:
             raise TypeError("sparsity needs a gated student and a budget")
         costs = self.student.expected_costs(self.budget)
         return {count: 1 - cost / float(self.full_costs[count]) for count, cost in costs.items()}
+
+    def final_masks(self) -> Masks:
+        """The masks by which the gated student would be cut now, within the budget.
+
+        Raises:
+            RunError: no choice of the gated units keeps the budget.
+        """
+        if not isinstance(self.student, Student):
+            raise TypeError("masks need a gated student")
+        return final_masks(self.student, self.budget, self.full_costs)
 
     def validate(self) -> dict[str, float]:
         """Mean distillation loss over the validation batches under the deterministic masks."""

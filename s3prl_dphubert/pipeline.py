@@ -27,29 +27,24 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
-from . import card
-from .budget import Budget
+from . import card, stages
 from .checkpoint import load_model, read_pickle, read_tensors, save_model
 from .config import CompressConfig, TrainConfig
 from .cost import macs, parameters
 from .data.batches import Batch, BatchStream, validation_batches
 from .data.manifest import Manifest, check_headers
 from .distil import Distillation
-from .errors import ConfigError
 from .files import replacing
 from .model import SpeechModel
 from .model.masks import NO_MASKS, Masks
-from .objective import Objective
 from .ownership import owning
 from .processes import Processes, join
-from .pruning import cut, final_masks
+from .pruning import cut
 from .report import plot_training, plot_units
 from .settings import from_dict, read_yaml
 from .start import StudentConfig, start
-from .student import Student
 from .teachers import load_teacher
 from .trainer import Trainer
 
@@ -125,24 +120,19 @@ class _Run:
     def prune(self, settings: TrainConfig) -> None:
         """Stage 1: train with gates, prune, and keep the model and the projections."""
         config = self.config
-        torch.manual_seed(config.seed)
         own = config.student is not None
         model = load_model(self.out / "student") if own else copy.deepcopy(self.teacher)
-        student = Student(model.requires_grad_(True), config.gates)
-        student.model.feature_extractor.dummy_weight.requires_grad_(False)
-        task = self.distillation(student, settings, config.budget)
-        _check_room(task, config.budget)
+        task = stages.first(config, self.teacher, model, settings, self.data[1])
         self.note("student" if own else "teacher_copy", task)
         self.train(task, settings, 1)
         if not self.processes.main:
             return
-        student.eval()
-        masks = final_masks(student, config.budget, task.full_costs)
+        masks = task.final_masks()
         self.note("stage1", task, masks)
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
         with replacing(self.out / "projections.safetensors") as path:
             save_file(projections, path)
-        pruned = cut(student.model, masks)
+        pruned = cut(task.model.eval(), masks)
         save_model(pruned, self.out / "pruned", card.render(config, pruned, "pruned"))
 
     def distil(self) -> None:
@@ -152,11 +142,11 @@ class _Run:
         """
         config = self.config
         source = "student" if config.stage1 is None else "pruned"
-        torch.manual_seed(config.seed)
         model = load_model(self.out / source)
-        task = self.distillation(model, config.stage2 or TrainConfig())
-        if config.stage1 is not None:
-            task.objective.load_state_dict(read_tensors(self.out / "projections.safetensors"))
+        own = config.stage1 is None
+        projections = None if own else read_tensors(self.out / "projections.safetensors")
+        settings = config.stage2 or TrainConfig()
+        task = stages.second(config, self.teacher, model, settings, projections, self.data[1])
         self.note(source, task)
         if config.stage2 is not None:
             self.train(task, config.stage2, 2)
@@ -169,25 +159,6 @@ class _Run:
             self.note("stage2", task)
         state = "pruned" if config.stage2 is None else "compressed"
         save_model(model.eval(), self.out / "model", card.render(config, model, state))
-
-    def distillation(
-        self, student: Student | SpeechModel, settings: TrainConfig, budget: Budget | None = None
-    ) -> Distillation:
-        """The task of one stage."""
-        device, teacher = self.processes.device, self.teacher.config
-        shape = (student.model if isinstance(student, Student) else student).config
-        objective = Objective(
-            self.config.objective, shape.embed_dim, teacher.embed_dim, shape.num_layers, teacher.num_layers
-        )
-        return Distillation(
-            self.teacher,
-            student.to(device),
-            objective.to(device),
-            settings.lr,
-            settings.gate_lr,
-            budget,
-            self.data[1],
-        )
 
     def train(self, task: Distillation, settings: TrainConfig, stage: int) -> None:
         """Train one stage to its end."""
@@ -234,14 +205,6 @@ def read_data(config: CompressConfig, main: bool = True) -> tuple[BatchStream, l
     valid = Manifest.load(data.valid)
     check_headers(valid, data.max_bad_fraction)
     return stream, list(validation_batches(valid, data.batch, data.valid_batches))
-
-
-def _check_room(task: Distillation, budget: Budget) -> None:
-    """Refuse a student that is within the budget before it is pruned."""
-    costs, limits = budget.costs(task.model.config), budget.limits(task.full_costs)
-    if all(costs[count] <= limit for count, limit in limits.items()):
-        known = ", ".join(f"{costs[count]:,} {count} of {limit:,.0f}" for count, limit in limits.items())
-        raise ConfigError(f"budget: the student costs {known} before pruning, allowed: more than the budget")
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -142,7 +142,7 @@ class Trainer:
 
     def train_step(self, batches: list[Batch]) -> dict[str, float]:
         """One update of all processes; a non-finite loss or gradient in one skips it in all."""
-        config, world = self.config, self.processes.world
+        world = self.processes.world
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.schedule(self.update)
         totals: dict[str, float] = {}
