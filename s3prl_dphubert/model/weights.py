@@ -57,7 +57,7 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(f"{source}: " + "; ".join(faults[:5]) + more)
-    bad = next((n for n in wanted if not bool(state[n].isfinite().all())), None)
+    bad = next((name for name in wanted if not _is_finite(state[name])), None)
     if bad is not None:
         raise CheckpointError(f"{source}: tensor {bad} has non-finite values")
     model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
@@ -66,3 +66,8 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
         if name != "feature_extractor.dummy_weight":
             parameter.requires_grad_(True)
     return model.eval()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are finite; their sum tells in a tenth of the time, unless it overflows."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
