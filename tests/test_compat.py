@@ -1,0 +1,369 @@
+"""The repairs of s3prl: each only where it is needed, once, and never in s3prl's way."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import wave
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from s3prl_runs import python
+
+from s3prl_dphubert import compat
+from s3prl_dphubert.compat import absent, audio, checkpoints, huggingface, loaders
+from s3prl_dphubert.compat.finder import Finder
+from s3prl_dphubert.compat.patch import Ledger, Patch
+from s3prl_dphubert.compat.sampler import DistributedSamplerWrapper
+from s3prl_dphubert.errors import RunError
+
+BROKEN = """
+import sys
+from s3prl_dphubert import compat
+from s3prl_dphubert.compat.patch import Patch
+
+def fail(module):
+    raise KeyError("a name\\nthat is gone")
+
+compat.PATCHES = (Patch("broken", "torchaudio", "", "", lambda module: True, fail), *compat.PATCHES)
+import s3prl.hub
+row = compat.report()[0]
+print(row.name, row.needed, row.applied, row.error, len(s3prl.hub.options()) > 100)
+"""
+OFF = """
+import argparse, io, torch
+def attempt(function):
+    try:
+        function()
+    except Exception as error:
+        print(type(error).__name__, error)
+def load():
+    file = io.BytesIO()
+    torch.save(argparse.Namespace(), file)
+    file.seek(0)
+    torch.load(file)
+attempt(lambda: __import__("s3prl.hub"))
+attempt(load)
+from s3prl_dphubert import compat
+compat.apply()
+print({(row.needed, row.applied) for row in compat.report()})
+"""
+
+
+def patch(needed=lambda module: True, apply=lambda module: None, **options):
+    values = {"name": "a patch", "module": "a_module", "reason": "r", "versions": "v"}
+    return Patch(**{**values, "needed": needed, "apply": apply, **options})
+
+
+def test_the_table_says_what_each_patch_is_for():
+    assert len(compat.PATCHES) == 23
+    assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
+    assert all(patch.reason and patch.versions for patch in compat.PATCHES)
+    assert {patch.module for patch in compat.PATCHES} == compat.MODULES
+
+
+def test_importing_it_imports_nothing_heavy(tmp_path):
+    heavy = ("torch", "torchaudio", "s3prl", "transformers", "numpy", "huggingface_hub", "soundfile")
+    code = f"import sys, s3prl_dphubert.compat as c; print([n for n in {heavy} if n in sys.modules])"
+    assert python("-c", code, cwd=tmp_path).ok().out == "[]\n"
+
+
+def test_a_broken_patch_is_one_line_and_s3prl_goes_on(tmp_path):
+    done = python("-c", BROKEN, cwd=tmp_path).ok()
+    assert done.out == "broken True False KeyError: 'a name\\nthat is gone' True\n"
+    complaints = [line for line in done.err.splitlines() if "s3prl-dphubert" in line]
+    assert len(complaints) == 1
+    assert complaints[0].startswith("s3prl-dphubert: could not patch broken (KeyError")
+
+
+def test_without_patches_the_known_failures_are_back(tmp_path):
+    done = python("-c", OFF, cwd=tmp_path, S3PRL_DPHUBERT_COMPAT="0").ok()
+    missing, refused, rows = done.out.splitlines()[0], done.out, done.out.splitlines()[-1]
+    assert missing.startswith("AttributeError") and "set_audio_backend" in missing
+    assert "UnpicklingError Weights only load failed" in refused
+    assert rows == "{(None, False)}"
+
+
+def test_a_ledger_applies_what_is_needed_once():
+    ledger, module, applied = Ledger(), ModuleType("a_module"), []
+    wanted = patch(apply=applied.append)
+    assert ledger.row(wanted).needed is None
+    for _ in range(3):
+        ledger.run(wanted, module)
+    assert applied == [module]
+    row = ledger.row(wanted)
+    assert (row.needed, row.applied, row.error) == (True, True, "")
+    unwanted = patch(needed=lambda module: False, apply=applied.append, name="another")
+    ledger.run(unwanted, module)
+    assert len(applied) == 1
+    assert (ledger.row(unwanted).needed, ledger.row(unwanted).applied) == (False, False)
+    ledger.run(wanted, ModuleType("a_module"))  # the module was imported anew
+    assert len(applied) == 2
+
+
+def test_a_ledger_survives_a_check_that_fails(capsys):
+    ledger, module = Ledger(), ModuleType("a_module")
+    ledger.run(patch(needed=lambda module: module.absent), module)
+    row = ledger.row(patch())
+    assert (row.needed, row.applied) == (None, False)
+    assert row.error.startswith("AttributeError")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """A module that can be imported, and a list of what happened."""
+    (tmp_path / "noted_module.py").write_text("import noted; noted.events.append('runs')\n")
+    noted = ModuleType("noted")
+    noted.events = []
+    monkeypatch.setitem(sys.modules, "noted", noted)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield noted.events
+    sys.modules.pop("noted_module", None)
+
+
+def test_a_finder_calls_around_an_import(importable):
+    def before(module):
+        importable.append("before")
+        return lambda: importable.append("done")
+
+    finder = Finder({"noted_module"}, before, lambda name, module: importable.append(name))
+    other = Finder({"noted_module"}, lambda module: lambda: None, lambda *_: importable.append("other"))
+    for each in (finder, other, finder):
+        each.install()
+    import noted_module
+
+    assert importable == ["before", "runs", "done", "noted_module", "other"]
+    assert sys.meta_path.count(finder) == 1
+    assert type(noted_module.__loader__).__name__ == "SourceFileLoader"
+
+
+def test_a_finder_cleans_up_after_a_module_that_fails(importable, tmp_path):
+    (tmp_path / "noted_module.py").write_text("raise RuntimeError('at import')\n")
+    finder = Finder({"noted_module"}, lambda _: lambda: importable.append("done"), lambda *_: None)
+    finder.install()
+    with pytest.raises(RuntimeError, match="at import"):
+        __import__("noted_module")
+    assert importable == ["done"]
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """Two channels of 16 bits, as the standard library writes them (T, channels)."""
+    data = np.random.default_rng(0).integers(-(2**15), 2**15, (1000, 2), dtype=np.int16)
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(data.tobytes())
+    return tmp_path / "sound.wav", data
+
+
+def test_load_gives_what_torchaudio_gave(samples):
+    path, data = samples
+    wav, rate = audio.load(path)
+    assert (rate, wav.dtype, wav.shape, wav.is_contiguous()) == (8000, torch.float32, (2, 1000), True)
+    torch.testing.assert_close(wav.T.numpy(), data / np.float32(2**15), atol=0, rtol=0)
+    whole, _ = audio.load(str(path), normalize=False, channels_first=False)
+    np.testing.assert_array_equal(whole.numpy(), data)
+    with path.open("rb") as file:
+        part, _ = audio.load(file, frame_offset=900, num_frames=50, normalize=False)
+    np.testing.assert_array_equal(part.numpy(), data[900:950].T)
+    assert audio.load(path, frame_offset=990, num_frames=50)[0].shape == (2, 10)
+    assert audio.load(path, frame_offset=5000)[0].shape == (2, 0)
+    for wrong in ({"frame_offset": -1}, {"num_frames": -2}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            audio.load(path, **wrong)
+    with pytest.raises(soundfile.LibsndfileError, match="absent"):
+        audio.load(path.with_name("absent.wav"))
+
+
+@pytest.mark.parametrize(
+    ("subtype", "dtype", "low", "high"),
+    [
+        ("PCM_U8", torch.uint8, 0, 255),
+        ("PCM_16", torch.int16, -(2**15), 2**15 - 1),
+        ("PCM_24", torch.int32, -(2**31), 2**31 - 1),
+        ("PCM_32", torch.int32, -(2**31), 2**31 - 1),
+        ("FLOAT", torch.float32, -1, 1),
+    ],
+)
+def test_load_keeps_integers_of_wav_alone(tmp_path, subtype, dtype, low, high):
+    soundfile.write(tmp_path / "sound.wav", np.array([-1.0, 0.0, 0.999999]), 16_000, subtype=subtype)
+    wav, _ = audio.load(tmp_path / "sound.wav", normalize=False)
+    assert (wav.dtype, wav[0, 0]) == (dtype, low)
+    assert wav[0, 2] >= high * 0.999
+    soundfile.write(tmp_path / "sound.flac", np.array([-1.0, 0.5]), 16_000)
+    assert audio.load(tmp_path / "sound.flac", normalize=False)[0].dtype == torch.float32
+
+
+def test_info_says_what_a_header_says(samples, tmp_path):
+    assert audio.info(samples[0]) == audio.AudioMetaData(8000, 1000, 2, 16, "PCM_S")
+    for suffix, bits, encoding in (("flac", 16, "FLAC"), ("ogg", 0, "VORBIS"), ("mp3", 0, "MP3")):
+        path = tmp_path / f"sound.{suffix}"
+        soundfile.write(path, np.zeros((1600, 1)), 16_000)
+        found = audio.info(path)
+        assert (found.sample_rate, found.num_channels) == (16_000, 1)
+        assert (found.bits_per_sample, found.encoding) == (bits, encoding)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
+def test_what_is_saved_is_loaded(tmp_path, dtype):
+    high = 127 if dtype == "uint8" else 1000
+    wav = torch.tensor([[0, 1, high], [high, 1, 0]], dtype=getattr(torch, dtype))
+    audio.save(tmp_path / "sound.wav", wav, 16_000)
+    again, rate = audio.load(tmp_path / "sound.wav", normalize=False)
+    assert rate == 16_000
+    torch.testing.assert_close(again, wav)
+
+
+def test_save_takes_encodings_and_refuses_others(tmp_path):
+    wav = torch.tensor([[0.0, 0.5]])
+    audio.save(tmp_path / "sound.wav", wav, 16_000, encoding="PCM_S", bits_per_sample=24)
+    assert audio.info(tmp_path / "sound.wav").bits_per_sample == 24
+    audio.save(tmp_path / "sound.flac", wav, 16_000)
+    assert audio.info(tmp_path / "sound.flac").encoding == "FLAC"
+    with pytest.raises(ValueError, match="encoding is AAC"):
+        audio.save(tmp_path / "sound.wav", wav, 16_000, encoding="AAC")
+    with pytest.raises(ValueError, match="src has 1 dimensions"):
+        audio.save(tmp_path / "sound.wav", wav[0], 16_000)
+
+
+def test_a_torchaudio_that_can_load_is_left_alone():
+    able, unable = ModuleType("torchaudio"), ModuleType("torchaudio")
+    able.load = audio.load
+
+    def load(uri):
+        raise ImportError("TorchCodec is required")
+
+    unable.load = load
+    (needed,) = (patch.needed for patch in audio.PATCHES if patch.name == "torchaudio.load")
+    assert not needed(able)
+    assert needed(unable)
+    assert needed(ModuleType("torchaudio"))
+
+
+@contextlib.contextmanager
+def no_safe_globals():
+    known = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(known)
+
+
+def saved(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return file
+
+
+def test_checkpoints_of_s3prl_load_and_others_do_not():
+    from s3prl import optimizers
+
+    model = torch.nn.Linear(2, 2)
+    optimizer = optimizers.get_optimizer([model], 10, {"name": "AdamW_with_schedule", "lr": 1e-3})
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {"Args": argparse.Namespace(upstream="x"), "Optimizer": optimizer.state_dict()}
+    with no_safe_globals():
+        namespace, schedules = checkpoints.PATCHES
+        assert namespace.needed(torch)
+        assert schedules.needed(optimizers)
+        namespace.apply(torch)
+        schedules.apply(optimizers)
+        assert not namespace.needed(torch)
+        assert not schedules.needed(optimizers)
+        loaded = torch.load(saved(content))
+        assert loaded["Args"] == content["Args"]
+        optimizer.load_state_dict(loaded["Optimizer"])
+        with pytest.raises(Exception, match="Weights only load failed"):
+            torch.load(saved({"Args": Ledger()}))
+
+
+def test_the_hub_keeps_the_names_that_s3prl_imports(monkeypatch):
+    (found,) = (each for each in huggingface.PATCHES if each.name == "huggingface_hub")
+    hub = ModuleType("huggingface_hub")
+    assert found.needed(hub)
+    found.apply(hub)
+    assert not found.needed(hub)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
+    assert hub.HfFolder.get_token() == "hf_of_the_environment"
+    with pytest.raises(RunError, match="hf upload"):
+        hub.Repository(local_dir="x", clone_from="y")
+
+
+def test_a_loader_without_a_batch_is_an_error():
+    items = list(range(3))
+    loader = torch.utils.data.DataLoader(items, batch_size=4, drop_last=True)
+    with pytest.raises(RunError, match=r"train: no batch in 3 items at batch size 4.*smaller batch size"):
+        loaders.check(loader, "train")
+    with pytest.raises(RunError, match="dev: no batch in 0 items"):
+        loaders.check(torch.utils.data.DataLoader([], batch_size=4), "dev")
+    loaders.check(torch.utils.data.DataLoader(items, batch_size=4), "train")
+    loaders.check(iter(items), "train")  # without a length there is nothing to check
+
+
+def test_shares_of_a_draw_are_parts_of_it():
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    drawn, epochs = torch.utils.data.WeightedRandomSampler(weights, 6, replacement=False), []
+    for epoch in range(2):
+        shares = [DistributedSamplerWrapper(drawn, num_replicas=2, rank=rank) for rank in (0, 1)]
+        for share in shares:
+            share.set_epoch(epoch)
+        torch.manual_seed(epoch)  # of the process; it must make no difference
+        parts = [list(share) for share in shares]
+        assert [len(share) for share in shares] == [len(part) for part in parts] == [3, 3]
+        assert sorted(parts[0] + parts[1]) == list(range(6))
+        epochs.append(parts)
+    assert epochs[0] != epochs[1]
+
+
+def test_stand_ins_are_seen_by_one_import_only(monkeypatch):
+    (found,) = (each for each in absent.PATCHES if each.name.startswith("catalyst"))
+    monkeypatch.setattr(absent.importlib.util, "find_spec", lambda name: None)
+    assert found.needed(ModuleType("expert"))
+    undo = found.apply(ModuleType("expert"))
+    from catalyst.data.sampler import DistributedSamplerWrapper as seen
+
+    assert seen is DistributedSamplerWrapper
+    undo()
+    assert not [name for name in sys.modules if name.split(".")[0] == "catalyst"]
+
+
+def test_what_a_stand_in_lacks_is_an_error_when_it_is_called(monkeypatch):
+    apply = absent._stand_in("sed_eval", {"sed_eval": dict})
+    undo = apply(ModuleType("score"))
+    import sed_eval
+
+    undo()
+    metric = sed_eval.sound_event.EventBasedMetrics
+    with pytest.raises(RunError, match=r"sed_eval.sound_event.EventBasedMetrics .*pip install sed_eval"):
+        metric(event_label_list=[])
+    assert not hasattr(sed_eval, "__file__")
+
+
+@pytest.mark.parametrize(("text", "value"), [("True", 1), ("on", 1), ("no", 0), ("0", 0)])
+def test_strtobool(text, value):
+    assert absent._strtobool(text) == value
+    with pytest.raises(ValueError, match="'maybe', allowed"):
+        absent._strtobool("maybe")
+
+
+def test_the_switch(monkeypatch):
+    module = ModuleType("torchaudio")
+    monkeypatch.setenv("S3PRL_DPHUBERT_COMPAT", "0")
+    assert not compat.enabled()
+    compat.patch_module("torchaudio", module)
+    assert not vars(module).keys() & {"load", "info", "sox_effects"}
+    monkeypatch.delenv("S3PRL_DPHUBERT_COMPAT")
+    assert compat.enabled()
