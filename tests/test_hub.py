@@ -332,12 +332,14 @@ def test_teachers_by_name(server, tmp_path):
     content = huggingface_model(tmp_path / "hf")
     server.repos["facebook/hubert-base-ls960"] = Repo({**content, "pytorch_model.bin": BIG})
     model = load_teacher("hubert_base")
-    assert not model.config.normalize_waveform  # as trained, whatever the Hub's preprocessor says
+    assert not model.config.normalize_waveform  # as trained, whatever the Hub's copy says
+    assert (model.config.projection_dropout, model.config.ffn_dropout) == (0.1, 0.0)
     assert sorted(set(server.fetched())) == ["config.json", "model.safetensors"]
     assert not load_teacher("facebook/hubert-base-ls960").config.normalize_waveform
     server.repos["else/where"] = Repo(content)
     other = load_teacher("else/where")
     assert other.config.normalize_waveform
+    assert (other.config.projection_dropout, other.config.ffn_dropout) == (0.0, 0.1)
     assert "preprocessor_config.json" in server.fetched()
     assert torch.equal(
         model.encoder.transformer.layer_norm.weight, other.encoder.transformer.layer_norm.weight

@@ -13,7 +13,7 @@ from torchaudio.pipelines import Wav2Vec2ASRBundle, Wav2Vec2Bundle
 
 from s3prl_dphubert import hub
 from s3prl_dphubert.errors import CheckpointError
-from s3prl_dphubert.teachers import load_teacher
+from s3prl_dphubert.teachers import PUBLISHED, load_teacher
 from s3prl_dphubert.teachers import torchaudio as converter
 from s3prl_dphubert.teachers.layout import Layout
 
@@ -229,3 +229,15 @@ def test_every_published_bundle_is_understood(monkeypatch):
         shapes.add(converter.read_config(model, bundle._normalize_waveform))
     assert len({shape.embed_dim for shape in shapes}) >= 3
     assert {shape.num_buckets for shape in shapes} == {0, 320}
+
+
+def test_named_teachers_are_as_the_bundles_say():
+    """torchaudio carries the same models with the settings of their training."""
+    bundles = {name: name.upper() for name in PUBLISHED if name != "data2vec_base"}
+    assert len(bundles) == 7
+    for name, bundle in bundles.items():
+        values = getattr(torchaudio.pipelines, bundle)
+        keys = ("projection", "attention", "ff_interm")
+        dropout = [values._params[f"encoder_{key}_dropout"] for key in keys]
+        assert (*dropout, values._params["encoder_dropout"]) == PUBLISHED[name].dropout
+        assert values._normalize_waveform == PUBLISHED[name].normalize

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .. import hub, resources
 from ..checkpoint import build_model, load_model
@@ -20,27 +21,38 @@ OWN = "dphubert"
 
 @dataclass(frozen=True)
 class Published:
-    """A teacher on the Hub.
+    """A teacher on the Hub, and how its authors trained it.
+
+    The Hub's copies say otherwise of some: their preprocessor_config.json normalises waveforms for
+    models that never saw such, and their config.json has the dropout of later fine-tuning.
 
     Args:
         repo: where it lies.
-        normalize: whether its authors trained it on normalised waveforms; the Hub's
-            preprocessor_config.json asks for that even where they did not (HuBERT Base).
+        normalize: whether it was trained on normalised waveforms.
+        dropout: the probabilities after the projection, on attention weights, inside and after the
+            feed-forward, with which it was trained.
     """
 
     repo: str
-    normalize: bool
+    normalize: bool = False
+    dropout: tuple[float, float, float, float] = (0.1, 0.1, 0.0, 0.1)
+
+    def as_trained(self, config: ModelConfig) -> ModelConfig:
+        """The configuration with the dropout of the model's training."""
+        names = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
+        changes: dict[str, Any] = dict(zip(names, self.dropout, strict=True))
+        return replace(config, **changes)
 
 
 PUBLISHED = {
-    "hubert_base": Published("facebook/hubert-base-ls960", False),
-    "hubert_large": Published("facebook/hubert-large-ll60k", True),
-    "wavlm_base": Published("microsoft/wavlm-base", False),
-    "wavlm_base_plus": Published("microsoft/wavlm-base-plus", False),
+    "hubert_base": Published("facebook/hubert-base-ls960"),
+    "hubert_large": Published("facebook/hubert-large-ll60k", True, (0.0, 0.0, 0.0, 0.0)),
+    "wavlm_base": Published("microsoft/wavlm-base"),
+    "wavlm_base_plus": Published("microsoft/wavlm-base-plus"),
     "wavlm_large": Published("microsoft/wavlm-large", True),
-    "wav2vec2_base": Published("facebook/wav2vec2-base", False),
-    "wav2vec2_large_lv60k": Published("facebook/wav2vec2-large-lv60", True),
-    "data2vec_base": Published("facebook/data2vec-audio-base", True),
+    "wav2vec2_base": Published("facebook/wav2vec2-base"),
+    "wav2vec2_large_lv60k": Published("facebook/wav2vec2-large-lv60", True, (0.1, 0.1, 0.0, 0.0)),
+    "data2vec_base": Published("facebook/data2vec-audio-base", True, (0.0, 0.1, 0.0, 0.1)),
 }
 SHIPPED = ("hubert_nano",)
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -72,7 +84,7 @@ def load_teacher(name: str | Path) -> SpeechModel:
     if text.startswith("torchaudio:"):
         bundle = hub.bundle(text.removeprefix("torchaudio:"))
         return _convert(lambda: torchaudio.read(bundle, text), text)
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
         return _from_directory(path)
     if path.exists():
@@ -111,8 +123,15 @@ def load_hub(repository: hub.Repository) -> SpeechModel:
     if kind == OWN:
         pinned.fetch("model.safetensors")
         return load_model(pinned.fetch(huggingface.CONFIG).parent)
-    known = (teacher.normalize for teacher in PUBLISHED.values() if teacher.repo == repository.name)
-    return _convert(lambda: huggingface.read(pinned.find, source, next(known, None)), source)
+    teacher = next((each for each in PUBLISHED.values() if each.repo == repository.name), None)
+
+    def read() -> tuple[ModelConfig, State]:
+        if teacher is None:
+            return huggingface.read(pinned.find, source)
+        config, state = huggingface.read(pinned.find, source, teacher.normalize)
+        return teacher.as_trained(config), state
+
+    return _convert(read, source)
 
 
 def _from_directory(folder: Path) -> SpeechModel:
