@@ -18,7 +18,8 @@ from miniature_tasks import TASKS, Task
 
 LIMIT = 600  # seconds for a process; the box may be busy
 SEVERAL = """
-import json, sys
+import json, multiprocessing, sys
+multiprocessing.set_start_method(sys.argv[2])
 from s3prl import run_downstream
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["run_downstream", *arguments]
@@ -81,9 +82,14 @@ class Experiment:
         """A process of its own for one start of s3prl."""
         return python("-m", "s3prl.run_downstream", *arguments, cwd=self.place, **options)
 
-    def several(self, *starts: list[str]) -> Done:
-        """One process for several starts: each costs 7 to 11 s of imports, and shares nothing else."""
-        return python("-c", SEVERAL, json.dumps(starts), cwd=self.place)
+    def several(self, *starts: list[str], method: str = "fork") -> Done:
+        """One process for several starts: each costs 7 to 11 s of imports, and shares nothing else.
+
+        Args:
+            starts: arguments of each.
+            method: how its workers are started.
+        """
+        return python("-c", SEVERAL, json.dumps(starts), method, cwd=self.place)
 
     def checkpoint(self, step: int) -> dict[str, Any]:
         """What was saved after so many steps."""

@@ -90,6 +90,14 @@ def test_qbe_finds_words_by_every_layer(tmp_path):
     assert best == [{"eval_0": "doc_0", "eval_1": "doc_2"} for _ in layers]
 
 
+def test_workers_of_a_spawned_kind_are_repaired_too(tmp_path, upstream):
+    experiment = Experiment("qbe", tmp_path, upstream)  # whose loader and matcher have workers
+    workers = "config.downstream_expert.datarc.num_workers=1"
+    start = [*experiment.layer, "-l", "1", "-o", workers]
+    experiment.several(start, method="spawn").ok()
+    assert len(detections(experiment.folder / "benchmark.stdlist.xml")) == 2
+
+
 def detections(path):
     """Query -> document -> score."""
     return {
