@@ -96,7 +96,8 @@ def dphubert_local(
     """A compressed model on this machine.
 
     Args:
-        ckpt: checkpoint directory, or file in the released format (``.pth``).
+        ckpt: checkpoint directory, file in the released format (``.pth``), or checkpoint of
+            ``run_pretrain.py -u dphubert`` (``states-N.ckpt``), whose model is cut as it would be then.
         model_config: YAML file with options.
         refresh: makes no difference.
         options: options, before those of the file.
@@ -104,10 +105,8 @@ def dphubert_local(
     Raises:
         DPHubertError: the checkpoint cannot be loaded, or an option is wrong.
     """
-    from ..checkpoint import load_model
-
     path = Path(_given(ckpt, "dphubert_local", "a checkpoint directory or a released .pth"))
-    return _expert(lambda: load_model(path), model_config, options)
+    return _expert(lambda: _load_local(path), model_config, options)
 
 
 def dphubert_url(
@@ -177,6 +176,16 @@ def _released(
         allowed = "none; for another checkpoint use dphubert_local, dphubert_url or dphubert_hub"
         raise ConfigError(f"{model.entry}: ckpt (-k) is {str(ckpt)!r}, allowed: {allowed}")
     return _expert(lambda: model.load(refresh), model_config, options)
+
+
+def _load_local(path: Path) -> SpeechModel:
+    if path.suffix == ".ckpt" and path.is_file():
+        from ..pretrain.states import load_states
+
+        return load_states(path)
+    from ..checkpoint import load_model
+
+    return load_model(path)
 
 
 def _given(ckpt: Source, entry: str, allowed: str) -> str:

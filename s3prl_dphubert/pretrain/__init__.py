@@ -1,0 +1,1 @@
+"""Compression as a recipe of s3prl's pretraining: ``run_pretrain.py -u dphubert``."""

@@ -1,0 +1,1 @@
+"""The folder ``pretrain/dphubert`` of s3prl."""

@@ -1,0 +1,103 @@
+"""Run the ``run_pretrain.py`` of an installed s3prl, from any working directory."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+from .. import compat
+from ..errors import RunError
+
+RECIPES = Path(__file__).parent
+NAME = "dphubert"
+LISTED = "pretrain/"
+
+
+def run_pretrain(arguments: Sequence[str]) -> None:
+    """Do what ``python run_pretrain.py ARGUMENTS`` does in a checkout that is linked to this package.
+
+    s3prl's script has to be started in its own folder: it lists ``pretrain/`` there, and imports
+    ``pretrain``, ``optimizers`` and others from there. Here it finds them wherever it is started, and
+    ``-c`` and ``-g`` of ``-u dphubert`` are its published stage 1 unless they are given.
+
+    Args:
+        arguments: all that s3prl takes.
+
+    Raises:
+        RunError: s3prl is not installed, or ``pretrain`` is something else.
+        DPHubertError: as the expert.
+    """
+    home = s3prl_home()
+    if str(home) not in sys.path:
+        sys.path.insert(0, str(home))
+    compat.apply()
+    script = _load(home / "run_pretrain.py")
+    _add_recipe(home)
+    before, sys.argv = sys.argv, ["run_pretrain.py", *with_configurations(arguments)]
+    try:
+        script.main()
+    finally:
+        sys.argv = before
+
+
+def s3prl_home() -> Path:
+    """The folder of the installed s3prl.
+
+    Raises:
+        RunError: there is none.
+    """
+    spec = find_spec("s3prl")
+    if spec is None or spec.origin is None:
+        raise RunError("s3prl is not installed in this environment: pip install s3prl==0.4.18")
+    return Path(spec.origin).parent
+
+
+def with_configurations(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the files that ``-c`` and ``-g`` of this recipe stand for if they are left out."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-u", "--upstream")
+    parser.add_argument("-c", "--config")
+    parser.add_argument("-g", "--upstream_config")
+    given, _ = parser.parse_known_args(list(arguments))
+    whole = list(arguments)
+    if given.upstream == NAME:
+        for option, value, file in (
+            ("-c", given.config, "config_runner.yaml"),
+            ("-g", given.upstream_config, "config_model.yaml"),
+        ):
+            whole += [] if value else [option, str(RECIPES / NAME / file)]
+    return whole
+
+
+def _load(path: Path) -> ModuleType:
+    """The script as a module that lists this recipe among s3prl's own."""
+    spec = spec_from_file_location("run_pretrain", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise RunError(f"{path}: missing, allowed: s3prl 0.4.18 with its run_pretrain.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def listdir(folder: str = ".") -> list[str]:
+        if folder != LISTED:
+            return os.listdir(folder)
+        found = (entry.name for entry in (path.parent / folder).iterdir() if entry.is_dir())
+        return sorted({NAME, *(name for name in found if not name.startswith("_"))})
+
+    vars(module)["os"] = SimpleNamespace(**{**vars(os), "listdir": listdir})
+    return module
+
+
+def _add_recipe(home: Path) -> None:
+    """Let s3prl import ``pretrain.dphubert``."""
+    package = importlib.import_module("pretrain")
+    folders = list(package.__path__)
+    if folders[0] != str(home / "pretrain"):
+        raise RunError(f"pretrain is imported from {folders[0]} already; start in another process")
+    if str(RECIPES) not in folders:
+        package.__path__.append(str(RECIPES))
