@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 import time
@@ -82,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.log.append((self.command, self.path, self.headers.get("Range")))
         if self.hub.status:
             return self.refuse(self.hub.status, "")
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/?]+)(?:\?.*)?", self.path)
+        if match and match[1] in self.hub.repos:
+            return self.tell(*match.groups(), with_body)
         match = re.fullmatch(r"/(?:(cdn)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
         repo = self.hub.repos.get(match[2]) if match else None
         if repo is None:
@@ -104,6 +108,19 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return self.send(302, headers, b"", with_body)
         return self.send_file(data, headers, with_body)
+
+    def tell(self, name, what, at, with_body):
+        """Say what commit a revision is, or what files it has."""
+        repo = self.hub.repos[name].at(at)
+        if repo is None:
+            return self.refuse(404, "RevisionNotFound")
+        files = []
+        for path, data in repo.files.items():
+            file = {"type": "file", "path": path, "size": len(data), "oid": etag(data)}
+            lfs = {"lfs": {"oid": etag(data), "size": len(data), "pointerSize": 134}}
+            files.append(file | lfs if len(data) >= LARGE else file)
+        answer = files if what == "tree" else {"id": name, "sha": repo.commit, "siblings": []}
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode(), with_body)
 
     def send_file(self, data, headers, with_body):
         start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
