@@ -3,23 +3,13 @@
 import sys
 from pathlib import Path
 
-dependencies = [
-    "torch",
-    "numpy",
-    "yaml",
-    "safetensors",
-    "huggingface_hub",
-    "filelock",
-    "soundfile",
-    "soxr",
-    "fsspec",
-    "tqdm",
-]
+dependencies = ["torch", "safetensors", "yaml", "huggingface_hub", "filelock"]
 
-# torch.hub takes this folder off sys.path when an entry returns; what the package imports later has
-# to be found all the same. At the end, so that it hides nothing.
-if str(Path(__file__).resolve().parent) not in sys.path[1:]:
-    sys.path.append(str(Path(__file__).resolve().parent))
+# torch.hub takes this folder off sys.path when an entry returns; what is imported later, and by other
+# processes, has to be found all the same. At the end, so that it hides nothing.
+_HERE = str(Path(__file__).resolve().parent)
+if _HERE not in sys.path[1:]:
+    sys.path.append(_HERE)
 
 from s3prl_dphubert.upstream.entries import (  # noqa: E402
     dphubert,
