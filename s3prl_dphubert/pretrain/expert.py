@@ -195,9 +195,8 @@ class UpstreamPretrainExpert(nn.Module):
 
     def _described(self) -> Any:
         """The run with the updates that have been made."""
-        made: dict[str, Any] = {
-            f"stage{self.recipe.stage}": replace(self.settings, updates=self.step, warmup=0)
-        }
+        settings = replace(self.settings, updates=self.step, warmup=0)
+        made: dict[str, Any] = {f"stage{self.recipe.stage}": settings}
         if self.updates1 is not None:
             made["stage1"] = TrainConfig(updates=self.updates1, warmup=0)
         return replace(self.config, **made)
