@@ -4,13 +4,12 @@ Names are looked up when they are first used: importing the package alone costs 
 matters since a plugin is imported at the start of every interpreter.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # typing alone would take milliseconds to import
 if TYPE_CHECKING:
     from .checkpoint import load_model, save_model
     from .pipeline import compress
     from .pruning import prune
+    from .teachers import load_teacher
     from .upstream.registry import register, unregister
     from .version import __version__
 
@@ -18,13 +17,23 @@ _HOMES = {
     "__version__": "version",
     "compress": "pipeline",
     "load_model": "checkpoint",
+    "load_teacher": "teachers",
     "prune": "pruning",
     "register": "upstream.registry",
     "save_model": "checkpoint",
     "unregister": "upstream.registry",
 }
 
-__all__ = ["__version__", "compress", "load_model", "prune", "register", "save_model", "unregister"]
+__all__ = [
+    "__version__",
+    "compress",
+    "load_model",
+    "load_teacher",
+    "prune",
+    "register",
+    "save_model",
+    "unregister",
+]
 
 
 def __getattr__(name: str) -> object:
