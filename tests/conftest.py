@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,22 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """What a clone of the repository has, without its tests."""
+    folder = tmp_path_factory.mktemp("source") / "source"
+    names = (".git", ".venv*", "build", "*.egg-info", "demo-output", "__pycache__", "tests")
+    shutil.copytree(Path(__file__).parents[1], folder, ignore=shutil.ignore_patterns(*names))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory, source):
+    """The wheel, built as a user builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(source)], check=True)
+    (built,) = folder.glob("*.whl")
+    return built

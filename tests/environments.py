@@ -43,7 +43,16 @@ class Environment:
 
     def install(self, *arguments: str) -> None:
         """Install something without what it needs."""
-        self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", *arguments)
+        alone = ("--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed")
+        self.pip("install", *alone, *arguments)
+
+    def link(self) -> None:
+        """Let it see the packages of this environment.
+
+        Path files of the folder that it then looks into are not read, so that what is installed there
+        in editable mode, this project above all, is not installed here.
+        """
+        (self.site / "zz_other_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run its interpreter in its folder."""
@@ -63,18 +72,7 @@ class Environment:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def fresh(folder: Path, packages: bool = True) -> Environment:
-    """Make an environment.
-
-    Path files of the folder that it looks into are not read, so that what is installed there in
-    editable mode, this project above all, is not installed here.
-
-    Args:
-        folder: where to put it.
-        packages: see the packages of this environment.
-    """
+def fresh(folder: Path) -> Environment:
+    """Make an empty environment."""
     venv.create(folder, symlinks=True, with_pip=False)
-    made = Environment(folder)
-    if packages:
-        (made.site / "zz_other_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return made
+    return Environment(folder)

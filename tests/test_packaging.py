@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[1]
 LIMIT = 12 * 1024**2
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("build")
-    ignored = shutil.ignore_patterns(
-        ".git", ".venv", "build", "*.egg-info", "demo-output", "__pycache__", "tests"
-    )
-    shutil.copytree(ROOT, folder / "source", ignore=ignored)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", str(folder), str(folder / "source")], check=True)
-    (built,) = folder.glob("*.whl")
-    return built
 
 
 def test_size_and_licences(wheel):

@@ -71,7 +71,9 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    return fresh(tmp_path_factory.mktemp("environment"))
+    made = fresh(tmp_path_factory.mktemp("environment"))
+    made.link()
+    return made
 
 
 @pytest.mark.parametrize("source", ["local", "github"])
