@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import pickle
 import signal
+from argparse import Namespace
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,7 @@ from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
 from s3prl_dphubert.pretrain.expert import UpstreamPretrainExpert
 from s3prl_dphubert.pretrain.optimizer import GuardedAdamW
-from s3prl_dphubert.pretrain.states import find_states, load_states, read_states
+from s3prl_dphubert.pretrain.states import Models, find_states, load_states, read_states
 from s3prl_dphubert.settings import from_dict
 from s3prl_dphubert.upstream.entries import dphubert_local
 
@@ -278,6 +280,70 @@ def prepared(place, folder="nowhere", **changes):
     config = {"runner": runner(**changes), "optimizer": {"name": "DPHuBERT", **STAGE1}}
     expert.prepare(config, place / folder)
     return expert
+
+
+def test_a_student_of_its_own_is_distilled_and_goes_on(place, tmp_path):
+    """Stage 2 alone, as DistilHuBERT; its checkpoint needs neither the file of -g nor a stage 1."""
+    recipe = upstream(place, stage=2, student={"layers": 2}, objective={"groups": [[0], [[2, 3]]]})
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(recipe))
+    config = {"runner": runner(), "optimizer": {"name": "DPHuBERT", **STAGE2}}
+    expert = UpstreamPretrainExpert(data(place), tmp_path / "g.yaml", "cpu")
+    expert.prepare(config, tmp_path)
+    update(expert.train(), 1)
+    arguments = Namespace(expdir=str(tmp_path), upstream="dphubert", override="config.x=1")
+    content = expert.add_state_to_save({"Args": arguments, "Step": 0})
+    torch.save(content, tmp_path / "states-1.ckpt")
+    card = (tmp_path / "states-1" / "README.md").read_text()
+    assert "distilled" in card and "stage 2: 1 updates" in card and "stage 1" not in card
+    assert load_model(tmp_path / "states-1").config.num_layers == 2
+    (tmp_path / "g.yaml").unlink()
+    saved = read_pickle(tmp_path / "states-1.ckpt")
+    again = UpstreamPretrainExpert(data(place), saved["Upstream_Config"], "cpu")
+    again.load_model(saved)
+    again.prepare(config, tmp_path)
+    again.optimizer.load_state_dict(copy.deepcopy(expert.optimizer.state_dict()))
+    for each in (expert, again):
+        update(each.train(), 2)
+        assert each.step == 2
+    assert same(expert.model.state_dict(), again.model.state_dict(), len(saved["DPHuBERT"]["module"]))
+    assert not hasattr(saved["Args"], "override")  # or else it would replace what is given at resumption
+
+
+def update(expert, step):
+    """One update, in the runner's order."""
+    batch = next(iter(expert.get_train_dataloader()))
+    expert(batch, records=defaultdict(list), global_step=step, log_step=1)[0].backward()
+    torch.nn.utils.clip_grad_norm_(expert.model.parameters(), 10.0)
+    expert.optimizer.step()
+    expert.on_before_zero_grad()
+    expert.optimizer.zero_grad()
+
+
+def test_says_what_has_changed_since_a_checkpoint(place, done, caplog):
+    expert = UpstreamPretrainExpert(data(place), place / "g1.yaml", "cpu")
+    expert.load_model(read_pickle(place / "whole" / "states-15.ckpt"))
+    config = {"runner": runner(gradient_accumulate_steps=2), "optimizer": {"name": "DPHuBERT", **STAGE1}}
+    expert.prepare(config, place / "nowhere")
+    assert len(caplog.messages) == 1
+    assert "goes on after update 15 with micro-batches an update 2 (was 1)" in caplog.messages[0]
+
+
+def test_models_of_removed_checkpoints_go_and_others_stay(place, tmp_path):
+    model = tiny("hubert")
+    for name in ("states-1", "states-2", "states-3"):
+        save_model(model, tmp_path / name)
+    for name in ("states-2", "states-3"):
+        (tmp_path / f"{name}.ckpt").touch()
+    (tmp_path / ".states-4.abc.part").mkdir()
+    models = Models(tmp_path)
+    assert not (tmp_path / ".states-4.abc.part").exists()
+    (tmp_path / "states-2.ckpt").unlink()  # as the runner does
+    models.write(3, model, "again")
+    assert sorted(path.name for path in tmp_path.glob("states-?")) == ["states-1", "states-3"]
+    assert (tmp_path / "states-3" / "README.md").read_text() == "again"
+    (tmp_path / "states-5").mkdir()
+    with pytest.raises(RunError, match="is in the way"):
+        models.write(5, model, "")
 
 
 def test_losses_that_are_not_finite_are_skipped_and_counted(place):
