@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on the speech and the teacher that ship."""
+"""The demo: the whole pipeline on the speech and the teacher that ship, then s3prl on what came out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import resources
+from . import demo_sid, resources
 from .card import units_table
-from .checkpoint import load_model
+from .checkpoint import load_model, save_model
 from .config import CompressConfig
 from .data.manifest import scan, write
 from .pipeline import compress
 from .profile import real_time_factors
 from .settings import from_dict, merge, read_yaml
-from .teachers import load_teacher
+from .teachers import SHIPPED, load_teacher
 
 STEPS = {
     "teacher_copy": "teacher copy",
@@ -27,11 +27,14 @@ STEPS = {
 
 
 def demo(out: Path, config: Path | None = None) -> None:
-    """Manifest of the embedded speech, compression of ``hubert_nano``, report and plots.
+    """Manifest of the embedded speech, compression of ``hubert_nano``, report and plots, SID by s3prl.
 
     Args:
-        out: directory for the manifests and the run; a demo that was interrupted goes on.
+        out: directory for the manifests and the runs; a demo that was interrupted goes on.
         config: YAML laid under the manifests' paths; ``upstream_configs/demo.yaml`` by default.
+
+    Raises:
+        DPHubertError: a part of it failed.
     """
     speech = resources.find("assets/speech")
     found, skipped = scan([speech], min_seconds=0.4, splits={"valid": "*[05].ogg"})
@@ -41,6 +44,10 @@ def demo(out: Path, config: Path | None = None) -> None:
     settings: CompressConfig = from_dict(CompressConfig, merge(values, paths))
     compress(replace(settings), out / "run")
     show(out / "run", settings)
+    if demo_sid.installed():
+        identify(out / "sid", out / "run", settings.teacher)
+    else:
+        print(f"\n{demo_sid.MISSING}")
 
 
 def show(run: Path, settings: CompressConfig) -> None:
@@ -65,3 +72,36 @@ def show(run: Path, settings: CompressConfig) -> None:
     )
     print("        the voices (c) Marco Menardi e Paola Dal Zot, http://www.voip.ammdomus.it")
     print(f"model   {run / 'model'}\nplots   {run / 'training.png'}, {run / 'units.png'}")
+
+
+def identify(out: Path, run: Path, teacher: str) -> None:
+    """Have s3prl train and evaluate speaker identification on a finished run's models, and print it.
+
+    Args:
+        out: directory for what s3prl writes.
+        run: the finished run.
+        teacher: its teacher.
+    """
+    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
+    upstreams = [demo_sid.Upstream("fbank", "fbank")]
+    for name, title, key, place in (
+        ("teacher", f"{Path(teacher).name} (teacher)", "teacher", _checkpoint(teacher, out)),
+        ("compressed", "compressed", "model", run / "model"),
+    ):
+        cost = results[key]
+        upstreams.append(demo_sid.Upstream(name, title, cost["parameters"], cost["macs"], place))
+    print("\nspeaker identification by s3prl's run_downstream on the embedded voices", flush=True)
+    found, chance = demo_sid.identify(upstreams, out)
+    print(f"\n{demo_sid.table(upstreams, found, chance, results['macs_seconds'])}")
+    print("A check that all parts work together, not a result: few clips, few steps, and voices that")
+    print(f"language and codec give away.\nlogs    {out}")
+
+
+def _checkpoint(teacher: str, out: Path) -> Path:
+    """The teacher as a checkpoint directory, which ``dphubert_local`` takes."""
+    if teacher in SHIPPED:
+        return resources.find(f"assets/{teacher}")
+    place = out / "teacher_model"
+    if not place.exists():
+        save_model(load_teacher(teacher), place)
+    return place

@@ -205,8 +205,10 @@ def run(command: list[str], log: Path, folder: Path) -> str:
     Raises:
         RunError: it ended with an error; the message has the last lines of the log.
     """
-    # The lists of files that are kept of the corpus belong beside it, not in the user's cache.
+    # The lists of files that are kept of the corpus belong beside it, not in the user's cache. Small
+    # models gain nothing from a second thread, and lose much where others use the machine.
     own = {"S3PRL_DPHUBERT_PLUGIN": "1", "S3PRL_DPHUBERT_CACHE": str(folder / "cache")}
+    own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
     with log.open("wb") as file:
         code = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **own}, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import soundfile
@@ -72,8 +73,9 @@ def test_inspect(capsys):
     assert "| 2 | 1 | 3 |" in text
 
 
-def test_demo_with_a_tiny_teacher(tmp_path, capsys):
-    """The demo's whole path; the shipped teacher itself is what `make demo` runs."""
+def test_demo_with_a_tiny_teacher(tmp_path, monkeypatch, capsys):
+    """The demo without s3prl; the shipped teacher itself is what `make demo` runs."""
+    monkeypatch.setitem(sys.modules, "s3prl", None)  # as if it were not installed
     save_model(tiny("hubert"), tmp_path / "teacher")
     stage = {"updates": 2, "warmup": 1, "num_workers": 0}
     values = {
@@ -97,8 +99,10 @@ def test_demo_with_a_tiny_teacher(tmp_path, capsys):
         "after stage 1 (masked)",
         "real-time factor",
         "units.png",
+        "SID left out: s3prl is not installed; pip install 's3prl-dphubert[s3prl]'",
     ):
         assert part in text
+    assert not (tmp_path / "out" / "sid").exists()
     assert "Traceback" not in text
     assert load_model(tmp_path / "out" / "run" / "model").config.embed_dim == 32
     demo(tmp_path / "out", tmp_path / "demo.yaml")  # a finished demo is shown again
