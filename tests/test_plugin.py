@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from models import tiny
 from s3prl_runs import Experiment, python
 
-from s3prl_dphubert.checkpoint import save_model
+from s3prl_dphubert.checkpoint import load_model, save_model
 
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 PLUGIN_OFF = {"S3PRL_DPHUBERT_PLUGIN": "0"}
@@ -211,19 +212,31 @@ def test_a_script_in_a_checkout(tmp_path, checkpoint):
     (checkout / "version.txt").write_text("0.4.18+checkout\n")
     script = checkout / "run_downstream.py"
     script.write_text(script.read_text() + "\nimport s3prl; print('RAN', s3prl.__version__)\n")
-    experiment = Experiment("ks", tmp_path, ["-u", "dphubert_local", "-k", checkpoint])
+    options = tmp_path / "options.yaml"
+    options.write_text("precision: bf16\npadding: exact\n")
+    experiment = Experiment("ks", tmp_path, ["-u", "dphubert_local", "-k", checkpoint, "-g", str(options)])
     path = str(checkout.parent)
     done = python(str(script), *experiment.train, cwd=checkout, PYTHONPATH=path).ok()
     assert "RAN 0.4.18+checkout" in done.out
     assert experiment.checkpoint(2)["Featurizer"]["weights"].shape == (4,)
+    assert [file.read_text() for file in experiment.folder.glob("options_*.yaml")] == [options.read_text()]
     assert "s3prl-dphubert" not in done.err
 
 
-def test_run_downstream_by_hand(tmp_path, checkpoint):
-    experiment = Experiment("sid", tmp_path, ["-u", "dphubert_local", "-k", checkpoint])
+def test_fine_tuning_by_hand(tmp_path, checkpoint):
+    """Where no .pth file is read: our command registers and leaves everything else to s3prl's."""
+    upstream = ["-u", "dphubert_local", "-k", checkpoint, "-f", "-s", "last_hidden_state"]
+    experiment = Experiment("sid", tmp_path, upstream)
     command = ["-m", "s3prl_dphubert.cli", "run_downstream"]
     python(*command, *experiment.train, cwd=tmp_path, **PLUGIN_OFF).ok()
-    assert experiment.checkpoint(2)["Featurizer"]["weights"].shape == (4,)
+    tuned, model = experiment.checkpoint(2)["Upstream"], load_model(checkpoint)
+    before = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    assert tuned.keys() == before.keys()
+    trained = {f"model.{name}" for name, parameter in model.named_parameters() if parameter.requires_grad}
+    changed = {name for name in before if not torch.equal(before[name], tuned[name])}
+    # A bias of keys moves all scores of a query alike, which changes nothing.
+    assert {name for name in trained - changed if not name.endswith("k_proj.bias")} == set()
+    assert changed <= trained
     wrong = python(*command, "-m", "nothing", cwd=tmp_path, **PLUGIN_OFF)
     assert wrong.code == 2
     assert "usage: run_downstream.py" in wrong.err and "invalid choice: 'nothing'" in wrong.err
