@@ -1,13 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint readme clean
+.PHONY: demo test test-legacy lint readme clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
 
 test: .venv/installed
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+# s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
+# switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.
+test-legacy: .venv-legacy/installed
+	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest --durations=0 tests/test_downstreams.py \
+		-k 'ks or resumes and (asr or sid or er or pr)'
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -23,5 +29,11 @@ readme: .venv/installed
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
+.venv-legacy/installed: setup.cfg setup.py pyproject.toml
+	$(PYTHON) -m venv .venv-legacy
+	.venv-legacy/bin/python -m pip install --quiet -e '.[s3prl]' pytest \
+		torch==2.8.0 torchaudio==2.8.0 'huggingface_hub<1' 'transformers<5'
+	touch $@
+
 clean:
-	rm -rf .venv build demo-output *.egg-info
+	rm -rf .venv .venv-legacy build demo-output *.egg-info

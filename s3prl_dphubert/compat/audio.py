@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .patch import Patch
@@ -148,23 +150,28 @@ def _encoding(file) -> str:
     return "PCM_F" if subtype in ("FLOAT", "DOUBLE") else subtype
 
 
-def _cannot_load(torchaudio: Any) -> bool:
-    if not hasattr(torchaudio, "load"):
-        return True
-    second = io.BytesIO()
-    with wave.open(second, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(32_000))
-    second.seek(0)
-    try:
-        with warnings.catch_warnings():
+def _fails(name: str) -> Callable[[Any], bool]:
+    """Whether torchaudio's function of that name is missing or fails on a second of WAV, as s3prl asks."""
+
+    def needed(torchaudio: Any) -> bool:
+        function = getattr(torchaudio, name, None)
+        if function is None:
+            return True
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torchaudio.load(second)
-    except Exception:  # whatever it is, s3prl would meet it at its first utterance
-        return True
-    return False
+            path = Path(folder, "second.wav")
+            with wave.open(str(path), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(16_000)
+                file.writeframes(bytes(32_000))
+            try:
+                function(path), function(str(path))
+            except Exception:  # whatever it is, s3prl would meet it at its first utterance
+                return True
+        return False
+
+    return needed
 
 
 def _add(*functions):
@@ -187,9 +194,9 @@ PATCHES = (
     Patch(
         name="torchaudio.info",
         module="torchaudio",
-        reason="s3prl.util.audio_info and SuperbKS call torchaudio.info, which is gone",
-        versions="torchaudio >= 2.9; until s3prl no longer calls it",
-        needed=lambda torchaudio: not hasattr(torchaudio, "info"),
+        reason="s3prl.util.audio_info and SuperbKS call torchaudio.info, which is gone, or takes no Path",
+        versions="torchaudio >= 2.9; 2.8 with libsox; until s3prl no longer calls it",
+        needed=_fails("info"),
         apply=_add(info),
     ),
     Patch(
@@ -197,7 +204,7 @@ PATCHES = (
         module="torchaudio",
         reason="torchaudio.load and save need torchcodec and ffmpeg; soundfile reads the same files",
         versions="torchaudio >= 2.9 without torchcodec, or with one that finds no ffmpeg",
-        needed=_cannot_load,
+        needed=_fails("load"),
         apply=_add(load, save),
     ),
 )
