@@ -10,6 +10,7 @@ Below the folder that is given::
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -203,13 +204,19 @@ def run(command: list[str], log: Path, folder: Path) -> str:
     """Run a process in a folder, with what it says in a log, and return that.
 
     Raises:
-        RunError: it ended with an error; the message has the last lines of the log.
+        RunError: it ended with an error (the message has the last lines of the log), or the log is in
+            use by a process whose parent was killed.
     """
     # The lists of files that are kept of the corpus belong beside it, not in the user's cache. Small
     # models gain nothing from a second thread, and lose much where others use the machine.
     own = {"S3PRL_DPHUBERT_PLUGIN": "1", "S3PRL_DPHUBERT_CACHE": str(folder / "cache")}
     own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
-    with log.open("wb") as file:
+    with log.open("ab") as file:
+        try:  # the process inherits the lock, and keeps it if this one is killed
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it") from error
+        file.truncate(0)
         code = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **own}, check=False
         ).returncode

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +117,39 @@ def test_a_failure_shows_the_end_of_the_log_and_where_it_is(tmp_path):
         run(command, tmp_path / "x.log", tmp_path)
     assert str(caught.value).startswith(f"s3prl ended with status 1; the last lines of {tmp_path / 'x.log'}:")
     assert {"one", "the cause"} <= set(str(caught.value).splitlines())
+
+
+def test_a_process_that_outlived_its_parent_is_left_alone(tmp_path):
+    """Killing the demo leaves its s3prl running; a second must not write to the same folder."""
+    log = tmp_path / "x.log"
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    script = (
+        "import sys; from pathlib import Path; from s3prl_dphubert.demo_sid import run\n"
+        f"run([sys.executable, '-c', {child!r}], Path({str(log)!r}), Path({str(tmp_path)!r}))"
+    )
+    demo = subprocess.Popen([sys.executable, "-c", script])
+    while not (log.exists() and log.read_text().endswith("\n")):
+        time.sleep(0.05)
+    pid = int(log.read_text())
+    demo.kill()
+    demo.wait()
+    again = [sys.executable, "-c", "print(1)"]
+    try:
+        with pytest.raises(RunError, match="a process of an earlier start still writes it"):
+            run(again, log, tmp_path)
+        assert int(log.read_text()) == pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert _when_free(again, log) == "1\n"
+
+
+def _when_free(command, log):
+    for _ in range(200):
+        try:
+            return run(command, log, log.parent)
+        except RunError:  # the system takes a moment to end what was killed
+            time.sleep(0.05)
+    raise TimeoutError(log)
 
 
 def test_table():
