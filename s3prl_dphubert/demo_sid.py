@@ -65,7 +65,7 @@ class Upstream:
     @property
     def content(self) -> bytes:
         """What its accuracy depends on."""
-        files = sorted(self.checkpoint.glob("[!.R]*")) if self.checkpoint else []
+        files = sorted(self.checkpoint.iterdir()) if self.checkpoint else []
         return b"\0".join(path.read_bytes() for path in files if path.suffix in (".json", ".safetensors"))
 
 
