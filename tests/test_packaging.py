@@ -20,6 +20,8 @@ def test_size_and_licences(wheel):
         "assets/speech/CREDITS.txt",
         "assets/hubert_nano/LICENSE",
         "assets/hubert_nano/README.md",
+        "s3prl_dphubert/superb/published.yaml",
+        "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
     ):
         assert any(name.endswith(ending) for name in names), ending
     assert sum(name.endswith(".ogg") for name in names) == 355
