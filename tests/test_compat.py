@@ -10,17 +10,18 @@ import wave
 from types import ModuleType
 
 import numpy as np
+import pandas
 import pytest
 import soundfile
 import torch
 from s3prl_runs import python
 
 from s3prl_dphubert import compat
-from s3prl_dphubert.compat import absent, audio, checkpoints, huggingface, loaders
+from s3prl_dphubert.compat import absent, audio, checkpoints, huggingface, loaders, tables
 from s3prl_dphubert.compat.finder import Finder
 from s3prl_dphubert.compat.patch import Ledger, Patch
 from s3prl_dphubert.compat.sampler import DistributedSamplerWrapper
-from s3prl_dphubert.errors import RunError
+from s3prl_dphubert.errors import DataError, RunError
 
 BROKEN = """
 import sys
@@ -61,7 +62,7 @@ def patch(needed=lambda module: True, apply=lambda module: None, **options):
 
 
 def test_the_table_says_what_each_patch_is_for():
-    assert len(compat.PATCHES) == 23
+    assert len(compat.PATCHES) == 24
     assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
     assert all(patch.reason and patch.versions for patch in compat.PATCHES)
     assert {patch.module for patch in compat.PATCHES} == compat.MODULES
@@ -357,6 +358,14 @@ def test_strtobool(text, value):
     assert absent._strtobool(text) == value
     with pytest.raises(ValueError, match="'maybe', allowed"):
         absent._strtobool("maybe")
+
+
+def test_rows_have_names_of_their_own():
+    frame = pandas.DataFrame({"path": ["a.wav", "b.wav"], "label": [1, 2]})
+    points = tables.dataframe_to_datapoints(frame, lambda row: row["path"])
+    assert points == {"a.wav": {"path": "a.wav", "label": 1}, "b.wav": {"path": "b.wav", "label": 2}}
+    with pytest.raises(DataError, match="2 rows have 1 names"):
+        tables.dataframe_to_datapoints(frame, lambda row: "same")
 
 
 def test_the_switch(monkeypatch):

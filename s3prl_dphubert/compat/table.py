@@ -1,6 +1,6 @@
 """All patches, in the order in which s3prl meets what they repair."""
 
-from . import absent, audio, caches, checkpoints, ctc, devices, huggingface, loaders, sox_effects
+from . import absent, audio, caches, checkpoints, ctc, devices, huggingface, loaders, sox_effects, tables
 from .patch import Patch
 
 PATCHES: tuple[Patch, ...] = (
@@ -11,6 +11,7 @@ PATCHES: tuple[Patch, ...] = (
     *loaders.PATCHES,
     *ctc.PATCHES,
     *caches.PATCHES,
+    *tables.PATCHES,
     *devices.PATCHES,
     *absent.PATCHES,
 )
