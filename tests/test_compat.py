@@ -6,18 +6,15 @@ import argparse
 import contextlib
 import io
 import sys
-import wave
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pandas
 import pytest
-import soundfile
 import torch
 from s3prl_runs import python
 
 from s3prl_dphubert import compat
-from s3prl_dphubert.compat import absent, audio, checkpoints, huggingface, loaders, tables
+from s3prl_dphubert.compat import absent, checkpoints, devices, huggingface, loaders, tables
 from s3prl_dphubert.compat.finder import Finder
 from s3prl_dphubert.compat.patch import Ledger, Patch
 from s3prl_dphubert.compat.sampler import DistributedSamplerWrapper
@@ -154,102 +151,6 @@ def test_a_finder_cleans_up_after_a_module_that_fails(importable, tmp_path):
     assert importable == ["done"]
 
 
-@pytest.fixture
-def samples(tmp_path):
-    """Two channels of 16 bits, as the standard library writes them (T, channels)."""
-    data = np.random.default_rng(0).integers(-(2**15), 2**15, (1000, 2), dtype=np.int16)
-    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(data.tobytes())
-    return tmp_path / "sound.wav", data
-
-
-def test_load_gives_what_torchaudio_gave(samples):
-    path, data = samples
-    wav, rate = audio.load(path)
-    assert (rate, wav.dtype, wav.shape, wav.is_contiguous()) == (8000, torch.float32, (2, 1000), True)
-    torch.testing.assert_close(wav.T.numpy(), data / np.float32(2**15), atol=0, rtol=0)
-    whole, _ = audio.load(str(path), normalize=False, channels_first=False)
-    np.testing.assert_array_equal(whole.numpy(), data)
-    with path.open("rb") as file:
-        part, _ = audio.load(file, frame_offset=900, num_frames=50, normalize=False)
-    np.testing.assert_array_equal(part.numpy(), data[900:950].T)
-    assert audio.load(path, frame_offset=990, num_frames=50)[0].shape == (2, 10)
-    assert audio.load(path, frame_offset=5000)[0].shape == (2, 0)
-    for wrong in ({"frame_offset": -1}, {"num_frames": -2}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            audio.load(path, **wrong)
-    with pytest.raises(soundfile.LibsndfileError, match="absent"):
-        audio.load(path.with_name("absent.wav"))
-
-
-@pytest.mark.parametrize(
-    ("subtype", "dtype", "low", "high"),
-    [
-        ("PCM_U8", torch.uint8, 0, 255),
-        ("PCM_16", torch.int16, -(2**15), 2**15 - 1),
-        ("PCM_24", torch.int32, -(2**31), 2**31 - 1),
-        ("PCM_32", torch.int32, -(2**31), 2**31 - 1),
-        ("FLOAT", torch.float32, -1, 1),
-    ],
-)
-def test_load_keeps_integers_of_wav_alone(tmp_path, subtype, dtype, low, high):
-    soundfile.write(tmp_path / "sound.wav", np.array([-1.0, 0.0, 0.999999]), 16_000, subtype=subtype)
-    wav, _ = audio.load(tmp_path / "sound.wav", normalize=False)
-    assert (wav.dtype, wav[0, 0]) == (dtype, low)
-    assert wav[0, 2] >= high * 0.999
-    soundfile.write(tmp_path / "sound.flac", np.array([-1.0, 0.5]), 16_000)
-    assert audio.load(tmp_path / "sound.flac", normalize=False)[0].dtype == torch.float32
-
-
-def test_info_says_what_a_header_says(samples, tmp_path):
-    assert audio.info(samples[0]) == audio.AudioMetaData(8000, 1000, 2, 16, "PCM_S")
-    for suffix, bits, encoding in (("flac", 16, "FLAC"), ("ogg", 0, "VORBIS"), ("mp3", 0, "MP3")):
-        path = tmp_path / f"sound.{suffix}"
-        soundfile.write(path, np.zeros((1600, 1)), 16_000)
-        found = audio.info(path)
-        assert (found.sample_rate, found.num_channels) == (16_000, 1)
-        assert (found.bits_per_sample, found.encoding) == (bits, encoding)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
-def test_what_is_saved_is_loaded(tmp_path, dtype):
-    high = 127 if dtype == "uint8" else 1000
-    wav = torch.tensor([[0, 1, high], [high, 1, 0]], dtype=getattr(torch, dtype))
-    audio.save(tmp_path / "sound.wav", wav, 16_000)
-    again, rate = audio.load(tmp_path / "sound.wav", normalize=False)
-    assert rate == 16_000
-    torch.testing.assert_close(again, wav)
-
-
-def test_save_takes_encodings_and_refuses_others(tmp_path):
-    wav = torch.tensor([[0.0, 0.5]])
-    audio.save(tmp_path / "sound.wav", wav, 16_000, encoding="PCM_S", bits_per_sample=24)
-    assert audio.info(tmp_path / "sound.wav").bits_per_sample == 24
-    audio.save(tmp_path / "sound.flac", wav, 16_000)
-    assert audio.info(tmp_path / "sound.flac").encoding == "FLAC"
-    with pytest.raises(ValueError, match="encoding is AAC"):
-        audio.save(tmp_path / "sound.wav", wav, 16_000, encoding="AAC")
-    with pytest.raises(ValueError, match="src has 1 dimensions"):
-        audio.save(tmp_path / "sound.wav", wav[0], 16_000)
-
-
-def test_a_torchaudio_that_can_load_is_left_alone():
-    able, unable = ModuleType("torchaudio"), ModuleType("torchaudio")
-    able.load = audio.load
-
-    def load(uri):
-        raise ImportError("TorchCodec is required")
-
-    unable.load = load
-    (needed,) = (patch.needed for patch in audio.PATCHES if patch.name == "torchaudio.load")
-    assert not needed(able)
-    assert needed(unable)
-    assert needed(ModuleType("torchaudio"))
-
-
 @contextlib.contextmanager
 def no_safe_globals():
     known = torch.serialization.get_safe_globals()
@@ -312,6 +213,54 @@ def test_a_loader_without_a_batch_is_an_error():
         loaders.check(torch.utils.data.DataLoader([], batch_size=4), "dev")
     loaders.check(torch.utils.data.DataLoader(items, batch_size=4), "train")
     loaders.check(iter(items), "train")  # without a length there is nothing to check
+
+
+class Runner:
+    """As far as s3prl's is patched."""
+
+    def train(self):
+        while pbar.n < pbar.total:  # noqa: F821, it is only read
+            pass
+
+    def _get_downstream(self):
+        model = torch.nn.Linear(1, 1)
+        model.get_dataloader = lambda split, size: torch.utils.data.DataLoader([1], size, drop_last=True)
+        return SimpleNamespace(model=model)
+
+
+def test_a_runner_checks_every_loader():
+    runner = SimpleNamespace(Runner=type("Own", (Runner,), {}))
+    (found,) = (each for each in loaders.PATCHES if each.name == "empty loaders")
+    assert found.needed(runner)
+    found.apply(runner)
+    entry = runner.Runner()._get_downstream()
+    assert len(entry.model.get_dataloader("train", 1)) == 1
+    with pytest.raises(RunError, match="train: no batch in 1 items at batch size 2"):
+        entry.model.get_dataloader("train", 2)
+
+
+class Expert:
+    """As far as ASV's is patched."""
+
+    def forward(self, mode, features, fails=False):
+        mask = torch.ones(1).cuda()
+        if fails:
+            raise KeyError(mode)
+        return mask
+
+
+def test_a_mask_goes_where_the_features_are():
+    expert = SimpleNamespace(DownstreamExpert=type("Own", (Expert,), {}))
+    (found,) = devices.PATCHES
+    cuda = torch.Tensor.cuda
+    assert found.needed(expert)
+    found.apply(expert)
+    for device in ("cpu", "meta"):
+        features = [torch.ones(1, device=device)]
+        assert expert.DownstreamExpert().forward("train", features).device.type == device
+        with pytest.raises(KeyError):
+            expert.DownstreamExpert().forward("train", features, fails=True)
+    assert torch.Tensor.cuda is cuda
 
 
 def test_shares_of_a_draw_are_parts_of_it():
