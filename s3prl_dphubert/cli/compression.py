@@ -17,7 +17,9 @@ def add(commands: Any) -> None:
     changes = "another value for one field, as YAML (stage1.updates=20000); may be repeated"
     compress.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=changes)
 
-    demo = commands.add_parser("demo", help="compress hubert_nano on the speech that ships, then s3prl's SID on it")
+    demo = commands.add_parser(
+        "demo", help="compress hubert_nano on the speech that ships, then s3prl's SID on it"
+    )
     demo.set_defaults(run=_demo)
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the demo's run")
     demo.add_argument("--config", type=Path, help="another YAML than upstream_configs/demo.yaml")

@@ -102,10 +102,10 @@ tested on {probe["held_out_clips"]} clips of four voices that neither the probe 
 Both columns' first row is the same MFCC+deltas baseline. The phones come from forced alignment.
 
 The aim was 5 points above MFCC+deltas; the best layer reaches 3.46. A third iteration was made and is not
-shipped: from these weights, 500 clusters of their layer 1, 6,000 updates of 8 windows of 3.5 s (47 hours), masked
-accuracy 26.4 % (chance: 0.2 %). It brought nothing: layers 0 to 6 at 30.30, 35.68, 34.64, 34.57, 34.18, 33.40 and
-33.13 %. Layers above the first lose phones rather than gain them in all iterations, so what limits this
-model is its size and its 17 hours of speech, not the number of updates.
+shipped: from these weights, 500 clusters of their layer 1, 6,000 updates of 8 windows of 3.5 s (47 hours),
+masked accuracy 26.4 % (chance: 0.2 %). It brought nothing: layers 0 to 6 reach 30.30, 35.68, 34.64, 34.57,
+34.18, 33.40 and 33.13 %. More updates of this kind do not help; the model's size and its 17 hours of speech
+are the likely limit.
 """
     return f"""---
 license: cc-by-sa-4.0
