@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-LEGACY ?= ks or resumes and (asr or sid or er or pr)
+LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
 
 .PHONY: demo test test-legacy lint readme clean
 
@@ -13,7 +13,8 @@ test: .venv/installed
 # s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.
 test-legacy: .venv-legacy/installed
-	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest tests/test_downstreams.py -k '$(LEGACY)'
+	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest tests/test_downstreams.py tests/test_pretrain*.py \
+		-k '$(LEGACY)'
 
 lint: .venv/installed
 	$(BIN)/ruff check .
