@@ -31,6 +31,11 @@ def facts(config: ModelConfig) -> dict[str, str]:
     }
 
 
+def rows_of(values: dict[str, str]) -> str:
+    """Rows of a Markdown table of two columns."""
+    return "\n".join(f"| {name} | {value} |" for name, value in values.items())
+
+
 def units_table(config: ModelConfig) -> str:
     """Markdown table of the conv channels, heads and feed-forward units per layer."""
     channels = ", ".join(map(str, config.conv_channels))
@@ -61,14 +66,12 @@ def render(config: CompressConfig, model: SpeechModel, state: str) -> str:
     titles["compressed"] = "distilled" if config.stage1 is None else f"compressed to {config.budget}"
     stages = [("stage 1", config.stage1), ("stage 2", config.stage2)]
     steps = ", ".join(f"{name}: {stage.updates} updates" for name, stage in stages if stage is not None)
-    rows = [f"| teacher | {config.teacher} |"]
+    rows = {"teacher": config.teacher}
     if config.student is not None:
-        rows.append(f"| student | {config.student} |")
+        rows["student"] = str(config.student)
     if config.stage1 is not None:
-        rows.append(f"| budget | {config.budget} |")
-    rows.append(f"| training | {steps}, seed {config.seed} |")
-    rows += [f"| {name} | {value} |" for name, value in facts(shape).items()]
-    table = "\n".join(rows)
+        rows["budget"] = str(config.budget)
+    rows["training"] = f"{steps}, seed {config.seed}"
     return f"""---
 library_name: s3prl-dphubert
 tags: [speech, self-supervised, compression]
@@ -78,7 +81,7 @@ tags: [speech, self-supervised, compression]
 
 | | |
 |---|---|
-{table}
+{rows_of(rows | facts(shape))}
 
 ## Units
 

@@ -9,10 +9,10 @@ from .budget import Budget
 from .data.batches import BatchConfig
 from .errors import ConfigError
 from .gates import GateConfig
+from .model.precision import PRECISIONS
 from .objective import ObjectiveConfig
 from .start import StudentConfig
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def demo(out: Path, config: Path | None = None) -> None:
     values = read_yaml(config or resources.find("upstream_configs/demo.yaml"))
     paths = {"data": {"train": str(out / "speech.tsv"), "valid": str(out / "speech.valid.tsv")}}
     settings: CompressConfig = from_dict(CompressConfig, merge(values, paths))
-    compress(replace(settings), out / "run")
+    compress(settings, out / "run")
     show(out / "run", settings)
     if demo_sid.installed():
         identify(out / "sid", out / "run", settings.teacher)

@@ -29,7 +29,7 @@ import yaml
 
 from . import resources, voices
 from .errors import ConfigError, RunError
-from .files import replacing
+from .files import write_text
 from .ownership import locked
 from .settings import merge, read_yaml
 
@@ -124,8 +124,7 @@ def _configure(recipe: Path, out: Path) -> Path:
         raise ConfigError(
             f"{recipe}: runner.save_step is {every!r}, allowed: a divisor of runner.total_steps, {steps!r}"
         )
-    with replacing(out / "config.yaml") as partial:
-        partial.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf8")
+    write_text(out / "config.yaml", yaml.safe_dump(values, sort_keys=False))
     return out / "config.yaml"
 
 
@@ -196,8 +195,7 @@ class _Experiment:
         return found if isinstance(found, dict) else {}
 
     def _write(self, accuracy: float | None) -> None:
-        with replacing(self.state) as partial:
-            partial.write_text(json.dumps({"key": self.key, "accuracy": accuracy}) + "\n", encoding="utf8")
+        write_text(self.state, json.dumps({"key": self.key, "accuracy": accuracy}) + "\n")
 
 
 def run(command: list[str], log: Path, folder: Path) -> str:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import autoload, compat
+from .superb.tasks import find
 
 PTH = "s3prl_dphubert.pth"
 COLUMNS = 110
@@ -26,20 +27,20 @@ INSTALL = {  # modules that have another name on the package index
     "sklearn": "scikit-learn",
 }
 NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
-    "PR": ("ctc", "editdistance"),
-    "ASR": ("asr", "editdistance pandas"),
-    "KS": ("speech_commands", ""),
-    "QbE": ("quesst14_dtw", "dtw lxml scipy"),
-    "SID": ("voxceleb1", "librosa"),
-    "ASV": ("sv_voxceleb1", "librosa joblib scipy sklearn"),
-    "SD": ("diarization", "h5py pandas scipy soundfile"),
-    "ER": ("emotion", "librosa"),
-    "IC": ("fluent_commands", "pandas"),
-    "SF": ("ctc", "editdistance"),
-    "SE": ("enhancement_stft", "asteroid h5py librosa"),
-    "SS": ("separation_stft", "asteroid h5py librosa"),
-    "ST": ("speech_translation", "fairseq sacrebleu sentencepiece editdistance"),
-    "VC": ("a2o-vc-vcc2020", "librosa scipy resemblyzer pyworld pysptk fastdtw jiwer editdistance"),
+    "PR": "editdistance",
+    "ASR": "editdistance pandas",
+    "KS": "",
+    "QbE": "dtw lxml scipy",
+    "SID": "librosa",
+    "ASV": "librosa joblib scipy sklearn",
+    "SD": "h5py pandas scipy soundfile",
+    "ER": "librosa",
+    "IC": "pandas",
+    "SF": "editdistance",
+    "SE": "asteroid h5py librosa",
+    "SS": "asteroid h5py librosa",
+    "ST": "fairseq sacrebleu sentencepiece editdistance",
+    "VC": "librosa scipy resemblyzer pyworld pysptk fastdtw jiwer editdistance",
 }
 RUNNER = ("tensorboardX",)
 
@@ -66,7 +67,7 @@ def examine() -> list[Finding]:
         return [*found, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
     with _quiet():
         registered = list(_registration())
-        tasks = [_task(name, *needs) for name, needs in NEEDS.items()] if not registered[0].broken else []
+        tasks = [_task(name, modules) for name, modules in NEEDS.items()] if not registered[0].broken else []
     return [*found, *registered, *_repairs(), *tasks]
 
 
@@ -136,14 +137,14 @@ def _repairs() -> Iterator[Finding]:
     yield Finding("repairs", text if compat.enabled() else f"off, {compat.SWITCH} is 0")
 
 
-def _task(name: str, downstream: str, modules: str) -> Finding:
+def _task(name: str, modules: str) -> Finding:
     needed = (*RUNNER, *modules.split())
     missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
     if missing:
         return Finding(name, f"pip install {' '.join(missing)}")
     try:
         import_module("s3prl.downstream.runner")
-        import_module(f"s3prl.downstream.{downstream}.expert")
+        import_module(f"s3prl.downstream.{find(name).downstream}.expert")
     except Exception as error:
         return Finding(name, f"cannot be imported: {_line(error)}")
     return Finding(name, "ready")

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from .card import facts, units_table
+from .card import facts, rows_of, units_table
 from .cost import superb_macs
 from .errors import CheckpointError
 from .files import new_folder
@@ -164,11 +164,10 @@ def card(title: str, config: ModelConfig, source: str | Path, package: str) -> s
     stride = f"{config.stride} samples ({config.stride / 16:g} ms at 16 kHz)"
     states = f"{config.num_layers + 1} of width {config.embed_dim}: the feature projection, then each layer"
     rows |= {"stride": stride, "hidden states": states, "made from": origin}
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return CARD.format(
         title=title,
         version=__version__,
-        table=table,
+        table=rows_of(rows),
         units=units_table(config),
         package=package,
         model=MODEL,

@@ -23,6 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text that appears whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf8")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; it becomes ``path`` when the block ends without error.

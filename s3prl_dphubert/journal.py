@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from .files import replacing
+from .files import write_text
 
 
 class Journal:
@@ -25,8 +25,7 @@ class Journal:
         path = folder / "log.jsonl"
         if path.exists():
             rows = [row for row in path.read_text(encoding="utf8").splitlines() if _update_of(row) <= update]
-            with replacing(path) as partial:
-                partial.write_text("".join(f"{row}\n" for row in rows), encoding="utf8")
+            write_text(path, "".join(f"{row}\n" for row in rows))
         self.rows = path.open("a", encoding="utf8")
         self.events = SummaryWriter(folder, purge_step=update)
 

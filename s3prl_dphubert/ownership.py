@@ -15,7 +15,7 @@ import yaml
 
 from .config import CompressConfig
 from .errors import RunError
-from .files import replacing
+from .files import write_text
 from .settings import read_yaml, to_dict
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,7 @@ def claim(config: CompressConfig, out: Path) -> None:
     elif out.exists() and any(out.iterdir()):
         raise RunError(f"{out}: is not empty and holds no run; choose another place")
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf8")
+    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

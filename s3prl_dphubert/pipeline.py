@@ -36,7 +36,7 @@ from .cost import macs, parameters
 from .data.batches import Batch, BatchStream, validation_batches
 from .data.manifest import Manifest, check_headers
 from .distil import Distillation
-from .files import replacing
+from .files import replacing, write_text
 from .model import SpeechModel
 from .model.masks import NO_MASKS, Masks
 from .ownership import owning
@@ -208,5 +208,4 @@ def read_data(config: CompressConfig, main: bool = True) -> tuple[BatchStream, l
 
 
 def _write_json(path: Path, content: Any) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -28,11 +28,11 @@ from .environment import Environment, changes, environment
 from .errors import RunError
 from .files import replacing
 from .journal import Journal
+from .model.precision import AUTOCAST
 from .optimizer import ScheduledAdamW
 from .processes import Processes
 
 log = logging.getLogger(__name__)
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Task(Protocol):
@@ -62,6 +62,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Mixed precision ``bf16`` or ``fp16``; off for ``fp32``."""
     dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def report_skip(update: int, in_a_row: int, most: int) -> None:
+    """Warn that an update was skipped.
+
+    Raises:
+        RunError: so many have been skipped one after the other.
+    """
+    log.warning("update %d skipped: non-finite loss or gradient", update)
+    if in_a_row >= most:
+        raise RunError(
+            f"{in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
+        )
 
 
 class Trainer:
@@ -186,11 +199,7 @@ class Trainer:
         self.in_a_row = 0 if finite else self.in_a_row + 1
         self.skipped += not finite
         if not finite:
-            log.warning("update %d skipped: non-finite loss or gradient", self.update)
-        if self.in_a_row >= self.config.max_nonfinite:
-            raise RunError(
-                f"{self.in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
-            )
+            report_skip(self.update, self.in_a_row, self.config.max_nonfinite)
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""

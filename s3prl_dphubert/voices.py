@@ -12,7 +12,7 @@ import soundfile
 
 from . import resources
 from .data.audio import SAMPLE_RATE, read
-from .files import replacing
+from .files import write_text
 
 LIST = "veri_test_class.txt"
 TRAIN, DEV, TEST = 1, 2, 3
@@ -82,8 +82,7 @@ def build(out: Path, clips: list[Clip]) -> None:
         path = out / "dev" / "wav" / clip.name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, read(clip.source), SAMPLE_RATE, subtype="PCM_16")
-    with replacing(out / LIST) as partial:
-        partial.write_text(text, encoding="utf8")
+    write_text(out / LIST, text)
 
 
 def chance(clips: list[Clip]) -> float:

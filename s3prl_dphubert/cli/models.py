@@ -1,12 +1,10 @@
-"""Commands about checkpoints: ``inspect``, ``profile`` and ``convert``."""
+"""Commands about checkpoints: ``inspect`` and ``profile``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add(commands: Any) -> None:
@@ -21,14 +19,6 @@ def add(commands: Any) -> None:
     profile.add_argument("--layers", action="store_true", help="layer by layer: parameters, MACs and time")
     profile.add_argument("--seconds", type=float, default=10.0, help="audio to time (default 10)")
     profile.add_argument("--repeats", type=int, default=5, help="runs, interleaved (default 5)")
-
-    convert = commands.add_parser("convert", help="turn a model of any format into a checkpoint or a .pth")
-    convert.set_defaults(run=_convert)
-    source = "name, directory, file, Hub id (user/repo) or torchaudio:BUNDLE"
-    convert.add_argument("source", help=source)
-    target = "checkpoint directory; with .pth, the published code's format"
-    convert.add_argument("target", type=Path, help=target)
-    convert.add_argument("--dtype", choices=DTYPES, default="float32", help="weights (default float32)")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -61,27 +51,3 @@ def _profile(arguments: argparse.Namespace) -> None:
     models = {str(path): load_model(path) for path in arguments.checkpoints}
     show = part_tables if arguments.layers else table
     print(show(models, arguments.seconds, arguments.repeats))
-
-
-def _convert(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from .. import released
-    from ..card import facts, units_table
-    from ..checkpoint import save_model
-    from ..teachers import load_teacher
-
-    target: Path = arguments.target
-    dtype = getattr(torch, arguments.dtype)
-    model = load_teacher(arguments.source)
-    if target.suffix != ".pth":
-        rows = "\n".join(f"| {name} | {value} |" for name, value in facts(model.config).items())
-        table = f"| | |\n|---|---|\n| source | {arguments.source} |\n{rows}"
-        text = f"# {target.name}\n\n{table}\n\n## Units\n\n{units_table(model.config)}\n"
-        print(save_model(model, target, text, dtype))
-        return
-    added = released.write(model, target, dtype)
-    print(target)
-    if added:
-        names = ", ".join(sorted({name.rpartition(".")[0] for name in added}))
-        print(f"{sum(added.values()):,} parameters added, since the format has no empty sublayers: {names}")

@@ -6,18 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .forward import add_forwarded
+
 
 def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
-    # No character starts an option here, so that all of them are left to s3prl.
-    runner = commands.add_parser(
-        "run_pretrain",
-        help="s3prl's run_pretrain with -u dphubert, in any folder",
-        prefix_chars="\0",
-        add_help=False,
-    )
-    runner.set_defaults(run=_run_pretrain)
-    runner.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="what s3prl takes")
+    text = "s3prl's run_pretrain with -u dphubert, in any folder"
+    add_forwarded(commands, "run_pretrain", text, _run_pretrain)
 
     link = commands.add_parser(
         "link", help="put pretrain/dphubert and upstream/dphubert into a checkout of s3prl"
@@ -29,10 +24,10 @@ def add(commands: Any) -> None:
     )
 
 
-def _run_pretrain(arguments: argparse.Namespace) -> None:
+def _run_pretrain(arguments: list[str]) -> None:
     from ..pretrain.launch import run_pretrain
 
-    run_pretrain(arguments.arguments)
+    run_pretrain(arguments)
 
 
 def _link(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import replacing
+from ..files import write_text
 from . import parser
 
 BEGIN, END = "<!-- commands: made by `make readme` -->\n", "<!-- end of commands -->\n"
@@ -82,5 +82,4 @@ def fill(text: str) -> str:
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     filled = fill(path.read_text(encoding="utf8"))
-    with replacing(path) as partial:
-        partial.write_text(filled, encoding="utf8")
+    write_text(path, filled)

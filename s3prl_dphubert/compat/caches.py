@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .patch import Patch
+from .patch import Patch, swapped
 
 HOME = "S3PRL_DPHUBERT_CACHE"
 FILES_A_PROCESS = 500  # fewer are measured before another process has started
@@ -70,15 +70,11 @@ def _asv(dataset: Any) -> None:
     @functools.wraps(init)
     def per_corpus(self, vad_config, key_list, file_path, meta_data, max_timestep=None, n_jobs=None):
         kept = folder("asv", os.path.commonpath([os.path.realpath(root) for root in file_path]))
-        own = dataset.__file__
-        dataset.__file__ = str(kept / "dataset.py")  # s3prl puts its folder beside this name
         files = sum(len(names) for root in file_path for _, _, names in os.walk(root))
         jobs = n_jobs or min(12, os.cpu_count() or 1, 1 + files // FILES_A_PROCESS)
-        try:
-            with FileLock(kept / "lengths.lock"):
-                init(self, vad_config, key_list, file_path, meta_data, max_timestep, jobs)
-        finally:
-            dataset.__file__ = own
+        place = str(kept / "dataset.py")  # s3prl puts its folder beside this name
+        with swapped(dataset, "__file__", place), FileLock(kept / "lengths.lock"):
+            init(self, vad_config, key_list, file_path, meta_data, max_timestep, jobs)
 
     dataset.SpeakerVerifi_train.__init__ = per_corpus
 

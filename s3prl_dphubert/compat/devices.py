@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from .patch import Patch
+from .patch import Patch, swapped
 
 
 def _hard_coded(expert: Any) -> bool:
@@ -16,18 +16,13 @@ def _hard_coded(expert: Any) -> bool:
 def _follow_features(expert: Any) -> None:
     import torch
 
-    tensors: Any = torch.Tensor
     forward = expert.DownstreamExpert.forward
 
     @functools.wraps(forward)
     def on_the_features_device(self, mode, features, *args, **kwargs):
         device = features[0].device
-        cuda = tensors.cuda
-        tensors.cuda = lambda tensor, *_, **__: tensor.to(device)
-        try:
+        with swapped(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor.to(device)):
             return forward(self, mode, features, *args, **kwargs)
-        finally:
-            tensors.cuda = cuda
 
     expert.DownstreamExpert.forward = on_the_features_device
 

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from ..errors import RunError
-from .patch import Patch
+from .patch import Patch, swapped
 
 
 class HfFolder:
@@ -80,11 +80,8 @@ def _translate_download(runner: Any) -> None:
                 others["token"] = use_auth_token
             return download(repo_id, revision=revision, **others)
 
-        hub.snapshot_download = snapshot_download
-        try:
+        with swapped(hub, "snapshot_download", snapshot_download):
             return get_upstream(self)
-        finally:
-            hub.snapshot_download = download
 
     runner.Runner._get_upstream = with_todays_arguments
 

@@ -26,12 +26,12 @@ from ..config import TrainConfig
 from ..data.batches import Batch
 from ..distil import Distillation
 from ..environment import changes, environment
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..pipeline import read_data as read_audio
 from ..start import start
 from ..teachers import load_teacher
-from ..trainer import autocast, seeded
+from ..trainer import autocast, report_skip, seeded
 from .epochs import Epochs
 from .optimizer import GuardedAdamW
 from .recipe import Recipe, last_epoch, read_data, read_training
@@ -164,11 +164,7 @@ class UpstreamPretrainExpert(nn.Module):
         self.in_a_row = self.in_a_row + 1 if skipped else 0
         self.skipped += skipped
         if skipped:
-            log.warning("update %d skipped: non-finite loss or gradient", self.update)
-        if self.in_a_row >= self.settings.max_nonfinite:
-            raise RunError(
-                f"{self.in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
-            )
+            report_skip(self.update, self.in_a_row, self.settings.max_nonfinite)
 
     def log_records(self, records: Records, logger: Any, prefix: str, global_step: int) -> None:
         """Write the means since the last log to TensorBoard."""

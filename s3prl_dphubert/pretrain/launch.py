@@ -7,11 +7,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from .. import compat
+from ..compat.home import s3prl_home
 from ..errors import RunError
 
 RECIPES = Path(__file__).parent
@@ -44,18 +45,6 @@ def run_pretrain(arguments: Sequence[str]) -> None:
         script.main()
     finally:
         sys.argv = before
-
-
-def s3prl_home() -> Path:
-    """The folder of the installed s3prl.
-
-    Raises:
-        RunError: there is none.
-    """
-    spec = find_spec("s3prl")
-    if spec is None or spec.origin is None:
-        raise RunError("s3prl is not installed in this environment: pip install s3prl==0.4.18")
-    return Path(spec.origin).parent
 
 
 def with_configurations(arguments: Sequence[str]) -> list[str]:

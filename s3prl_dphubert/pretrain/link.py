@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RunError
-from ..files import replacing
+from ..files import replacing, write_text
 
 MARK = ".s3prl-dphubert.json"
 """Lies in each folder that was made; holds the SHA-256 of every file that was put there."""
@@ -89,8 +89,7 @@ def _put(folder: Path, files: dict[str, bytes]) -> Iterator[str]:
         with replacing(path) as partial:
             partial.write_bytes(content)
         put[name] = _hash(content)
-    with replacing(folder / MARK) as partial:
-        partial.write_text(json.dumps(put, indent=2) + "\n", encoding="utf8")
+    write_text(folder / MARK, json.dumps(put, indent=2) + "\n")
     yield f"{folder}: linked"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlparse
@@ -105,7 +104,7 @@ def of_checkpoint(path: Path) -> dict[str, int]:
     from ..cost import parameters, superb_macs
 
     config = load_model(path).config
-    samples = math.prod(config.conv_strides)
+    samples = config.stride
     if samples % 16:
         raise ConfigError(f"{path}: its stride is {samples} samples, allowed: whole ms, as the site asks for")
     buckets = superb_macs(config)

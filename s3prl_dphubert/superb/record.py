@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import write_text
 from .errors import ResultError
 from .task import Task
 from .tasks import find
@@ -119,8 +119,7 @@ def write(record: Record, folder: Path, overwrite: bool = False) -> Path:
         raise ResultError(f"{path}: exists already; choose another place or say to overwrite it")
     folder.mkdir(parents=True, exist_ok=True)
     values = {"version": VERSION, **asdict(record)}
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
+    write_text(path, json.dumps(values, indent=2) + "\n")
     return path
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import replacing
+from ..files import write_text
 from . import points
 from .errors import ResultError
 from .model import Model, Value
@@ -218,7 +218,6 @@ def write(summary: Summary, folder: Path, overwrite: bool = False) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     dumped = json.dumps(values(summary), indent=2, ensure_ascii=False) + "\n"
     for path, text in zip(targets, (markdown(summary), table(summary), dumped), strict=False):
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf8")
+        write_text(path, text)
     plot(summary, targets[-1])
     return targets

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model import SpeechModel
+from ..model.precision import AUTOCAST
 from .options import Options
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class UpstreamExpert(nn.Module):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..model.precision import PRECISIONS
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 PADDINGS = ("batch", "exact")
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from .. import autoload, compat
 from ..compat.finder import Finder
-from ..errors import RunError
+from ..compat.home import s3prl_home
 from . import entries
 
 HUB = "s3prl.hub"
@@ -27,8 +26,7 @@ def register() -> None:
     Raises:
         RunError: s3prl is not installed.
     """
-    if find_spec("s3prl") is None:
-        raise RunError("s3prl is not installed in this environment: pip install s3prl==0.4.18")
+    s3prl_home()
     watcher.install()
     compat.apply()
     _add(import_module(HUB))
@@ -44,11 +42,7 @@ def unregister() -> None:
         if hub is not None and vars(hub).get(name) is entry:
             delattr(hub, name)
     _added.clear()
-    sys.meta_path[:] = [
-        finder
-        for finder in sys.meta_path
-        if finder is not watcher and not isinstance(finder, autoload.Trigger)
-    ]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not _waits(finder)]
 
 
 def registered() -> list[str]:
