@@ -1,0 +1,263 @@
+"""How a task is trained: a folder of plain data below ``downstream_recipes``.
+
+``config.yaml`` is what s3prl's run_downstream takes as ``-c``, ``recipe.yaml`` says what the task needs.
+A part of a task that is configured on its own has ``PART.yaml``, whose ``base`` may be ``config.yaml``.
+Strings may hold the placeholders ``{data}``, ``{prepared}`` and ``{recipe}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import resources
+from ..errors import ConfigError
+from ..settings import changed, from_dict, read_yaml
+from .errors import ResultError
+from .task import Task
+from .tasks import TASKS, find
+
+CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
+PLACES = ("data", "prepared", "recipe")
+SWEEP = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+_COUNTS = ("total_steps", "log_step", "eval_step", "save_step", "max_keep", "gradient_accumulate_steps")
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What ``recipe.yaml`` says.
+
+    Args:
+        data: files and folders that must exist below ``{data}``.
+        prepare: steps of preparation, by name and in order.
+        reference: the truth that s3prl does not score with, as ``{data}/truth`` or ``{prepared}/rttm``.
+        reference_dev: the same of the development set, for what is chosen on it.
+        sweep: learning rates that ``--sweep lr`` tries.
+        packages: to install beside what the task imports, by their names on the package index.
+        disk_gb: of the raw data.
+        gpu_gb: memory of the GPU that training takes.
+        hours: of training on one GPU.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    data: tuple[str, ...] = ()
+    prepare: tuple[str, ...] = ()
+    reference: str = ""
+    reference_dev: str = ""
+    sweep: tuple[float, ...] = SWEEP
+    packages: tuple[str, ...] = ()
+    disk_gb: float = 0.0
+    gpu_gb: float = 0.0
+    hours: float = 0.0
+
+    def __post_init__(self) -> None:
+        ConfigError.raise_for("recipe", self._faults())
+
+    def _faults(self) -> list[str]:
+        faults = []
+        for name in ("data", "prepare", "packages"):
+            value = getattr(self, name)
+            if not _is_list(value) or not all(isinstance(each, str) and each for each in value):
+                faults.append(f"{name} is {value!r}, allowed: a list of texts")
+            elif name == "data":
+                faults += [
+                    f"data has {each!r}, allowed: a path below {{data}}"
+                    for each in value
+                    if each.startswith(("/", "~", "{")) or ".." in Path(each).parts
+                ]
+        for name in ("reference", "reference_dev"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                faults.append(f"{name} is {value!r}, allowed: a path")
+        if not _is_list(self.sweep) or not all(_is_rate(rate) for rate in self.sweep):
+            faults.append(f"sweep is {self.sweep!r}, allowed: a list of numbers above 0")
+        for name in ("disk_gb", "gpu_gb", "hours"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                faults.append(f"{name} is {value!r}, allowed: a number, 0 or more")
+        return faults
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Args:
+        task: its row of the table.
+        folder: where it is.
+        needs: what ``recipe.yaml`` says.
+        configs: part of the task (empty for a task of one part) -> its configuration of run_downstream,
+            placeholders unfilled.
+
+    Raises:
+        ConfigError: naming every field that is wrong, of all parts.
+    """
+
+    task: Task
+    folder: Path
+    needs: Needs
+    configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} has {word!r}, allowed: {', '.join(f'{{{place}}}' for place in PLACES)}"
+            for name in ("reference", "reference_dev")
+            for word in _unknown(getattr(self.needs, name))
+        ]
+        for part in self.task.parts:
+            if part.name not in self.configs:
+                faults.append(f"{part.name or 'config.yaml'} is missing")
+                continue
+            found = config_faults(self.configs[part.name], trained=bool(self.task.best))
+            faults += [f"{part.name}: {fault}" if part.name else fault for fault in found]
+        ConfigError.raise_for(str(self.folder), dict.fromkeys(faults))
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate; ``None`` for a task without training."""
+        config = next(iter(self.configs.values()))
+        return float(config["optimizer"]["lr"]) if self.task.best else None
+
+    def config(self, part: str, data: Path, prepared: Path) -> dict[str, Any]:
+        """The configuration of a part with its placeholders filled in."""
+        return self.fill(dict(self.configs[part]), data, prepared)
+
+    def fill(self, value: Any, data: Path, prepared: Path) -> Any:
+        """The same values with the placeholders of all strings filled in."""
+        if isinstance(value, Mapping):
+            return {key: self.fill(inner, data, prepared) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.fill(inner, data, prepared) for inner in value]
+        if isinstance(value, str):
+            places = {"data": data, "prepared": prepared, "recipe": self.folder.resolve()}
+            return _PLACE.sub(lambda found: str(places[found[1]]) if found[1] in places else found[0], value)
+        return value
+
+    def missing(self, data: Path) -> list[str]:
+        """What of the data is not there."""
+        return [each for each in self.needs.data if not (data / each).exists()]
+
+
+def config_faults(config: Mapping[str, Any], trained: bool) -> list[str]:
+    """What is wrong with a configuration of run_downstream, as far as it is the same for all tasks.
+
+    Args:
+        config: what ``-c`` takes.
+        trained: whether the task is trained at all.
+    """
+    faults = [
+        f"{name} is {config.get(name)!r}, allowed: a mapping"
+        for name in ("runner", "downstream_expert", *(("optimizer",) if trained else ()))
+        if not isinstance(config.get(name), Mapping)
+    ]
+    whole = not faults
+    faults += [
+        f"{text!r} has the placeholder {{{word}}}, allowed: {', '.join(f'{{{place}}}' for place in PLACES)}"
+        for text in _strings(config)
+        for word in _unknown(text)
+    ]
+    if not trained or not whole:
+        return faults
+    runner, rate = config["runner"], config["optimizer"].get("lr")
+    if not _is_rate(rate):
+        faults.append(f"optimizer.lr is {rate!r}, allowed: a number above 0 (1.0e-4, not 1e-4)")
+    for name in _COUNTS:
+        value, least = runner.get(name), 2 if name == "max_keep" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            why = ", since s3prl deletes the old checkpoint before it saves" if least == 2 else ""
+            faults.append(f"runner.{name} is {value!r}, allowed: a whole number from {least}{why}")
+    steps, every = runner.get("total_steps"), runner.get("save_step")
+    if isinstance(steps, int) and isinstance(every, int) and every > 0 and steps % every:
+        faults.append(
+            f"runner.save_step is {every}, allowed: a divisor of total_steps, {steps}, so that the last step "
+            "is saved"
+        )
+    if not isinstance(runner.get("eval_dataloaders"), list):
+        faults.append(f"runner.eval_dataloaders is {runner.get('eval_dataloaders')!r}, allowed: a list")
+    return faults
+
+
+def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read and check the recipe of a folder, whose name is the task's.
+
+    Args:
+        folder: with ``config.yaml`` and ``recipe.yaml``.
+        changes: other values for fields of the configuration, as ``FIELD=VALUE``, or
+            ``TASK.FIELD=VALUE`` for one task's only.
+
+    Raises:
+        ConfigError: a file is missing or no YAML, or naming every field that is wrong.
+    """
+    try:
+        task = find(folder.name)
+    except ResultError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    faults: list[str] = []
+    needs = Needs()
+    try:
+        needs = from_dict(Needs, read_yaml(folder / NEEDS))
+    except ConfigError as error:
+        faults.append(str(error))
+    configs = {}
+    for part in task.parts:
+        own = folder / f"{part.name}.yaml"
+        config = read_yaml(own if part.name and own.exists() else folder / CONFIG)
+        configs[part.name] = changed(config, _of_task(task, changes))
+    try:
+        recipe = Recipe(task, folder, needs, configs)
+    except ConfigError as error:
+        faults.append(str(error).removeprefix(f"{folder}: "))
+    ConfigError.raise_for(str(folder), faults)
+    return recipe
+
+
+def _of_task(task: Task, changes: Sequence[str]) -> list[str]:
+    """The changes that are meant for a task, without its name."""
+    folders, kept = {each.folder for each in TASKS}, []
+    for change in changes:
+        first, _, rest = change.partition(".")
+        if first.lower() not in folders:
+            kept.append(change)
+        elif first.lower() == task.folder:
+            kept.append(rest)
+    return kept
+
+
+def listed(root: Path | None = None) -> dict[str, Path]:
+    """Name of each task that has a recipe -> its folder, in the order of the table.
+
+    Args:
+        root: a folder of recipes, by default the one that ships.
+    """
+    root = root or resources.find("downstream_recipes")
+    return {task.name: root / task.folder for task in TASKS if (root / task.folder / NEEDS).is_file()}
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [text for inner in value.values() for text in _strings(inner)]
+    if isinstance(value, list | tuple):
+        return [text for inner in value for text in _strings(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def _unknown(text: str) -> list[str]:
+    return [found for found in _PLACE.findall(text) if found not in PLACES]
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
