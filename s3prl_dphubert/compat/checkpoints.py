@@ -1,13 +1,16 @@
-"""s3prl's own checkpoints under torch.load's safe default."""
+"""s3prl's own checkpoints: read under torch.load's safe default, written whole or not at all."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 import io
 import pickle
+from pathlib import Path
 from typing import Any
 
-from .patch import Patch
+from .patch import Patch, swapped
 
 
 def _refused(torch: Any) -> bool:
@@ -43,6 +46,27 @@ def _allow_schedules(optimizers: Any) -> None:
     serialization.add_safe_globals(_schedules(optimizers))
 
 
+def _saves_in_place(runner: Any) -> bool:
+    return "torch.save(all_states, path)" in inspect.getsource(runner.Runner.train)
+
+
+def _save_whole(runner: Any) -> None:
+    from ..files import replacing
+
+    save, train = runner.torch.save, runner.Runner.train
+
+    def whole(states: Any, path: str) -> None:
+        with replacing(Path(path)) as partial:
+            save(states, partial)
+
+    @functools.wraps(train)
+    def with_whole_files(self: Any) -> None:
+        with swapped(runner.torch, "save", whole):
+            train(self)
+
+    runner.Runner.train = with_whole_files
+
+
 PATCHES = (
     Patch(
         name="torch.load",
@@ -59,5 +83,13 @@ PATCHES = (
         versions="torch >= 2.6; until those optimizers save plain numbers",
         needed=_unknown_schedules,
         apply=_allow_schedules,
+    ),
+    Patch(
+        name="whole checkpoints",
+        module="s3prl.downstream.runner",
+        reason="a kill while the best checkpoint is replaced leaves neither the old one nor the new one",
+        versions="s3prl 0.4.18; until it writes under another name and renames",
+        needed=_saves_in_place,
+        apply=_save_whole,
     ),
 )

@@ -41,6 +41,7 @@ class Needs:
         disk_gb: of the raw data.
         gpu_gb: memory of the GPU that training takes.
         hours: of training on one GPU.
+        blocked: why the task cannot run here, and what to do; it is left out with this message.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -55,6 +56,7 @@ class Needs:
     disk_gb: float = 0.0
     gpu_gb: float = 0.0
     hours: float = 0.0
+    blocked: str = ""
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("recipe", self._faults())
@@ -71,10 +73,10 @@ class Needs:
                     for each in value
                     if each.startswith(("/", "~", "{")) or ".." in Path(each).parts
                 ]
-        for name in ("reference", "reference_dev"):
+        for name in ("reference", "reference_dev", "blocked"):
             value = getattr(self, name)
             if not isinstance(value, str):
-                faults.append(f"{name} is {value!r}, allowed: a path")
+                faults.append(f"{name} is {value!r}, allowed: a text")
         if not _is_list(self.sweep) or not all(_is_rate(rate) for rate in self.sweep):
             faults.append(f"sweep is {self.sweep!r}, allowed: a list of numbers above 0")
         for name in ("disk_gb", "gpu_gb", "hours"):
