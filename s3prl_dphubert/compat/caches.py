@@ -24,19 +24,24 @@ def home() -> Path:
 
 
 def folder(task: str, root: str | Path, lists: Iterable[str | Path] = ()) -> Path:
-    """The folder for what is remembered of one corpus; it exists afterwards.
-
-    The name changes with the corpus's place, the content of its lists of files, and the names and
-    times of its folders down to the speakers.
-    """
-    digest = hashlib.sha256(os.path.realpath(root).encode())
-    for path in lists:
-        digest.update(Path(path).read_bytes())
-    for path in sorted(_folders(Path(root), depth=3)):
-        digest.update(f"{path}\0{os.stat(path).st_mtime_ns}\n".encode())
-    found = home() / task / digest.hexdigest()[:32]
+    """The folder for what is remembered of one corpus; it exists afterwards."""
+    found = home() / task / digest(root, lists)[:32]
     found.mkdir(parents=True, exist_ok=True)
     return found
+
+
+def digest(root: str | Path, lists: Iterable[str | Path] = ()) -> str:
+    """Tells corpora apart.
+
+    It changes with the corpus's place, the content of its lists of files, and the names and times of
+    its folders down to the speakers.
+    """
+    told = hashlib.sha256(os.path.realpath(root).encode())
+    for path in lists:
+        told.update(Path(path).read_bytes())
+    for path in sorted(_folders(Path(root), depth=3)):
+        told.update(f"{path}\0{os.stat(path).st_mtime_ns}\n".encode())
+    return told.hexdigest()
 
 
 def _folders(root: Path, depth: int) -> Iterable[str]:

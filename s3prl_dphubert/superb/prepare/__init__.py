@@ -1,0 +1,28 @@
+"""Preparation: from corpora as their publishers give them to what s3prl's tasks read.
+
+``step.py`` says what a step is and when it is made anew, ``fetch.py`` gets lists that lie elsewhere; one
+module per corpus has its steps. A recipe names those it needs in its ``recipe.yaml``. A new step is one
+:class:`Step` in the tuple below.
+"""
+
+from __future__ import annotations
+
+from . import iemocap, librimix, librispeech, quesst, snips, voxceleb
+from .step import Config, Step
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        librispeech.LENGTHS,
+        librispeech.LEXICON,
+        voxceleb.SPEAKERS,
+        voxceleb.TRIALS,
+        librimix.KALDI,
+        iemocap.FOLDS,
+        snips.SLOTS,
+        quesst.LISTS,
+    )
+}
+"""Name in ``recipe.yaml`` -> step."""
+
+__all__ = ["STEPS", "Config", "Step"]

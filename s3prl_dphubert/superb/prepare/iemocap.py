@@ -1,0 +1,90 @@
+"""IEMOCAP: the four emotions of ER and its five folds, from the corpus's own evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+from ...files import write_text
+from ...settings import read_yaml
+from .places import folder, value
+from .step import Config, Step
+
+log = logging.getLogger(__name__)
+SOURCE = "https://sail.usc.edu/iemocap (by request)"
+LABELS = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
+MERGED = {"exc": "hap"}  # excitement counts as happiness
+_FIRST = len("Ses01")
+
+
+def folds(data: Path, out: Path, config: Config) -> None:
+    """Write ``meta_data/SessionN/{train,test}_meta_data.json``: a session is tested, the others train.
+
+    Improvised and scripted dialogues both count. With the whole corpus the lists are s3prl's own, in
+    their order, on which the development set depends; the log says so where they are not.
+    """
+    root = folder(Path(value(config, "datarc", "root")), "IEMOCAP", SOURCE)
+    sessions = [place for place in sorted(root.glob("Session[1-5]")) if place.is_dir()]
+    if len(sessions) < 2:
+        raise DataError(f"{root}: holds {len(sessions)} of the folders Session1 to Session5; from {SOURCE}")
+    said = {session.name: utterances(session) for session in sessions}
+    for name, tested in said.items():
+        others = [row for other, rows in said.items() if other != name for row in rows]
+        (out / "meta_data" / name).mkdir(parents=True)
+        for split, rows in (("train", others), ("test", tested)):
+            text = json.dumps({"labels": LABELS, "meta_data": rows})
+            write_text(out / "meta_data" / name / f"{split}_meta_data.json", text)
+            if split == "test" and hashlib.sha256(text.encode()).hexdigest() != _known()[name]["sha256"]:
+                log.warning("%s: %d utterances, not the list of s3prl", root / name, len(rows))
+
+
+def utterances(session: Path) -> list[dict[str, str]]:
+    """The utterances of a session with one of the four emotions, in s3prl's order.
+
+    Raises:
+        DataError: it has no evaluations, or none of such an utterance that has audio.
+    """
+    place = folder(session / "dialog" / "EmoEvaluation", "evaluations of IEMOCAP", SOURCE)
+    audio = folder(session / "sentences" / "wav", "audio of IEMOCAP", SOURCE)
+    order = {name: index for index, name in enumerate(_known()[session.name]["dialogs"].split())}
+    files = [file for file in place.glob("*.txt") if not file.name.startswith(".")]
+    files.sort(key=lambda file: (order.get(file.stem[_FIRST:], len(order)), file.name))
+    found = [row for file in files for row in _dialog(file, audio)]
+    if not found:
+        raise DataError(f"{place}: holds no evaluation of an utterance in {audio}; unpack IEMOCAP anew")
+    return found
+
+
+def _dialog(file: Path, audio: Path) -> list[dict[str, str]]:
+    """Lines such as ``[1.0 - 2.5]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, 2.5, 2.5]``."""
+    rows = []
+    for line in file.read_text(encoding="utf8", errors="replace").splitlines():
+        times, *words = line.split("\t")
+        if not times.startswith("[") or len(words) < 2:
+            continue
+        name, emotion = words[0], MERGED.get(words[1], words[1])
+        path = audio / name.rpartition("_")[0] / f"{name}.wav"
+        if emotion in LABELS and path.is_file():
+            place = path.relative_to(audio.parents[2]).as_posix()
+            rows.append({"path": place, "label": emotion, "speaker": name.partition("_")[0]})
+    return sorted(rows, key=lambda row: row["path"])
+
+
+@cache
+def _known() -> dict[str, Any]:
+    return read_yaml(Path(__file__).with_suffix(".yaml"))
+
+
+def _inputs(data: Path, config: Config) -> Iterable[Path]:
+    for session in sorted(Path(value(config, "datarc", "root")).glob("Session[1-5]")):
+        yield session / "sentences" / "wav"
+        yield from sorted((session / "dialog" / "EmoEvaluation").glob("*.txt"))
+
+
+FOLDS = Step("iemocap_folds", folds, _inputs)
