@@ -59,7 +59,7 @@ def patch(needed=lambda module: True, apply=lambda module: None, **options):
 
 
 def test_the_table_says_what_each_patch_is_for():
-    assert len(compat.PATCHES) == 24
+    assert len(compat.PATCHES) == 25
     assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
     assert all(patch.reason and patch.versions for patch in compat.PATCHES)
     assert {patch.module for patch in compat.PATCHES} == compat.MODULES
@@ -178,7 +178,7 @@ def test_checkpoints_of_s3prl_load_and_others_do_not():
     optimizer.step()
     content = {"Args": argparse.Namespace(upstream="x"), "Optimizer": optimizer.state_dict()}
     with no_safe_globals():
-        namespace, schedules = checkpoints.PATCHES
+        namespace, schedules, _ = checkpoints.PATCHES
         assert namespace.needed(torch)
         assert schedules.needed(optimizers)
         namespace.apply(torch)
@@ -190,6 +190,27 @@ def test_checkpoints_of_s3prl_load_and_others_do_not():
         optimizer.load_state_dict(loaded["Optimizer"])
         with pytest.raises(Exception, match="Weights only load failed"):
             torch.load(saved({"Args": Ledger()}))
+
+
+def test_checkpoints_are_replaced_whole(tmp_path):
+    from s3prl.downstream import runner
+
+    *_, whole = checkpoints.PATCHES
+    assert whole.needed(runner)
+
+    class Runner:
+        def train(self):
+            runner.torch.save({"Step": 1}, str(tmp_path / "dev-best.ckpt"))
+            runner.torch.save({"Step": lambda: None}, str(tmp_path / "dev-best.ckpt"))  # fails half-way
+
+    own = SimpleNamespace(torch=torch, Runner=Runner)
+    whole.apply(own)
+    save = torch.save
+    with pytest.raises(AttributeError, match="pickle"):
+        own.Runner().train()
+    assert torch.save is save
+    assert [path.name for path in tmp_path.iterdir()] == ["dev-best.ckpt"]
+    assert torch.load(tmp_path / "dev-best.ckpt") == {"Step": 1}
 
 
 def test_the_hub_keeps_the_names_that_s3prl_imports(monkeypatch):
