@@ -23,6 +23,7 @@ lint: .venv/installed
 
 readme: .venv/installed
 	$(BIN)/python -m s3prl_dphubert.cli.readme README.md
+	$(BIN)/python -m s3prl_dphubert.superb.page downstream_recipes/*
 
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""Downloads: files of the Hugging Face Hub, and torchaudio's bundles. All of them happen here.
+"""Downloads of models: files of the Hugging Face Hub, and torchaudio's bundles. All of them happen here.
 
 Files are kept in the Hub's own cache (``HF_HOME``), so that other programs share them. ``HF_ENDPOINT``
 names another server, ``HF_TOKEN`` opens gated repositories, ``HF_HUB_OFFLINE=1`` uses the cache alone.
