@@ -9,6 +9,7 @@ from models import SHAPES, tiny
 
 from s3prl_dphubert.checkpoint import load_model, save_model
 from s3prl_dphubert.errors import CheckpointError, ConfigError
+from s3prl_dphubert.upstream.cached import CachedOptions
 from s3prl_dphubert.upstream.entries import dphubert, dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.upstream.options import Options
@@ -170,16 +171,16 @@ def test_options_from_a_file(tmp_path):
     file = tmp_path / "options.yaml"
     file.write_text("precision: bf16\npadding: exact\n")
     checkpoint = GOLDEN / "wavlm.pth"
-    assert dphubert_local(checkpoint, str(file)).options == Options("bf16", "exact")
-    assert dphubert_local(checkpoint, str(file), precision="fp32").options == Options("fp32", "exact")
+    assert dphubert_local(checkpoint, str(file)).options == CachedOptions("bf16", "exact")
+    assert dphubert_local(checkpoint, str(file), precision="fp32").options == CachedOptions("fp32", "exact")
     file.write_text("")
-    assert dphubert_local(checkpoint, file).options == Options()
+    assert dphubert_local(checkpoint, file).options == CachedOptions()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("precison: bf16\n", r"allowed: precision, padding\): precison is no option"),
+        ("precison: bf16\n", r"allowed: precision, padding, features\): precison is no option"),
         ("precision: int8\npadding: [1]\n", "precision is 'int8', allowed: fp32, bf16, fp16; padding is"),
         ("- precision\n", "holds list, allowed: options as name: value"),
         ("precision: {\n", "not a readable YAML file"),

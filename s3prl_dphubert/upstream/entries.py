@@ -1,7 +1,8 @@
 """The upstreams, as s3prl calls them: functions that take a checkpoint and return an upstream.
 
 s3prl passes ``ckpt`` (its ``-k``), ``model_config`` (``-g``) and ``refresh`` (``-r``); further keywords
-are options, see :class:`~s3prl_dphubert.upstream.options.Options`. Heavy imports wait for the first call.
+are options, see :class:`~s3prl_dphubert.upstream.cached.CachedOptions`. Heavy imports wait for the first
+call.
 """
 
 from __future__ import annotations
@@ -196,8 +197,8 @@ def _given(ckpt: Source, entry: str, allowed: str) -> str:
 
 def _expert(load: Callable[[], SpeechModel], model_config: Source, options: dict[str, Any]) -> UpstreamExpert:
     """Check the options before anything is downloaded."""
+    from .cached import CachedExpert, CachedOptions
     from .expert import UpstreamExpert
-    from .options import Options
 
-    checked = Options.read(model_config, options)
-    return UpstreamExpert(load(), checked)
+    checked = CachedOptions.read(model_config, options)
+    return UpstreamExpert(load(), checked) if checked.kept is None else CachedExpert(load(), checked)

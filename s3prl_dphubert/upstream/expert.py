@@ -47,13 +47,16 @@ class UpstreamExpert(nn.Module):
         Raises:
             ValueError: there is no waveform, or one is not one-dimensional.
         """
-        waveforms, lengths = self._batch(wavs)
+        hidden = self.compute(*self._batch(wavs))
+        named = {f"hidden_state_{index}": state for index, state in enumerate(hidden)}
+        return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
+
+    def compute(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Waveforms (B, T) and the samples of each -> L + 1 hidden states (B, F, D), float32."""
         run = self._each_alone if self.options.padding == "exact" else self._together
         with self._autocast(waveforms.device):
             hidden = run(waveforms, lengths)
-        hidden = [state.float() for state in hidden]
-        named = {f"hidden_state_{index}": state for index, state in enumerate(hidden)}
-        return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
+        return [state.float() for state in hidden]
 
     def _batch(self, wavs: list[Tensor]) -> tuple[Tensor, list[int]]:
         """-> (B, T) padded with zeros, and the samples of each."""

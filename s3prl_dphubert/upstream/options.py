@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..model.precision import PRECISIONS
 
 PADDINGS = ("batch", "exact")
+Kind = TypeVar("Kind", bound="Options")
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,17 @@ class Options:
     padding: str = "batch"
 
     def __post_init__(self) -> None:
-        ConfigError.raise_for(
-            "upstream options",
-            (
-                f"{name} is {value!r}, allowed: {', '.join(allowed)}"
-                for name, value, allowed in (
-                    ("precision", self.precision, PRECISIONS),
-                    ("padding", self.padding, PADDINGS),
-                )
-                if value not in allowed
-            ),
-        )
+        ConfigError.raise_for("upstream options", self.faults())
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong, field by field."""
+        choices = ("precision", self.precision, PRECISIONS), ("padding", self.padding, PADDINGS)
+        for name, value, allowed in choices:
+            if value not in allowed:
+                yield f"{name} is {value!r}, allowed: {', '.join(allowed)}"
 
     @classmethod
-    def read(cls, config: str | Path | None, more: Mapping[str, Any]) -> Options:
+    def read(cls: type[Kind], config: str | Path | None, more: Mapping[str, Any]) -> Kind:
         """Options of a YAML file, and others that take precedence over it.
 
         Raises:
