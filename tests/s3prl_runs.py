@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from miniature_sg_tasks import TASKS as GENERATIVE
 from miniature_tasks import TASKS, Task
 
 LIMIT = 600  # seconds for a process; the box may be busy
@@ -66,7 +67,7 @@ class Experiment:
     """
 
     def __init__(self, name: str, place: Path, upstream: list[str]) -> None:
-        self.task: Task = TASKS[name](place / "corpus")
+        self.task: Task = (TASKS | GENERATIVE)[name](place / "corpus")
         self.place, self.folder = place, place / "experiment"
         config = place / "config.yaml"
         config.write_text(yaml.safe_dump(self.task.config))

@@ -1,7 +1,7 @@
-"""Packages that s3prl imports at the top of a module for something that SUPERB never calls.
+"""Packages that s3prl imports at the top of a module for something that SUPERB never calls, or for little.
 
-Each is old or large, and only its import is in the way. Where it is missing, the importing module sees
-a stand-in, and nobody else does: it is gone again once that module has been imported.
+Each is old or large. Where one is missing, the importing module sees a stand-in, and nobody else does: it
+is gone again once that module has been imported. What SUPERB does call is ours, and of the same numbers.
 """
 
 from __future__ import annotations
@@ -53,6 +53,18 @@ def _sampler() -> dict[str, Any]:
     return {"DistributedSamplerWrapper": DistributedSamplerWrapper}
 
 
+def _metrics() -> dict[str, Any]:
+    from .separation import get_metrics
+
+    return {"get_metrics": get_metrics}
+
+
+def _losses() -> dict[str, Any]:
+    from .separation import permutation_loss
+
+    return {"PITLossWrapper": permutation_loss()}
+
+
 def _missing(package: str) -> bool:
     if package in sys.modules:
         return False
@@ -102,6 +114,7 @@ _CATALYST = {
     "catalyst.data": _nothing,
     "catalyst.data.sampler": _sampler,
 }
+_ASTEROID = {"asteroid": _nothing, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
 _DCASE = {"dcase_util": _nothing, "dcase_util.containers": _nothing}
 
 PATCHES = (
@@ -122,4 +135,8 @@ PATCHES = (
     _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": _nothing}),
     _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
     _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
+    *(
+        _patch("asteroid", f"s3prl.downstream.{name}.expert", "STOI, PESQ, SI-SDR and one loss", _ASTEROID)
+        for name in ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
+    ),
 )

@@ -7,7 +7,18 @@ module per corpus has its steps. A recipe names those it needs in its ``recipe.y
 
 from __future__ import annotations
 
-from . import iemocap, librimix, librispeech, quesst, snips, voxceleb
+from . import (
+    common_voice,
+    iemocap,
+    librimix,
+    librispeech,
+    quesst,
+    separation,
+    snips,
+    vcc2020,
+    voicebank,
+    voxceleb,
+)
 from .step import Config, Step
 
 STEPS: dict[str, Step] = {
@@ -21,6 +32,10 @@ STEPS: dict[str, Step] = {
         iemocap.FOLDS,
         snips.SLOTS,
         quesst.LISTS,
+        voicebank.LISTS,
+        separation.LISTS,
+        vcc2020.SPEAKERS,
+        *common_voice.STEPS,
     )
 }
 """Name in ``recipe.yaml`` -> step."""

@@ -1,0 +1,67 @@
+"""The database of the Voice Conversion Challenge 2020: a folder a speaker, and lists of utterances."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...errors import DataError
+from ...files import write_text
+from .places import folder
+from .step import Config, Step
+
+SOURCE = "https://github.com/nii-yamagishilab/VCC2020-database (all of its archives, unpacked in one folder)"
+CORPUS = "VCC2020"  # below the folder of data
+PLACES = (  # of the speakers' folders: s3prl's own layout, and the archives'
+    "",
+    "source",
+    "target_task1",
+    "vcc2020_database_evaluation",
+    "vcc2020_database_groundtruth",
+)
+SOURCES = ("SEF1", "SEF2", "SEM1", "SEM2")
+TARGETS = ("TEF1", "TEF2", "TEM1", "TEM2")  # of the first task, which SUPERB-SG is
+LISTS = {  # numbers of utterances, as s3prl splits them
+    "E_train_list": [f"E1{number:04}" for number in range(1, 61)]
+    + [f"E2{number:04}" for number in range(1, 51)],
+    "E_dev_list": [f"E1{number:04}" for number in range(61, 71)],
+    "eval_list": [f"E3{number:04}" for number in range(1, 26)],
+}
+
+
+def speakers(data: Path, out: Path, config: Config) -> None:
+    """Write ``vcc2020/SPEAKER/NUMBER.wav``, links to the corpus, and ``vcc2020/lists``.
+
+    Utterances of the evaluation that the corpus does not have are left out of their list; a speaker
+    without any, and a target without training or development, is an error.
+    """
+    root, made = folder(data / CORPUS, "the VCC2020 database", SOURCE), out / "vcc2020"
+    faults, heard = [], []
+    for speaker in (*SOURCES, *TARGETS):
+        files = _files(root, speaker)
+        (made / speaker).mkdir(parents=True)
+        for name, path in files.items():
+            os.symlink(path, made / speaker / f"{name}.wav")
+        needed = ("eval_list",) if speaker in SOURCES else LISTS
+        faults += [f"{speaker} has none of {name}" for name in needed if not files.keys() & set(LISTS[name])]
+        heard.append(files.keys())
+    if faults:
+        raise DataError(f"{root}: {'; '.join(faults)}; get them from {SOURCE}")
+    (made / "lists").mkdir()
+    for name, numbers in LISTS.items():
+        kept = [n for n in numbers if name != "eval_list" or all(n in files for files in heard)]
+        write_text(made / "lists" / f"{name}.txt", "\n".join(kept) + "\n")
+
+
+def _files(root: Path, speaker: str) -> dict[str, Path]:
+    found = (path for place in PLACES for path in sorted((root / place / speaker).glob("E*.wav")))
+    return {path.stem: path.resolve() for path in found}
+
+
+def _inputs(data: Path, config: Config) -> Iterable[Path]:
+    yield data / CORPUS
+    yield from (data / CORPUS / place / speaker for place in PLACES[1:] for speaker in (*SOURCES, *TARGETS))
+
+
+SPEAKERS = Step("vcc2020_speakers", speakers, _inputs)
