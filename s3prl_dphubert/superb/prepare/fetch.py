@@ -89,12 +89,15 @@ class Listed:
         """Bring a file here; returns why not, or nothing."""
         reason = ""
         for _ in range(ATTEMPTS):
+            went_on = part.exists()
             reason = _download(url, part, self.name)
             if not reason:
                 reason = self.fault(part)
-                if reason:
-                    part.unlink()
-                return reason
+                if not reason:
+                    break
+                part.unlink()
+                if not went_on:  # else what was here may have been the beginning of another file
+                    break
         return reason
 
 
@@ -117,7 +120,7 @@ def _download(url: str, part: Path, title: str) -> str:
             size = part.stat().st_size
             return "" if total is None or size == total else f"ended after {size} of {total} bytes"
     except HTTPError as error:
-        if error.code == 416:  # there is nothing behind what is here: it is whole, or of another file
+        if error.code == 416 and start:  # nothing is behind what is here: it is whole, or of another file
             return ""
         return f"HTTP {error.code} {error.reason}"
     except (OSError, HTTPException, ValueError) as error:
