@@ -62,6 +62,10 @@ class Listed:
                 self._fetch(kept, data)
         return kept
 
+    def inputs(self, data: Path) -> list[Path | str]:
+        """What a step depends on that uses it."""
+        return [self.checksum, *(data / place for place in self.places)]
+
     def fault(self, path: Path) -> str:
         """What is wrong with a file, or nothing."""
         size = path.stat().st_size

@@ -140,11 +140,11 @@ def read_turns(path: Path) -> Turns:
     return turns
 
 
-def _inputs(data: Path, config: Config) -> Iterable[Path]:
+def _inputs(data: Path, config: Config) -> Iterable[Path | str]:
     yield data / AUDIO
     for split, listed in SPLITS.values():
         yield data / AUDIO / "metadata" / f"mixture_{split}_{KIND}.csv"
-        yield from (data / place for place in listed.places)
+        yield from listed.inputs(data)
 
 
 KALDI = Step("libri2mix", kaldi, _inputs)

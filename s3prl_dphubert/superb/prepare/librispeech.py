@@ -102,5 +102,5 @@ LENGTHS = Step("librispeech_lengths", lengths, lambda data, config: splits(confi
 LEXICON = Step(
     "librispeech_lexicon",
     lexicon,
-    lambda data, config: [data / place for listed in LEXICA for place in listed.places],
+    lambda data, config: [each for listed in LEXICA for each in listed.inputs(data)],
 )

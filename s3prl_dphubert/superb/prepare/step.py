@@ -53,12 +53,13 @@ class Step:
         from filelock import FileLock
 
         out.mkdir(parents=True, exist_ok=True)
-        key, mark = self._key(data, config), out / f".{self.name}.json"
+        key, mark, fresh = self._key(data, config), out / f".{self.name}.json", out / f".{self.name}.part"
         with FileLock(out / f".{self.name}.lock"):
+            shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed, as are these
+            for leftover in out.glob(f".{mark.name}.*.part"):
+                leftover.unlink()
             if self._made(mark, key):
                 return
-            fresh = out / f".{self.name}.part"
-            shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir()
             try:
                 self.make(data, fresh, config)
@@ -77,8 +78,11 @@ class Step:
     def _made(self, mark: Path, key: str) -> bool:
         try:
             known = json.loads(mark.read_text(encoding="utf8"))
-            return known["key"] == key and all((mark.parent / name).exists() for name in known["made"])
-        except (OSError, ValueError, KeyError, TypeError):
+            made = known["made"].items()
+            return known["key"] == key and all(
+                (mark.parent / name).stat().st_size == size for name, size in made
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
 
@@ -95,10 +99,10 @@ def _put(fresh: Path, out: Path, mark: Path, key: str) -> None:
     """Move what was made into place; the mark goes first and comes last."""
     mark.unlink(missing_ok=True)
     sweep(fresh)
-    made = sorted(entry.name for entry in fresh.iterdir())
-    for name in made:
-        old = out / name
+    made = {str(path.relative_to(fresh)): path.stat().st_size for path in fresh.rglob("*") if path.is_file()}
+    for entry in list(fresh.iterdir()):
+        old = out / entry.name
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
-        os.replace(fresh / name, old)
+        os.replace(entry, old)
     write_text(mark, json.dumps({"key": key, "made": made}))

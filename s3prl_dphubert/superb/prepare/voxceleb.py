@@ -73,9 +73,9 @@ def _matched(path: Path, line: str, pattern: str) -> re.Match[str]:
     return found
 
 
-def _inputs(listed: Listed, data: Path, config: Config) -> list[Path]:
+def _inputs(listed: Listed, data: Path, config: Config) -> list[Path | str]:
     root = Path(value(config, "datarc", "file_path"))
-    return [*(root / part / "wav" for part in ("dev", "test")), *(data / place for place in listed.places)]
+    return [*(root / part / "wav" for part in ("dev", "test")), *listed.inputs(data)]
 
 
 SPEAKERS = Step("voxceleb_speakers", speakers, lambda data, config: _inputs(SPLIT, data, config))
