@@ -21,7 +21,7 @@ class Output:
         text: its standard output.
         folder: its ``expdir``.
         reference: the truth, where s3prl does not score itself: QUESST 2014's folder of ground
-            truth, or the RTTM of the diarization test set.
+            truth, the RTTM of the diarization test set, or the folder of the target speakers.
     """
 
     text: str = ""
@@ -44,8 +44,9 @@ class Printed:
         line: the line before, between and after its number ``{}``; the rest is taken literally
             but for ``*``, which stands for any other number.
         scale: what to multiply by: 100 for fractions that SUPERB reports as percentages.
-        log: a log file in the folder, to look in when the text has no such line.
-        log_line: the line there.
+        log: a log file in the folder, to look in when the text has no such line; of several that fit a
+            pattern, the newest.
+        log_line: the line there; by default the same.
     """
 
     line: str
@@ -57,10 +58,12 @@ class Printed:
         found = _last(self.line, output.text)
         place = "the standard output"
         if found is None and self.log:
-            place += f" (or a line {self.log_line.replace('{}', 'NUMBER')!r} in {self.log})"
-            path = output.folder / self.log if output.folder else None
-            if path is not None and path.is_file():
-                found = _last(self.log_line, path.read_text(encoding="utf8", errors="replace"))
+            line = self.log_line or self.line
+            place += f" (or a line {line.replace('{}', 'NUMBER')!r} in {self.log})"
+            logs = output.folder.glob(self.log) if output.folder else ()
+            path = max(logs, key=lambda each: each.stat().st_mtime, default=None)
+            if path is not None:
+                found = _last(line, path.read_text(encoding="utf8", errors="replace"))
         if found is None:
             raise ResultError(f"no line {self.line.replace('{}', 'NUMBER')!r} in {place}")
         return _finite(found, self.line) * self.scale
@@ -140,6 +143,23 @@ class Diarization:
         from .der import best
 
         return 100 * best(*_both(output, "the RTTM of the test set")).rate
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Mel cepstral distortion in dB of what was converted: as s3prl's ``evaluate.py`` logged it, or by us."""
+
+    logged: Printed
+
+    def __call__(self, output: Output) -> float:
+        try:
+            return self.logged(output)
+        except ResultError:
+            if output.folder is None or output.reference is None:
+                raise
+        from .conversion import score
+
+        return score(output.folder, output.reference)
 
 
 def _both(output: Output, what: str) -> tuple[Path, Path]:

@@ -41,12 +41,12 @@ def normalized(sentence: str, language: str) -> str:
 
 
 def table(part: str) -> Step:
-    """The step of a language: ``common_voice/LANGUAGE/{train,dev,test}.tsv``, ``letters.txt``, ``clips``."""
+    """The step of a language: ``common_voice_PART/{train,dev,test}.tsv``, ``letters.txt``, ``clips``."""
     language = LANGUAGES[part]
 
     def make(data: Path, out: Path, config: Config) -> None:
         root = folder(data / CORPUS / language, f"Common Voice 7 in {language}", SOURCE)
-        made = out / "common_voice" / language
+        made = out / f"common_voice_{part}"
         letters: set[str] = set()
         for split in SPLITS:
             rows = list(_rows(root / f"{split}.tsv", language))

@@ -1,0 +1,131 @@
+"""Mel cepstral distortion of converted speech, as s3prl scores VCC2020 with WORLD and DTW.
+
+The steps and constants are those of s3prl's ``vc_evaluate.py``: WORLD's spectral envelope every 5 ms,
+39 mel cepstral coefficients and the energy, only frames of which the power is less than 20 dB below the
+mean, aligned by FastDTW.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from ..files import write_text
+from .errors import ResultError
+
+PITCH = {  # Hz; lowest and highest of each target speaker, as s3prl lists them
+    "TEF1": (127, 405),
+    "TEF2": (108, 361),
+    "TEM1": (71, 227),
+    "TEM2": (57, 182),
+}
+CONVERTED = "*/test/wav/*_E3*.wav"  # what an evaluation leaves in its folder
+FILE = "mcd.json"
+ORDER, ALPHA, SHIFT_MS, FFT = 39, 0.466, 5, 1024
+CUT_HZ, FLOOR_DB = 70, -20
+PACKAGES = "pyworld fastdtw scipy"
+
+
+def score(folder: Path, reference: Path) -> float:
+    """Mean distortion in dB of the conversions in a folder; what was measured before is in ``mcd.json``.
+
+    Args:
+        folder: of an evaluation; its path names the target speaker.
+        reference: with a folder of every target speaker's own utterances.
+
+    Raises:
+        ResultError: there are no conversions or no original of one, or a package is missing.
+    """
+    speaker = next((part for part in reversed(folder.resolve().parts) if part in PITCH), None)
+    if speaker is None:
+        raise ResultError(f"{folder}: names no target speaker, allowed: {', '.join(PITCH)}")
+    found = sorted(folder.glob(CONVERTED))
+    if not found:
+        raise ResultError(f"no conversions {folder / CONVERTED}")
+    known = _known(folder / FILE)
+    measured: dict[str, float] = {}
+    for path in tqdm(found, desc=f"MCD of {speaker}", unit="utterance", leave=False):
+        name, stamp = str(path.relative_to(folder)), f"{path.stat().st_mtime_ns} {path.stat().st_size}"
+        original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
+        if not original.is_file():
+            raise ResultError(f"no file {original} to compare {path} with")
+        key = f"{name} {stamp}"
+        measured[key] = known[key] if key in known else distortion(path, original, PITCH[speaker])
+    write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
+    return float(np.mean(list(measured.values())))
+
+
+def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float:
+    """Distortion in dB of one conversion.
+
+    Args:
+        converted: audio file.
+        original: the same sentence said by the target speaker, of the same sampling rate.
+        pitch: lowest and highest of the speaker in Hz.
+
+    Raises:
+        ResultError: the rates differ, or a package is missing.
+    """
+    try:
+        from fastdtw import fastdtw
+        from scipy.spatial.distance import euclidean
+    except ImportError as error:
+        raise ResultError(f"distortion needs packages: pip install {PACKAGES} ({error})") from error
+    made, wanted = cepstra(converted, pitch), cepstra(original, pitch)
+    _, path = fastdtw(made, wanted, dist=euclidean)
+    rows, columns = np.array(path).T
+    squares = ((made[rows] - wanted[columns]) ** 2).sum(1)
+    return float(np.mean(10 / np.log(10) * np.sqrt(2 * squares)))
+
+
+@lru_cache(maxsize=64)  # a target's utterance is compared with four sources and every checkpoint
+def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
+    """Mel cepstra of the loud frames of a file, (F, 40)."""
+    try:
+        import pyworld
+        from scipy.signal import firwin, lfilter
+    except ImportError as error:
+        raise ResultError(f"mel cepstra need packages: pip install {PACKAGES} ({error})") from error
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    taps = firwin(255, CUT_HZ / (rate // 2), pass_zero=False)
+    heard = lfilter(taps, 1, (audio.mean(1) * np.iinfo(np.int16).max).astype(np.float64))
+    f0, times = pyworld.harvest(heard, rate, f0_floor=pitch[0], f0_ceil=pitch[1], frame_period=SHIFT_MS)
+    power = pyworld.cheaptrick(heard, f0, times, rate, fft_size=FFT)  # (F, 513)
+    energy = (power[:, 0] + power[:, -1] + 2 * power[:, 1:-1].sum(1)) / FFT
+    loud = 10 * np.log10(energy / energy.mean()) > FLOOR_DB
+    return warped(power[loud])
+
+
+def warped(power: np.ndarray) -> np.ndarray:
+    """Power spectra (F, 513) -> mel cepstra (F, 40), the energy first."""
+    cepstrum = np.fft.irfft(np.log(power))[:, : FFT // 2 + 1]
+    cepstrum[:, 0] /= 2
+    return cepstrum @ _warping().T
+
+
+@lru_cache(maxsize=1)
+def _warping() -> np.ndarray:
+    """What turns a cepstrum into one on a frequency axis warped by ``ALPHA`` (Oppenheim's recursion)."""
+    count = FFT // 2 + 1
+    rows = np.zeros((ORDER + 1, count))
+    for index in range(count - 1, -1, -1):
+        before = rows.copy()
+        rows[0] = ALPHA * before[0]
+        rows[0, index] += 1
+        rows[1] = (1 - ALPHA**2) * before[0] + ALPHA * before[1]
+        for order in range(2, ORDER + 1):
+            rows[order] = before[order - 1] + ALPHA * (before[order] - rows[order - 1])
+    return rows
+
+
+def _known(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
