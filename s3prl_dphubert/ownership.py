@@ -42,7 +42,7 @@ def claim(config: CompressConfig, out: Path) -> None:
     """Make the run's directory, or check that it belongs to the same configuration."""
     path, wanted = out / "config.yaml", to_dict(config)
     if path.exists():
-        changed = dict(_differences(read_yaml(path), wanted))
+        changed = dict(differences(read_yaml(path), wanted))
         others = sorted(name for name in changed if not HOW.fullmatch(name))
         if others:
             raise RunError(f"{out}: belongs to another run, which differs in {', '.join(others)}")
@@ -56,10 +56,11 @@ def claim(config: CompressConfig, out: Path) -> None:
     write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
 
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Names of the values that differ in two nested mappings, ``outer.inner``, and what each has."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in a.keys() | b.keys():
-            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+            yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
     elif a != b:
         yield path, (a, b)
 

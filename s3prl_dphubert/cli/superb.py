@@ -1,4 +1,4 @@
-"""Commands about SUPERB: ``superb score``, ``report``, ``submit`` and ``check``."""
+"""Commands about SUPERB: ``superb score``, ``report``, ``submit`` and ``check``; others in ``superb_run``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import superb_run
+
 
 def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
-    superb = commands.add_parser("superb", help="scores, reports and submissions")
+    superb = commands.add_parser("superb", help="runs, scores, reports and submissions")
     group = superb.add_subparsers(dest="superb_command", required=True, metavar="COMMAND")
+    superb_run.add(group)
 
     score = group.add_parser("score", help="points per task and the SUPERB score of given results")
     score.set_defaults(run=_score)

@@ -29,6 +29,8 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "parts": (dict, "a mapping of parts to mappings of names to numbers"),
     "parameters": (int | None, "a whole number or null"),
     "macs": (int | None, "a whole number or null"),
+    "checkpoints": (dict, "a mapping of parts to texts"),
+    "versions": (dict, "a mapping of packages to versions"),
 }
 
 
@@ -48,6 +50,8 @@ class Record:
         parts: part -> its own metrics, where a task has several (folds, languages, speakers).
         parameters: of the upstream, if known.
         macs: of the upstream on SUPERB's utterances, if known.
+        checkpoints: what was evaluated and why it was chosen; by part, or under the task's folder.
+        versions: of the packages at work.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -64,6 +68,8 @@ class Record:
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     parameters: int | None = None
     macs: int | None = None
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         faults = [

@@ -129,6 +129,11 @@ class Task:
         """Name of its folder in a run and in ``downstream_recipes``."""
         return self.name.lower()
 
+    @property
+    def many(self) -> bool:
+        """Whether several checkpoints are tried."""
+        return "*" in self.best
+
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
         for metric in self.metrics:

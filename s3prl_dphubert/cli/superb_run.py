@@ -1,0 +1,122 @@
+"""Commands that run SUPERB: ``superb run`` and ``superb status``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+INTERRUPTED = 130
+
+
+def add(group: Any) -> None:
+    """Add the commands of this module to those of ``superb``."""
+    run = group.add_parser("run", help="prepare, train and evaluate tasks, from data to score.json")
+    run.set_defaults(run=_run)
+    run.add_argument("--upstream", required=True, metavar="NAME", help="as after s3prl's -u: dphubert, …")
+    run.add_argument("--ckpt", default="", metavar="PATH", help="as after -k, for dphubert_local and others")
+    run.add_argument("--options", type=Path, metavar="YAML", help="as after -g: precision, padding")
+    run.add_argument("--name", default="", help="what reports call it (default the upstream or checkpoint)")
+    run.add_argument(
+        "--tasks", default="superb", metavar="pr,asr", help="which; superb (the ten, default), all"
+    )
+    run.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of all corpora")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this upstream's tasks")
+    run.add_argument("--recipes", type=Path, metavar="DIR", help="other recipes than those that ship")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another value, TASK.FIELD for one task",
+    )
+    run.add_argument("--sweep", metavar="lr", help="try the recipe's learning rates, or lr=1e-3,1e-4")
+    run.add_argument("--seed", type=int, default=1337, help="of all trainings (default 1337)")
+    run.add_argument("--device", default="", help="cuda or cpu (default cuda if there is a GPU)")
+    run.add_argument("--gpus", default="", metavar="0,1", help="one job on each")
+    run.add_argument("--jobs", type=int, default=1, help="jobs at a time on the CPU (default 1)")
+    run.add_argument("--processes", type=int, default=1, help="of one training, each on its GPU (torchrun)")
+    run.add_argument(
+        "--cache-features", type=Path, metavar="DIR", help="keep hidden states there (padding: exact)"
+    )
+    run.add_argument("--cache-limit", default="100", metavar="GB", help="that they may take (default 100)")
+    run.add_argument("--check", action="store_true", help="only say what is missing")
+
+    status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
+    status.set_defaults(run=_status)
+    status.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ..superb.run import check, runner
+
+    plan = _plan(arguments)
+    rows = check.check(plan)
+    print(check.table(rows), flush=True)
+    lacking = any(row.missing for row in rows)
+    if arguments.check:
+        return runner.LEFT_OUT if lacking else 0
+    print(flush=True)
+    try:
+        outcome = runner.run(plan, rows)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    if outcome.failed:
+        print(f"\nfailed: {', '.join(outcome.failed)}; s3prl-dphubert superb status {plan.out} says where")
+    if outcome.done:
+        print(f"\ndone: {', '.join(outcome.done)}; s3prl-dphubert superb report {plan.out}")
+    return outcome.code
+
+
+def _plan(arguments: argparse.Namespace) -> Any:
+    from ..superb.run.features import Cache
+    from ..superb.run.plan import Plan, choose
+    from ..superb.run.upstream import Upstream
+
+    cache, limit = arguments.cache_features, arguments.cache_limit
+    limit = f"{limit}GB" if limit.replace(".", "", 1).isdigit() else limit
+    return Plan(
+        upstream=Upstream(arguments.upstream, arguments.ckpt, arguments.options, arguments.name),
+        recipes=choose(arguments.tasks, arguments.recipes, arguments.set),
+        data=Path(os.path.abspath(arguments.data)),
+        out=Path(os.path.abspath(arguments.out)),
+        sweep=arguments.sweep is not None,
+        rates=_rates(arguments.sweep),
+        seed=arguments.seed,
+        device=arguments.device or _device(),
+        gpus=tuple(gpu.strip() for gpu in arguments.gpus.split(",") if gpu.strip()),
+        jobs=arguments.jobs,
+        processes=arguments.processes,
+        cache=Cache(Path(os.path.abspath(cache)), limit) if cache else None,
+        command=shlex.join(["s3prl-dphubert", *sys.argv[1:]]),
+    )
+
+
+def _rates(sweep: str | None) -> tuple[float, ...]:
+    """Learning rates of ``lr=1e-3,1e-4``; none for ``lr``."""
+    from ..errors import ConfigError
+
+    name, _, listed = (sweep or "lr").partition("=")
+    try:
+        rates = tuple(float(rate) for rate in listed.split(",") if rate.strip())
+    except ValueError:
+        rates, name = (), ""
+    if name != "lr":
+        raise ConfigError(f"--sweep is {sweep!r}, allowed: lr, or lr=1e-3,1e-4")
+    return rates
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from ..superb.run.status import status, table
+
+    print(table(status(arguments.folder)))

@@ -1,0 +1,91 @@
+"""The tasks of a run, side by side; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import DPHubertError
+from .check import Row
+from .lanes import Lanes
+from .launcher import Launcher, StoppedError
+from .lines import Lines
+from .part import Setting
+from .plan import Plan
+from .task import TaskRun
+
+FAILED, LEFT_OUT = 1, 3  # exit codes
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Args:
+        done: task -> metrics.
+        failed: task -> why.
+        left_out: task -> what it lacks.
+    """
+
+    done: dict[str, dict[str, float]]
+    failed: dict[str, str]
+    left_out: dict[str, str]
+
+    @property
+    def code(self) -> int:
+        """0 if all that was asked for is done, 1 if a task failed, 3 if one lacked something."""
+        return FAILED if self.failed else LEFT_OUT if self.left_out else 0
+
+
+def run(plan: Plan, rows: Sequence[Row], lines: Lines | None = None) -> Outcome:
+    """Run all tasks that lack nothing.
+
+    Args:
+        plan: what to do.
+        rows: what :func:`.check.check` found.
+        lines: for what is said meanwhile.
+
+    Raises:
+        RunError: the folder is of another upstream, or the upstream cannot be loaded.
+        KeyboardInterrupt: after everything that was started has been ended.
+    """
+    lines = lines or Lines()
+    outcome = Outcome({}, {}, {row.task: "; ".join(row.missing) for row in rows if row.missing})
+    recipes = [recipe for recipe in plan.recipes if recipe.task.name not in outcome.left_out]
+    plan.write()
+    if not recipes:
+        return outcome
+    lanes = Lanes(plan.places)
+    with Launcher(_environment(plan)) as launcher:
+        try:
+            measured = plan.upstream.measured(plan.out, launcher)
+            runs = [TaskRun(Setting(plan, each, measured, launcher, lines), lanes) for each in recipes]
+            threads = [threading.Thread(target=_one, args=(each, outcome), daemon=True) for each in runs]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            launcher.close()
+            lanes.close()
+    return outcome
+
+
+def _one(task: TaskRun, outcome: Outcome) -> None:
+    name = task.task.name
+    try:
+        outcome.done[name] = task.run()
+    except StoppedError:
+        return
+    except DPHubertError as error:
+        outcome.failed[name] = str(error)
+        task.lines.say(task.task.folder, f"failed: {error}")
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    """Threads of each process: jobs side by side share the processors."""
+    if plan.device != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // plan.jobs))}

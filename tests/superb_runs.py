@@ -1,0 +1,141 @@
+"""Runs of SUPERB on the miniature corpora: the recipes that ship, with small models and few steps laid over."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import miniature_data
+import miniature_sg
+import yaml
+from miniature import lines
+from models import tiny
+
+from s3prl_dphubert import resources
+from s3prl_dphubert.checkpoint import save_model
+from s3prl_dphubert.settings import merge
+
+RUNNER = {"total_steps": 2, "log_step": 1, "eval_step": 1, "save_step": 1, "gradient_accumulate_steps": 1}
+_RNN = {"project_dim": 16, "RNNs": {"dim": [16, 16]}}
+_SPECAUG = {"time_mask_width_range": [0, 4], "freq_mask_width_range": [0, 5]}
+_CLASSIFIER = {"modelrc": {"projector_dim": 16}}
+_XVECTOR = {"input_dim": 16, "module_config": {"XVector": {"agg_dim": 24}}}
+_SEPARATION = {
+    "loaderrc": {"num_workers": 0, "train_batchsize": 2},
+    "modelrc": {"rnn_layers": 1, "hidden_size": 16},
+}
+
+
+def _data(**more: Any) -> dict[str, Any]:
+    return {"datarc": {"num_workers": 0, **more}}
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "pr": {"corpus": {"batch_size": 4, "num_workers": 0}, "model": {"project_dim": 16}},
+    "asr": {**_data(batch_size=4, train_batch_size=4), "modelrc": _RNN},
+    "ks": {**_data(batch_size=8), **_CLASSIFIER},
+    "qbe": {"max_workers": 1, **_data()},
+    "sid": {**_data(train_batch_size=4, max_timestep=16_000), **_CLASSIFIER},
+    "asv": {**_data(train_batch_size=4, max_timestep=16_000), "modelrc": _XVECTOR},
+    "sd": {
+        "datarc": {"chunk_size": 100},
+        "loaderrc": {"num_workers": 0, "train_batchsize": 4},
+        "modelrc": {"hidden_size": 16},
+    },
+    "er": {**_data(), **_CLASSIFIER},
+    "ic": {**_data(), **_CLASSIFIER},
+    "sf": {"corpus": {"batch_size": 4, "num_workers": 0}, "model": _RNN},
+    "se": _SEPARATION,
+    "ss": _SEPARATION,
+}
+"""Task -> what is laid over ``downstream_expert`` of its recipe."""
+
+
+def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) -> Path:
+    """A folder of recipes, each of which extends the one that ships.
+
+    Args:
+        folder: to write to.
+        names: of tasks.
+        runner: values of the ``runner`` section.
+    """
+    for name in names:
+        shipped, place = resources.find("downstream_recipes") / name, folder / name
+        shutil.copytree(shipped, place)
+        config = place / "config.yaml"
+        config.rename(place / "official.yaml")
+        values: dict[str, Any] = {"base": "official.yaml", "downstream_expert": SMALL[name]}
+        official = yaml.safe_load((place / "official.yaml").read_text())
+        if official["runner"]:
+            values["runner"] = {**RUNNER, **runner}
+        if "specaug" in official:
+            values["specaug"] = _SPECAUG
+        config.write_text(yaml.safe_dump(values))
+    return folder
+
+
+def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
+    """The corpora of some tasks, as the shipped recipes look for them, and the truth of QUESST."""
+    makers = {
+        **miniature_data.CORPORA,
+        "se": lambda data: miniature_sg.voicebank(data / "VoiceBank-DEMAND"),
+        "ss": lambda data: miniature_sg.libri2mix(data / "Libri2Mix"),
+    }
+    for make in dict.fromkeys(makers[name] for name in names):
+        make(folder)
+    if "qbe" in names:
+        for split in ("dev", "eval"):
+            truth(folder / "quesst14Database" / "scoring" / f"groundtruth_quesst14_{split}", split)
+    return folder
+
+
+def truth(folder: Path, split: str) -> None:
+    """The first query occurs in the first document, the second one in the third."""
+    excerpts = "".join(f'<excerpt audio_filename="doc_{index}.wav"/>\n' for index in range(4))
+    queries = "".join(
+        f'<term termid="{split}_{index}"><termtext>{split}_{index}</termtext></term>' for index in (0, 1)
+    )
+    lines(folder / "quesst.ecf.xml", f"<ecf>\n{excerpts}</ecf>")
+    lines(folder / "quesst.tlist.xml", f"<termlist>{queries}</termlist>")
+    found = (f"LEXEME doc_{2 * index} 1 0 1 {split}_{index} lex SELF <NA>" for index in (0, 1))
+    lines(folder / "quesst.rttm", *found)
+
+
+def upstream(folder: Path) -> Path:
+    """A checkpoint of three tiny layers."""
+    return save_model(tiny("hubert"), folder)
+
+
+def command(place: Path, tasks: str, *more: str, out: str = "out", model: str = "model") -> list[str]:
+    """``superb run`` on the corpora, recipes and model of a folder."""
+    given = {
+        "--upstream": "dphubert_local",
+        "--ckpt": place / model,
+        "--name": "tiny",
+        "--tasks": tasks,
+        "--data": place / "data",
+        "--out": place / out,
+        "--recipes": place / "recipes",
+        "--device": "cpu",
+    }
+    words = [str(word) for pair in given.items() for word in pair]
+    return [sys.executable, "-m", "s3prl_dphubert.cli", "superb", "run", *words, *more]
+
+
+def environment(place: Path) -> dict[str, str]:
+    """With caches and home of its own."""
+    own = {"HOME": str(place), "S3PRL_DPHUBERT_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **own}
+
+
+def run(place: Path, tasks: str, *more: str, **options: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    words = command(place, tasks, *more, **options)
+    return subprocess.run(
+        words, capture_output=True, text=True, cwd=place, env=environment(place), timeout=1200, check=False
+    )
