@@ -1,4 +1,4 @@
-"""Runs of SUPERB on the miniature corpora: the recipes that ship, with small models and few steps laid over."""
+"""Runs of SUPERB on the miniature corpora: the recipes that ship, with small models and few steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from models import tiny
 
 from s3prl_dphubert import resources
 from s3prl_dphubert.checkpoint import save_model
-from s3prl_dphubert.settings import merge
 
 RUNNER = {"total_steps": 2, "log_step": 1, "eval_step": 1, "save_step": 1, "gradient_accumulate_steps": 1}
 _RNN = {"project_dim": 16, "RNNs": {"dim": [16, 16]}}

@@ -143,7 +143,7 @@ def _work(request: Request) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End this process as the interpreter does, but for taking apart all that was imported: that takes 5 s."""
+    """End this process as the interpreter does, but for taking apart what was imported (5 s)."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
