@@ -37,10 +37,10 @@ NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
     "ER": "librosa",
     "IC": "pandas",
     "SF": "editdistance",
-    "SE": "asteroid h5py librosa",
-    "SS": "asteroid h5py librosa",
+    "SE": "h5py librosa scipy pesq pystoi",
+    "SS": "h5py librosa scipy pesq pystoi",
     "ST": "fairseq sacrebleu sentencepiece editdistance",
-    "VC": "librosa scipy resemblyzer pyworld pysptk fastdtw jiwer editdistance",
+    "VC": "librosa scipy pyworld fastdtw",
 }
 RUNNER = ("tensorboardX",)
 
