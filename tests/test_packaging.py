@@ -21,6 +21,8 @@ def test_size_and_licences(wheel):
         "assets/hubert_nano/LICENSE",
         "assets/hubert_nano/README.md",
         "s3prl_dphubert/superb/published.yaml",
+        "s3prl_dphubert/superb/prepare/iemocap.yaml",
+        "downstream_recipes/pr/phonemes.txt",
         "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
     ):
         assert any(name.endswith(ending) for name in names), ending

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import miniature_data
@@ -379,6 +381,25 @@ def test_a_step_that_is_killed_anywhere_leaves_old_or_new_or_is_made_again(tmp_p
         assert list(out.rglob("*.part")) == []
     assert set(codes[:-1]) == {-signal.SIGKILL}
     assert len(codes) > 10
+
+
+def test_two_processes_prepare_once(tmp_path):
+    def slowly(data, folder, config):
+        with (data / "calls").open("a") as file:
+            file.write("call\n")
+        time.sleep(0.5)
+        (folder / "made").touch()
+
+    step = Step("slow", slowly, lambda data, config: [])
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=step, args=(tmp_path, tmp_path / "out", {})) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / "calls").read_text() == "call\n"
+    assert list(content(tmp_path / "out")) == ["made"]
 
 
 def test_steps_are_called_by_their_names_and_used():
