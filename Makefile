@@ -29,6 +29,8 @@ readme: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[superb_sg,superb_vc]' || \
+		echo 'pesq and pyworld need a C compiler: SE, SS and VC are not tested here'
 	touch $@
 
 .venv-legacy/installed: setup.cfg setup.py pyproject.toml

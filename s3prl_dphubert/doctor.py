@@ -40,7 +40,8 @@ NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
     "SE": "h5py librosa scipy pesq pystoi",
     "SS": "h5py librosa scipy pesq pystoi",
     "ST": "fairseq sacrebleu sentencepiece editdistance",
-    "VC": "librosa scipy pyworld fastdtw",
+    "VC": "h5py librosa scipy sklearn pyworld fastdtw",
+    "OOD-ASR": "editdistance",
 }
 RUNNER = ("tensorboardX",)
 

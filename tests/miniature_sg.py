@@ -27,6 +27,7 @@ SENTENCES = {  # folder of a language -> speaker of the clips, and sentences tha
     "ar": ("asterisk_it_carlo", ("واحد اثنان", "ثلاثة.", "أربعة؟", "hello", "خمسة ستة")),
     "zh-CN": ("gcin_zh_5", ("一 二 三。", "四五", "六七", "八 X 九", "十、百")),
 }
+GERMAN = "null", "eins", "zwei", "drei", "„vier“", "fünf"
 
 
 def _cut(speaker: str, count: int) -> list[np.ndarray]:
@@ -129,4 +130,24 @@ def sbcsae(root: Path) -> Path:
             put(root / "wav" / f"{split}{index}.wav", sentence(text))
             rows.append(f"{split}{index}.wav\t{text}")
         lines(root / f"{split}.tsv", "path\tsentence", *rows)
+    return root
+
+
+def covost(root: Path) -> Path:
+    """English clips of Common Voice 4 with German translations as CoVoST 2 lists them."""
+    voices, clips_of = iter(clips()["asterisk_en_allison"]), root / "cv-corpus-4-2019-12-10" / "en"
+    said, translated = [], []
+    for split, count in {"train": 6, "dev": 2, "test": 2}.items():
+        for index in range(count):
+            text, source = next(voices)
+            name = f"common_voice_en_{split}{index}.mp3"
+            path = clips_of / "clips" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(
+                path, soxr.resample(decoded(source), SAMPLE_RATE, CLIP_RATE), CLIP_RATE, format="MP3"
+            )
+            said.append(f"me\t{name}\t{text.capitalize()}, please.")
+            translated.append(f"{name}\tBitte {GERMAN[index % len(GERMAN)]} .\t{split}")
+    lines(clips_of / "validated.tsv", "client_id\tpath\tsentence", *said)
+    lines(root / "covost_v2.en_de.tsv", "path\ttranslation\tsplit", *translated)
     return root

@@ -82,4 +82,16 @@ def es(root: Path) -> Task:
     return Task("ctc", config, ("test loss: ", "test wer: "), ("test-hyp.ark", "test-ref.ark"))
 
 
+def st(root: Path) -> Task:
+    """Speech translation, which needs fairseq."""
+    miniature_sg.covost(root)
+    model = {"encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2}
+    model |= {name.replace("encoder", "decoder"): value for name, value in model.items()}
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "conv_channels": 16}
+    search = {"beam": 2, "max_len_b": 5}
+    config = prepared("st", root, modelrc=model | sizes, generatorrc=search, datarc={"num_workers": 0})
+    config["runner"]["gradient_accumulate_steps"] = 1
+    return Task("speech_translation", config, ("BLEU = ",), ("output-st-test.tsv",))
+
+
 TASKS: dict[str, Callable[[Path], Task]] = {build.__name__: build for build in (se, ss, vc, es)}

@@ -65,6 +65,12 @@ def _losses() -> dict[str, Any]:
     return {"PITLossWrapper": permutation_loss()}
 
 
+def _distributions() -> dict[str, Any]:
+    from importlib import metadata
+
+    return {"get_distribution": metadata.distribution}
+
+
 def _missing(package: str) -> bool:
     if package in sys.modules:
         return False
@@ -92,12 +98,12 @@ def _stand_in(package: str, modules: Contents) -> Callable[[Any], Undo]:
     return apply
 
 
-def _patch(package: str, module: str, use: str, modules: Contents) -> Patch:
+def _patch(package: str, module: str, use: str, modules: Contents, versions: str = "s3prl 0.4.18") -> Patch:
     return Patch(
         name=f"{package} absent ({module.removeprefix('s3prl.')})",
         module=module,
         reason=f"{module} imports {package} for {use}",
-        versions=f"s3prl 0.4.18 where {package} is not installed",
+        versions=f"{versions} where {package} is not installed",
         needed=lambda _: _missing(package),
         apply=_stand_in(package, modules),
         early=True,
@@ -115,6 +121,7 @@ _CATALYST = {
     "catalyst.data.sampler": _sampler,
 }
 _ASTEROID = {"asteroid": _nothing, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
+_RESOURCES = {"pkg_resources": _distributions}
 _DCASE = {"dcase_util": _nothing, "dcase_util.containers": _nothing}
 
 PATCHES = (
@@ -135,6 +142,8 @@ PATCHES = (
     _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": _nothing}),
     _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
     _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
+    _patch("pkg_resources", "pyworld", "its version; VC's score needs it", _RESOURCES, "pyworld 0.3.5"),
+    _patch("pkg_resources", "webrtcvad", "its version; s3prl's evaluate.py needs it", _RESOURCES, "2.0.10"),
     *(
         _patch("asteroid", f"s3prl.downstream.{name}.expert", "STOI, PESQ, SI-SDR and one loss", _ASTEROID)
         for name in ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")

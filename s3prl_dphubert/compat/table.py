@@ -1,6 +1,18 @@
 """All patches, in the order in which s3prl meets what they repair."""
 
-from . import absent, audio, caches, checkpoints, ctc, devices, huggingface, loaders, sox_effects, tables
+from . import (
+    absent,
+    audio,
+    caches,
+    checkpoints,
+    ctc,
+    devices,
+    fairseq,
+    huggingface,
+    loaders,
+    sox_effects,
+    tables,
+)
 from .patch import Patch
 
 PATCHES: tuple[Patch, ...] = (
@@ -13,5 +25,6 @@ PATCHES: tuple[Patch, ...] = (
     *caches.PATCHES,
     *tables.PATCHES,
     *devices.PATCHES,
+    *fairseq.PATCHES,
     *absent.PATCHES,
 )

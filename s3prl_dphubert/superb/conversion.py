@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from .. import compat
 from ..files import write_text
 from .errors import ResultError
 
@@ -86,6 +87,7 @@ def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float
 @lru_cache(maxsize=64)  # a target's utterance is compared with four sources and every checkpoint
 def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
     """Mel cepstra of the loud frames of a file, (F, 40)."""
+    compat.apply()  # pyworld imports what setuptools no longer has
     try:
         import pyworld
         from scipy.signal import firwin, lfilter

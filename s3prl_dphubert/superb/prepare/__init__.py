@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import (
     common_voice,
+    covost,
     iemocap,
     librimix,
     librispeech,
@@ -36,6 +37,7 @@ STEPS: dict[str, Step] = {
         separation.LISTS,
         vcc2020.SPEAKERS,
         *common_voice.STEPS,
+        covost.TABLES,
     )
 }
 """Name in ``recipe.yaml`` -> step."""

@@ -7,7 +7,6 @@ is that of Mexico.
 
 from __future__ import annotations
 
-import csv
 import re
 import string
 import unicodedata
@@ -17,8 +16,9 @@ from pathlib import Path
 from ...errors import DataError
 from ...files import write_text
 from .audio16k import convert
-from .places import folder, text
+from .places import folder
 from .step import Config, Step
+from .tables import rows
 
 SOURCE = "https://commonvoice.mozilla.org/datasets (Common Voice Corpus 7.0)"
 CORPUS = "cv-corpus-7.0-2021-07-21"  # below the folder of data
@@ -49,17 +49,17 @@ def table(part: str) -> Step:
         made = out / f"common_voice_{part}"
         letters: set[str] = set()
         for split in SPLITS:
-            rows = list(_rows(root / f"{split}.tsv", language))
-            if not rows:
+            said = list(_rows(root / f"{split}.tsv", language))
+            if not said:
                 raise DataError(f"{root / f'{split}.tsv'}: no sentence can be used; take it from {SOURCE}")
-            names = [f"{Path(clip).stem}.wav" for clip, _ in rows]
-            pairs = zip((root / "clips" / clip for clip, _ in rows), names, strict=True)
+            names = [f"{Path(clip).stem}.wav" for clip, _ in said]
+            pairs = zip((root / "clips" / clip for clip, _ in said), names, strict=True)
             convert(((clip, made / "clips" / name) for clip, name in pairs), f"{language} {split}")
-            order = sorted(zip(names, rows, strict=True), key=lambda row: -_size(made / "clips" / row[0]))
-            lines = [f"{name}\t{said}" for name, (_, said) in order]
+            order = sorted(zip(names, said, strict=True), key=lambda row: -_size(made / "clips" / row[0]))
+            lines = [f"{name}\t{sentence}" for name, (_, sentence) in order]
             write_text(made / f"{split}.tsv", "\n".join(["path\tsentence", *lines]) + "\n")
             if split == "train":
-                letters = {sign for _, said in rows for sign in said}
+                letters = {sign for _, sentence in said for sign in sentence}
         write_text(made / "letters.txt", "".join(f"{sign}\n" for sign in sorted(letters)))
 
     return Step(f"common_voice_{part}", make, lambda data, config: _inputs(data, language))
@@ -67,11 +67,8 @@ def table(part: str) -> Step:
 
 def _rows(path: Path, language: str) -> Iterable[tuple[str, str]]:
     """Clip and normalized sentence of the lines of a table that can be used."""
-    lines = text(path, f"sentences of Common Voice 7 in {language}", SOURCE)
-    for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
+    for row in rows(path, ("path", "sentence"), SOURCE):
         accent = row.get("accent") or row.get("accents") or ""
-        if row.get("path") is None or row.get("sentence") is None:
-            raise DataError(f"{path}: a line has no path or sentence, allowed: tables of {SOURCE}")
         if language in ACCENTS and accent != ACCENTS[language]:
             continue
         if said := normalized(row["sentence"], language):
