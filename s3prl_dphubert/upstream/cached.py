@@ -32,8 +32,8 @@ from .options import Options
 from .tally import Tally, say
 
 FORMAT = "hidden states 1"  # another one whenever the same model and audio would give other blocks
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?B?)", re.IGNORECASE)
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", re.IGNORECASE)
 
 CROPPED = {
     "voxceleb1": "cuts 8 s out of longer utterances at random",
@@ -72,8 +72,7 @@ class FeatureOptions:
         found = SIZE.fullmatch(str(self.limit).strip())
         if found is None or isinstance(self.limit, bool):
             return 0
-        unit = found[2].upper()
-        return int(float(found[1]) * UNITS[unit if unit in UNITS else f"{unit}B"])
+        return int(float(found[1]) * UNITS[found[2].upper()])
 
     def faults(self) -> Iterator[str]:
         """What is wrong, field by field."""
