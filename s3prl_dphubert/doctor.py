@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import autoload, compat
+from .superb import blocked
 from .superb.tasks import find
 
 PTH = "s3prl_dphubert.pth"
@@ -39,7 +40,7 @@ NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
     "SF": "editdistance",
     "SE": "h5py librosa scipy pesq pystoi",
     "SS": "h5py librosa scipy pesq pystoi",
-    "ST": "fairseq sacrebleu sentencepiece editdistance",
+    "ST": "sacrebleu sentencepiece editdistance",
     "VC": "h5py librosa scipy sklearn pyworld fastdtw",
     "OOD-ASR": "editdistance",
 }
@@ -143,6 +144,8 @@ def _task(name: str, modules: str) -> Finding:
     missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
     if missing:
         return Finding(name, f"pip install {' '.join(missing)}")
+    if why := blocked.reason(find(name)):
+        return Finding(name, why)
     try:
         import_module("s3prl.downstream.runner")
         import_module(f"s3prl.downstream.{find(name).downstream}.expert")

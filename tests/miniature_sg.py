@@ -30,12 +30,12 @@ SENTENCES = {  # folder of a language -> speaker of the clips, and sentences tha
 GERMAN = "null", "eins", "zwei", "drei", "„vier“", "fünf"
 
 
-def _cut(speaker: str, count: int) -> list[np.ndarray]:
+def cut(speaker: str, count: int) -> list[np.ndarray]:
     """The first clips of a speaker, each as long as the others (T,)."""
     return [audio[: SECONDS * SAMPLE_RATE] for audio in long_clips(speaker, SECONDS, count)]
 
 
-def _level(audio: np.ndarray, level: float) -> np.ndarray:
+def level(audio: np.ndarray, level: float) -> np.ndarray:
     """The same at a root mean square of ``level``."""
     return audio * (level / np.sqrt(np.mean(audio**2)))
 
@@ -53,12 +53,12 @@ def voicebank(root: Path, train: int = 4) -> Path:
         + [f"p{speaker}_{n:03}" for speaker in (226, 287) for n in range(2)],
         "testset": ["p232_001", "p257_002"],
     }
-    speech = iter(_cut(TALKERS[0], train + 6))
-    others = [_level(audio, 0.05 / len(BABBLE)) for speaker in BABBLE for audio in _cut(speaker, 2)]
+    speech = iter(cut(TALKERS[0], train + 6))
+    others = [level(audio, 0.05 / len(BABBLE)) for speaker in BABBLE for audio in cut(speaker, 2)]
     noise = sum(others) * 10 ** (-5 / 20)
     for part, utterances in names.items():
         for name in utterances:
-            clean = _level(next(speech), 0.05)
+            clean = level(next(speech), 0.05)
             put(root / f"clean_{part}_wav_16k" / f"{name}.wav", clean)
             put(root / f"noisy_{part}_wav_16k" / f"{name}.wav", clean + noise)
     return root
@@ -66,11 +66,11 @@ def voicebank(root: Path, train: int = 4) -> Path:
 
 def libri2mix(root: Path, train: int = 4) -> Path:
     """Libri2Mix, 16 kHz, cut to the shorter source: two voices at once and each alone."""
-    firsts, seconds = _cut(TALKERS[0], train + 4), _cut(TALKERS[1], train + 4)
+    firsts, seconds = cut(TALKERS[0], train + 4), cut(TALKERS[1], train + 4)
     pairs = iter(zip(firsts, seconds, strict=True))
     for part, count in {"train-100": train, "dev": 2, "test": 2}.items():
         for number in range(count):
-            sources = [_level(audio, 0.05) for audio in next(pairs)]
+            sources = [level(audio, 0.05) for audio in next(pairs)]
             for kind, audio in zip(("s1", "s2", "mix_clean"), (*sources, sum(sources)), strict=True):
                 put(root / "wav16k" / "min" / part / kind / f"{part}-{number:04}.wav", audio)
     return root
@@ -87,7 +87,7 @@ def vcc2020(root: Path, train: int = 3, test: int = 1) -> Path:
     heard = {f"TE{kind}": voice for kind, voice in zip(("F1", "F2", "M1", "M2"), TALKERS, strict=True)}
     for speaker, voice in heard.items():
         first, second, *others = (
-            soxr.resample(a, SAMPLE_RATE, VCC_RATE) for a in _cut(voice, train + 1 + test)
+            soxr.resample(a, SAMPLE_RATE, VCC_RATE) for a in cut(voice, train + 1 + test)
         )
         said = {"E10061": first, "E10001": second}
         said |= {f"E2{number:04}": audio for number, audio in enumerate(others[: train - 1], start=1)}

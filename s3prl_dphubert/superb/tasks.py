@@ -240,7 +240,6 @@ TASKS: tuple[Task, ...] = (
         "speech_translation",
         (Metric("bleu", "BLEU", "", HIGHER, Printed("BLEU = {}"), 2.32, 20.01),),
         (Prediction("st_public/predict.tsv", "output-st-test.tsv", "translations"),),
-        unverified="s3prl's expert needs a fairseq that does not import on Python 3.11",
     ),
     Task(
         "VC",

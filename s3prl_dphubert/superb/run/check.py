@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...doctor import INSTALL, NEEDS, RUNNER
+from ..blocked import reason
 from ..recipe import PAGE, Recipe
 from . import features
 from .plan import Plan
@@ -64,8 +65,9 @@ def _row(plan: Plan, recipe: Recipe, gpu: float | None) -> Row:
     packages = _packages(recipe)
     if packages:
         missing.append(f"pip install {' '.join(packages)}")
-    if needs.blocked:
-        missing.append(needs.blocked)
+    blocked = needs.blocked or reason(recipe.task)
+    if blocked:
+        missing.append(blocked)
     if plan.cache is not None and (refused := features.remark(recipe.task)):
         remarks.append(refused.partition(": ")[2])
     if plan.processes > 1 and _uneven(plan, recipe):
@@ -75,7 +77,7 @@ def _row(plan: Plan, recipe: Recipe, gpu: float | None) -> Row:
         recipe.task.name,
         (
             f"{len(absent)} of {len(needs.data)} missing" if absent else "there",
-            f"{len(packages)} missing" if packages else "blocked" if needs.blocked else "there",
+            f"{len(packages)} missing" if packages else "blocked" if blocked else "there",
             disk,
             _gpu(plan, recipe, gpu, missing, remarks),
         ),
