@@ -3,24 +3,18 @@
 Below the folder that is given::
 
     corpus/               the embedded voices in VoxCeleb1's layout
-    config.yaml           what run_downstream is given as -c
-    fbank/, teacher/, compressed/   its folders (-p), each with state.json
-    fbank.train.log …     what it said
+    config.yaml           the recipe with the corpus's place
+    fbank/, teacher/, compressed/   folders of run_downstream (-p), and what it said in evaluation
+    fbank.train.log …     what it said in training
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
-import json
 import os
-import re
-import shutil
-import subprocess
-import sys
 import time
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +26,15 @@ from .errors import ConfigError, RunError
 from .files import write_text
 from .ownership import locked
 from .settings import merge, read_yaml
+from .superb.errors import ResultError
+from .superb.run import logs
+from .superb.run.experiment import LOG, Experiment, Where
+from .superb.run.launcher import Launcher
+from .superb.run.upstream import Upstream as Known
+from .superb.tasks import find
 
 MISSING = "SID left out: s3prl is not installed; pip install 's3prl-dphubert[s3prl]' and run the demo again"
-SHOWN = 15  # lines of a log that an error repeats
+TASK = find("SID")
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,11 @@ class Upstream:
     checkpoint: Path | None = None
 
     @property
-    def arguments(self) -> list[str]:
-        """How run_downstream is told of it."""
+    def s3prl(self) -> Known:
+        """The same as s3prl is told of it."""
         if self.checkpoint is None:
-            return ["-u", self.name]
-        return ["-u", "dphubert_local", "-k", str(self.checkpoint.resolve())]
-
-    @property
-    def content(self) -> bytes:
-        """What its accuracy depends on."""
-        files = sorted(self.checkpoint.iterdir()) if self.checkpoint else []
-        return b"\0".join(path.read_bytes() for path in files if path.suffix in (".json", ".safetensors"))
+            return Known(self.name)
+        return Known("dphubert_local", str(self.checkpoint))
 
 
 def installed() -> bool:
@@ -100,7 +94,8 @@ def identify(
         clips = voices.choose(speech)
         voices.build(out / "corpus", clips)
         config = _configure(recipe or resources.find("downstream_recipes/demo_sid/config.yaml"), out)
-        found = {upstream.name: _Experiment(upstream, out, config).accuracy() for upstream in upstreams}
+        with Launcher(_environment(out)) as launcher:
+            found = {row.name: _accuracy(row, out, config, launcher) for row in upstreams}
     return found, voices.chance(clips)
 
 
@@ -115,8 +110,15 @@ def table(upstreams: list[Upstream], found: dict[str, float], chance: float, sec
     return "\n".join(rows)
 
 
-def _configure(recipe: Path, out: Path) -> Path:
-    """Write the recipe with the corpus's place filled in."""
+def _environment(out: Path) -> dict[str, str]:
+    """The lists of files that are kept of the corpus belong beside it, not in the user's cache. Small models
+    gain nothing from a second thread, and lose much where others use the machine."""
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return {"S3PRL_DPHUBERT_CACHE": str(out / "cache"), "OMP_NUM_THREADS": threads}
+
+
+def _configure(recipe: Path, out: Path) -> dict[str, Any]:
+    """The recipe with the corpus's place filled in, which is written, too."""
     places = {"file_path": str(out / "corpus"), "meta_data": str(out / "corpus" / voices.LIST)}
     values = merge(read_yaml(recipe), {"downstream_expert": {"datarc": places}})
     steps, every = (values.get("runner", {}).get(name) for name in ("total_steps", "save_step"))
@@ -125,123 +127,40 @@ def _configure(recipe: Path, out: Path) -> Path:
             f"{recipe}: runner.save_step is {every!r}, allowed: a divisor of runner.total_steps, {steps!r}"
         )
     write_text(out / "config.yaml", yaml.safe_dump(values, sort_keys=False))
-    return out / "config.yaml"
+    return values
 
 
-class _Experiment:
-    """One upstream's training and evaluation.
-
-    ``state.json`` says what the folder was made from and, once it is known, the accuracy. A folder that
-    was made from something else is made anew.
-    """
-
-    def __init__(self, upstream: Upstream, out: Path, config: Path) -> None:
-        self.upstream, self.out, self.config = upstream, out, config
-        self.folder = out / upstream.name
-        self.state = self.folder / "state.json"
-        self.steps: int = read_yaml(config)["runner"]["total_steps"]
-        told = [config.read_bytes(), (out / "corpus" / voices.LIST).read_bytes(), upstream.content]
-        told += [argument.encode() for argument in upstream.arguments]
-        self.key = hashlib.sha256(b"\0".join(told)).hexdigest()
-
-    def accuracy(self) -> float:
-        known = self._read()
-        if known.get("key") != self.key:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            self._write(None)
-        elif known.get("accuracy") is not None:
-            return float(known["accuracy"])
-        last = self._last()
-        if last != self._checkpoint(self.steps):
-            start = ["-d", "voxceleb1", "-c", str(self.config), "-p", str(self.folder)]
-            start += self.upstream.arguments
-            self._run("train", f"training, {self.steps} steps", ["-e", str(last)] if last else start)
-        told = self._run("evaluate", "evaluation", ["-e", str(self._checkpoint(self.steps))])
-        self._write(parse(told, self._log("evaluate")))
-        return float(self._read()["accuracy"])
-
-    def _checkpoint(self, step: int) -> Path:
-        return self.folder / f"states-{step}.ckpt"
-
-    def _last(self) -> Path | None:
-        """The last whole checkpoint, rid of those that a killed process has half written."""
-        for path in self.folder.glob("*.ckpt"):
-            if not zipfile.is_zipfile(path):  # the index is at its end
-                path.unlink()
-        kept = self.folder.glob("states-*.ckpt")
-        return max(kept, key=lambda path: int(path.stem.partition("-")[2]), default=None)
-
-    def _log(self, mode: str) -> Path:
-        return self.out / f"{self.upstream.name}.{mode}.log"
-
-    def _run(self, mode: str, what: str, arguments: list[str]) -> str:
-        print(f"  {self.upstream.title:<24}{what:<24}", end="", flush=True)
-        started = time.monotonic()
-        command = [sys.executable, "-m", "s3prl.run_downstream", "-m", mode, *arguments, "--device", "cpu"]
-        try:
-            told = run(command, self._log(mode), self.out)
-        except BaseException:
-            print("failed", flush=True)
-            raise
-        print(f"{time.monotonic() - started:4.0f} s", flush=True)
-        return told
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.state.read_text(encoding="utf8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _write(self, accuracy: float | None) -> None:
-        write_text(self.state, json.dumps({"key": self.key, "accuracy": accuracy}) + "\n")
-
-
-def run(command: list[str], log: Path, folder: Path) -> str:
-    """Run a process in a folder, with what it says in a log, and return that.
-
-    Raises:
-        RunError: it ended with an error (the message has the last lines of the log), or the log is in
-            use by a process whose parent was killed.
-    """
-    # The lists of files that are kept of the corpus belong beside it, not in the user's cache. Small
-    # models gain nothing from a second thread, and lose much where others use the machine.
-    own = {"S3PRL_DPHUBERT_PLUGIN": "1", "S3PRL_DPHUBERT_CACHE": str(folder / "cache")}
-    own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
-    with log.open("ab") as file:
-        try:  # the process inherits the lock, and keeps it if this one is killed
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it") from error
-        file.truncate(0)
-        code = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **own}, check=False
-        ).returncode
-    text = log.read_text(encoding="utf8", errors="replace")
-    if code:
-        raise RunError(f"s3prl ended with status {code}; the last lines of {log}:\n{tail(text)}")
-    return text
-
-
-def tail(text: str) -> str:
-    """The last lines of a log, without the states that a progress bar has overwritten."""
-    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
-    return "\n".join([line for line in lines if line][-SHOWN:])
-
-
-def parse(text: str, log: Path) -> float:
-    """The accuracy that an evaluation printed, as a fraction.
-
-    Raises:
-        RunError: there is none between 0 and 1.
-    """
-    # A progress bar may stand in front of it on the same line.
-    numbers = re.findall(r"test acc: ([0-9.eE+-]+)", text)
+def _accuracy(row: Upstream, out: Path, config: dict[str, Any], launcher: Launcher) -> float:
+    """Accuracy of one upstream; a folder that was made from something else is made anew."""
+    clips = hashlib.sha256((out / "corpus" / voices.LIST).read_bytes()).hexdigest()
+    folder, where = out / row.name, Where("cpu")
+    experiment = Experiment(
+        folder, TASK.downstream, config, row.s3prl, row.s3prl, launcher, lists={voices.LIST: clips}
+    )
+    experiment.claim(renew=True)
+    last = folder / f"states-{experiment.steps}.ckpt"
+    if not experiment.finished:
+        log = out / f"{row.name}.train.log"
+        _told(row, f"training, {experiment.steps} steps", lambda: experiment.train(log, where))
+    if not experiment.evaluated(last, TASK.split, folder):
+        _told(row, "evaluation", lambda: experiment.evaluate(last, TASK.split, folder, where))
+    output = experiment.evaluate(last, TASK.split, folder, where)
     try:
-        accuracy = float(numbers[-1])
-    except (IndexError, ValueError):
-        accuracy = float("nan")
-    if not 0 <= accuracy <= 1:
-        raise RunError(f"s3prl printed no accuracy; the last lines of {log}:\n{tail(text)}")
-    return accuracy
+        accuracy = TASK.read({"": output})["acc"]
+    except ResultError as error:
+        raise RunError(f"{error}; the last lines of {folder / LOG}:\n{logs.tail(output.text)}") from error
+    if fault := TASK.metric("acc").fault(accuracy):
+        raise RunError(f"{fault}; the last lines of {folder / LOG}:\n{logs.tail(output.text)}")
+    return accuracy / 100
+
+
+def _told(row: Upstream, what: str, work: Callable[[], object]) -> None:
+    """Do something, in a line that says what and how long it took."""
+    print(f"  {row.title:<24}{what:<24}", end="", flush=True)
+    started = time.monotonic()
+    try:
+        work()
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.monotonic() - started:4.0f} s", flush=True)

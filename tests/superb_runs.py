@@ -51,6 +51,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "sf": {"corpus": {"batch_size": 4, "num_workers": 0}, "model": _RNN},
     "se": _SEPARATION,
     "ss": _SEPARATION,
+    "vc": {
+        **_data(train_batch_size=2, eval_batch_size=2, fbank_config={"gl_iters": 2}),
+        "modelrc": {"hidden_dim": 16, "prenet_dim": 8, "lstmp_proj_dim": 8},
+    },
 }
 """Task -> what is laid over ``downstream_expert`` of its recipe."""
 
@@ -84,6 +88,7 @@ def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
         **miniature_data.CORPORA,
         "se": lambda data: miniature_sg.voicebank(data / "VoiceBank-DEMAND"),
         "ss": lambda data: miniature_sg.libri2mix(data / "Libri2Mix"),
+        "vc": lambda data: miniature_sg.vcc2020(data / "VCC2020"),
     }
     for make in dict.fromkeys(makers[name] for name in names):
         make(folder)

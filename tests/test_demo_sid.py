@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +11,11 @@ import soundfile
 import yaml
 from models import tiny
 
-from s3prl_dphubert import demo_sid, resources, voices
+from s3prl_dphubert import resources, voices
 from s3prl_dphubert.checkpoint import save_model
-from s3prl_dphubert.demo_sid import Upstream, identify, parse, run, table, tail
+from s3prl_dphubert.demo_sid import Upstream, identify, table
 from s3prl_dphubert.errors import ConfigError, RunError
+from s3prl_dphubert.superb.run.launcher import Launcher
 
 RECIPE = "downstream_recipes/demo_sid/config.yaml"
 
@@ -98,60 +93,6 @@ def test_a_whole_corpus_is_kept_and_another_choice_replaces_it(speech, tmp_path)
     assert len(list((tmp_path / "corpus").rglob("*.wav"))) == 8
 
 
-def test_the_last_accuracy_is_read_wherever_it_stands_in_a_line():
-    log = Path("x.log")
-    assert parse("test acc: 0.25\ntest:  50%|##  |\rtest acc: 0.5\n", log) == 0.5
-    for text in ("", "dev acc: 0.5", "test acc: nan", "test acc: 7.0", "test acc: e"):
-        with pytest.raises(RunError, match=r"printed no accuracy; the last lines of x\.log"):
-            parse(text, log)
-
-
-def test_the_tail_has_what_a_progress_bar_left():
-    assert tail("a\nb: 1%\rb: 2%\rb: 3%\n\nc\r\n") == "a\nb: 3%\nc"
-    assert len(tail("x\n" * 99).splitlines()) == demo_sid.SHOWN
-
-
-def test_a_failure_shows_the_end_of_the_log_and_where_it_is(tmp_path):
-    command = [sys.executable, "-c", "print('one'); raise SystemExit('the cause')"]
-    with pytest.raises(RunError) as caught:
-        run(command, tmp_path / "x.log", tmp_path)
-    assert str(caught.value).startswith(f"s3prl ended with status 1; the last lines of {tmp_path / 'x.log'}:")
-    assert {"one", "the cause"} <= set(str(caught.value).splitlines())
-
-
-def test_a_process_that_outlived_its_parent_is_left_alone(tmp_path):
-    """Killing the demo leaves its s3prl running; a second must not write to the same folder."""
-    log = tmp_path / "x.log"
-    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
-    script = (
-        "import sys; from pathlib import Path; from s3prl_dphubert.demo_sid import run\n"
-        f"run([sys.executable, '-c', {child!r}], Path({str(log)!r}), Path({str(tmp_path)!r}))"
-    )
-    demo = subprocess.Popen([sys.executable, "-c", script])
-    while not (log.exists() and log.read_text().endswith("\n")):
-        time.sleep(0.05)
-    pid = int(log.read_text())
-    demo.kill()
-    demo.wait()
-    again = [sys.executable, "-c", "print(1)"]
-    try:
-        with pytest.raises(RunError, match="a process of an earlier start still writes it"):
-            run(again, log, tmp_path)
-        assert int(log.read_text()) == pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-    assert _when_free(again, log) == "1\n"
-
-
-def _when_free(command, log):
-    for _ in range(200):
-        try:
-            return run(command, log, log.parent)
-        except RunError:  # the system takes a moment to end what was killed
-            time.sleep(0.05)
-    raise TimeoutError(log)
-
-
 def test_table():
     rows = [Upstream("fbank", "fbank"), Upstream("t", "big", 3_250_000, 1_500_000_000, Path("t"))]
     lines = table(rows, {"fbank": 0.5, "t": 1.0}, 0.16, 10.0).splitlines()
@@ -185,15 +126,20 @@ def test_s3prl_trains_evaluates_resumes_and_is_not_run_again(speech, recipe, tmp
     assert {"states-2.ckpt", "test_predict.txt", "state.json"} <= {path.name for path in folder.iterdir()}
     assert re.findall(r"a small one +(\w+)", capsys.readouterr().out) == ["training", "evaluation"]
 
-    monkeypatch.setattr(demo_sid, "run", None)  # nothing may be run
+    monkeypatch.setattr(Launcher, "run", None)  # nothing may be run
     assert identify(upstreams, out, recipe, speech) == (found, chance)
     monkeypatch.undo()
 
-    state = json.loads((folder / "state.json").read_text(encoding="utf8"))
-    (folder / "state.json").write_text(json.dumps(state | {"accuracy": None}), encoding="utf8")
+    (folder / "evaluated.json").unlink()
     whole = (folder / "states-2.ckpt").read_bytes()
-    (folder / "states-2.ckpt").write_bytes(whole[: len(whole) // 2])  # killed while it was writing
+    (folder / "states-2.ckpt").write_bytes(whole[: len(whole) // 2])  # as if it had been killed meanwhile
     assert identify(upstreams, out, recipe, speech)[1] == chance
     log = (out / "small.train.log").read_text(encoding="utf8")
     assert f"Resume from {folder / 'states-1.ckpt'}" in log
-    assert json.loads((folder / "state.json").read_text(encoding="utf8"))["accuracy"] is not None
+    assert (folder / "evaluated.json").exists()
+
+    (folder / "evaluate.log").write_text("test acc: 7.0\n")
+    with pytest.raises(
+        RunError, match=r"(?s)acc is 700\.0, allowed: .*; the last lines of .*\ntest acc: 7\.0"
+    ):
+        identify(upstreams, out, recipe, speech)

@@ -17,7 +17,7 @@ ACCURACY_ON_DEV = ("SD",)
 """Tasks whose metric is an error rate and whose checkpoint is chosen by accuracy."""
 
 
-ON_DEV, ON_TEST = "on dev", "on the test pairs, as s3prl's own script compares them"
+ON_DEV, ON_TEST = "on dev", "on the test set, as s3prl's own scripts compare them"
 
 
 def compared_on(task: Task) -> str:

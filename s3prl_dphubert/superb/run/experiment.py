@@ -23,6 +23,7 @@ from ...errors import CheckpointError, RunError
 from ...files import write_text
 from ...ownership import differences
 from ..readers import Output
+from . import logs
 from .launcher import Launcher, Watch
 from .upstream import Upstream
 
@@ -144,6 +145,8 @@ class Experiment:
         Raises:
             RunError: s3prl failed, or the folder was made from something else.
         """
+        if logs.busy(log):
+            raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it")
         self.claim(renew)
         if self.finished:
             return False
@@ -174,19 +177,33 @@ class Experiment:
         Raises:
             RunError: s3prl failed.
         """
-        told = {"of": self.key, "step": step_of(checkpoint), "split": split}
+        told = self._told(checkpoint, split)
         arguments = ["-e", str(checkpoint), "-o", _here(out, self.evaluating)]
         return self._evaluate(["-m", "evaluate", "-t", split, *arguments], told, out, where, watch)
 
+    def evaluated(self, checkpoint: Path, split: str, out: Path) -> bool:
+        """Whether an earlier call of :meth:`evaluate` has finished that."""
+        return read_json(out / EVALUATED).get("made_from") == self._told(checkpoint, split)
+
+    def _told(self, checkpoint: Path, split: str) -> dict[str, Any]:
+        return {"of": self.key, "step": step_of(checkpoint), "split": split}
+
     def search(self, layer: int, split: str, out: Path, where: Where, watch: Watch = lambda: None) -> Output:
         """Evaluate a task without training on one of the hidden states; the rest as for :meth:`evaluate`."""
-        told = {"of": self.key, "layer": layer, "split": split}
+        told = self._searching(layer, split)
         out.mkdir(parents=True, exist_ok=True)
         config = out / CONFIG
         write_text(config, yaml.safe_dump(dict(self.config), sort_keys=False))
         start = ["-d", self.downstream, "-c", str(config), "-p", str(out), "-l", str(layer)]
         start += ["--seed", str(self.seed), *self.evaluating.arguments]
         return self._evaluate(["-m", "evaluate", "-t", split, *start], told, out, where, watch)
+
+    def searched(self, layer: int, split: str, out: Path) -> bool:
+        """Whether an earlier call of :meth:`search` has finished that."""
+        return read_json(out / EVALUATED).get("made_from") == self._searching(layer, split)
+
+    def _searching(self, layer: int, split: str) -> dict[str, Any]:
+        return {"of": self.key, "layer": layer, "split": split}
 
     def last(self) -> Path | None:
         """The last whole checkpoint, rid of those that were half written."""
@@ -201,7 +218,7 @@ class Experiment:
         out.mkdir(parents=True, exist_ok=True)
         mark, log = out / EVALUATED, out / LOG
         if read_json(mark).get("made_from") == told:
-            return Output(_text(log), out)
+            return Output(logs.text(log), out)
         mark.unlink(missing_ok=True)
         alone = Where(where.device, where.gpus.partition(",")[0])
         text = self._start(arguments, log, alone, watch)
@@ -267,10 +284,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _text(log: Path) -> str:
-    return log.read_text(encoding="utf8", errors="replace") if log.exists() else ""
 
 
 def _short(value: Any) -> str:

@@ -15,8 +15,9 @@ from ...errors import RunError
 
 SHOWN = 15  # lines of a log that an error repeats
 _END = 1 << 16  # bytes of a log that are looked at for its end
+_LONGEST = 500  # characters of a bar
 _BAR = re.compile(
-    r"(?P<title>[^\r\n|]*?):\s*\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
+    r"(?P<title>[^|:]{0,80}):\s*\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
     r" \[(?P<took>[\d:]+)<(?P<left>[\d:?]+),\s*(?P<rate>[^,\]]+)"
 )
 OVERALL = "overall"  # s3prl's bar of all steps of a training
@@ -101,10 +102,9 @@ def progress(log: Path, title: str = "") -> Progress | None:
         log: of a running or ended process.
         title: of the bar; any by default.
     """
-    found = None
-    for bar in _BAR.finditer(end(log)):
-        if not title or bar["title"].strip().endswith(title):
-            found = bar
-    if found is None:
-        return None
-    return Progress(int(found["done"]), int(found["total"]), found["left"], found["rate"].strip())
+    for line in reversed(re.split(r"[\r\n]", end(log))):
+        for found in reversed(list(_BAR.finditer(line[-_LONGEST:]))):
+            if not title or found["title"].strip().endswith(title):
+                done, total = int(found["done"]), int(found["total"])
+                return Progress(done, total, found["left"], found["rate"].strip())
+    return None

@@ -154,9 +154,11 @@ class PartRun:
 
     def _evaluated(self, experiment: Experiment, checkpoint: Path, out: Path, where: Where) -> Output:
         lines, title, began = self.setting.lines, self.title(), time.monotonic()
+        new = not experiment.evaluated(checkpoint, self.task.split, out)
         watch = lines.watch(title, f"evaluates {checkpoint.name}", out / LOG)
         found = experiment.evaluate(checkpoint, self.task.split, out, where, watch)
-        lines.say(title, f"evaluated {checkpoint.name}, {took(began)}")
+        if new:
+            lines.say(title, f"evaluated {checkpoint.name}, {took(began)}")
         return self._with_reference(found)
 
     def _with_reference(self, output: Output) -> Output:
@@ -210,9 +212,11 @@ class PartRun:
             experiment.search(layer, "dev", place, where, watch)
             scores[layer] = choice.detection(place, truth)
         chosen = choice.best(scores, self._higher)
+        new = not experiment.searched(chosen, self.task.split, self.folder)
         watch = lines.watch(title, f"evaluates hidden state {chosen}", self.folder / LOG)
         found = experiment.search(chosen, self.task.split, self.folder, where, watch)
-        lines.say(title, f"evaluated hidden state {chosen} of {len(scores)}, {took(began)}")
+        if new:
+            lines.say(title, f"evaluated hidden state {chosen} of {len(scores)}, {took(began)}")
         listed = ", ".join(f"{layer}: {score:.2f}" for layer, score in scores.items())
         return Found(self._with_reference(found), f"hidden state {chosen}; MTWV x100 on dev: {listed}")
 
