@@ -20,7 +20,7 @@ from test_upstream import waveforms
 from s3prl_dphubert.checkpoint import save_model
 from s3prl_dphubert.errors import ConfigError, RunError
 from s3prl_dphubert.export_hub import sources
-from s3prl_dphubert.upstream import tally
+from s3prl_dphubert.upstream import exported, tally
 from s3prl_dphubert.upstream.cached import CachedExpert, CachedOptions, FeatureOptions
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
@@ -59,18 +59,6 @@ def files(folder):
     return blocks, blocks.with_name("index")
 
 
-class Counted(torch.nn.Module):
-    """A model that counts the utterances that it runs."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.config, self.runs = model, model.config, 0
-
-    def extract_features(self, waveforms, *more):
-        self.runs += len(waveforms)
-        return self.model.extract_features(waveforms, *more)
-
-
 # The upstream
 
 
@@ -104,16 +92,21 @@ def test_an_utterance_is_the_same_in_any_batch(tmp_path):
             assert same([s[row, :frames] for s in found], [s[index, :frames] for s in batch])
 
 
-def test_only_misses_are_computed(tmp_path):
-    counted = Counted(tiny("hubert"))
-    expert = cached(tmp_path, counted)
-    wavs = waveforms()
+def test_only_misses_are_computed(tmp_path, monkeypatch):
+    runs, compute = [], UpstreamExpert.compute
+
+    def counted(expert, batch, lengths):
+        runs.extend(lengths)
+        return compute(expert, batch, lengths)
+
+    monkeypatch.setattr(UpstreamExpert, "compute", counted)
+    expert, wavs = cached(tmp_path), waveforms()
     states(expert, wavs[:2])
-    assert counted.runs == 2
+    assert runs == [5000, 400]
     assert same(states(expert, wavs), states(expert, wavs))
-    assert counted.runs == 6
+    assert len(runs) == 6
     twice = states(expert, [*waveforms((3000,)), *waveforms((3000,))])
-    assert counted.runs == 7  # the same utterance twice in a batch
+    assert len(runs) == 7  # the same utterance twice in a batch
     assert all(torch.equal(state[0], state[1]) for state in twice)
 
 
@@ -138,6 +131,18 @@ def test_other_weights_and_precisions_never_share(tmp_path):
     expert.load_state_dict(CachedExpert(other, rough).state_dict())
     assert same(states(expert), states(cached(tmp_path, other)))
     assert len(list(tmp_path.glob("*/about.json"))) == 3
+
+
+def test_an_autocast_around_it_is_a_precision_of_its_own(tmp_path):
+    """As s3prl trains with ``fp16: true``, and evaluates without in between."""
+    expert, plain = cached(tmp_path), UpstreamExpert(tiny("hubert"), Options(padding="exact")).eval()
+    for _ in range(2):
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                for a, b in zip(states(expert), states(plain), strict=True):
+                    torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=2**-10)
+    assert expert.tally.computed == expert.tally.read == 12
+    assert len(list(tmp_path.glob("*/about.json"))) == 2
 
 
 def test_what_fp16_cannot_hold_stays_as_it_is_and_is_not_stored(tmp_path):
@@ -282,7 +287,9 @@ def test_options_of_a_file_make_a_cached_upstream(tmp_path):
         states(cached(blocked))
 
 
-def test_what_export_hub_ships_knows_nothing_of_it():
+def test_what_export_hub_ships_knows_nothing_of_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"allowed: precision, padding\): features is no option"):
+        exported.UpstreamExpert(tmp_path / "model.pt", features={"cache": "x"}, padding="exact")
     assert not {"upstream/features.py", "upstream/cached.py", "upstream/tally.py"} & set(sources())
 
 

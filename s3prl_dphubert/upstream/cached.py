@@ -26,6 +26,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..files import write_text
 from ..model import SpeechModel
+from ..model.precision import AUTOCAST
 from .expert import UpstreamExpert
 from .features import Block, FeatureStore
 from .options import Options
@@ -137,7 +138,7 @@ class CachedExpert(UpstreamExpert):
             raise ConfigError("features is missing, allowed: {cache: FOLDER, limit: 100GB}")
         self.kept = options.kept
         self.tally = Tally()
-        self._store: FeatureStore | None = None
+        self._stores: dict[str, FeatureStore] = {}
         self._weights: tuple[Any, ...] = ()
         self._seen: dict[bytes, int] = {}
         atexit.register(self.tally.report)
@@ -150,7 +151,7 @@ class CachedExpert(UpstreamExpert):
             RunError: the cache's folder cannot be written.
         """
         self._refuse()
-        store = self._open()
+        store = self._open(waveforms.device)
         if waveforms.is_cuda:
             torch.cuda.synchronize(waveforms.device)  # what ran before is not this cache's time
         start = time.perf_counter()
@@ -188,25 +189,33 @@ class CachedExpert(UpstreamExpert):
                     "features out, or set features.evaluation: true to evaluate"
                 )
 
-    def _open(self) -> FeatureStore:
-        """The store of the weights as they are now."""
-        parameters = tuple(self.model.parameters())
-        weights = (parameters[0].device, *((p.data_ptr(), p._version) for p in parameters))
-        if self._store is None or weights != self._weights:
-            config, device = self.model.config, parameters[0].device
-            name = fingerprint(self.model, self.options.precision, device)
-            root = Path(self.kept.cache).expanduser().absolute()
-            self._store = FeatureStore(root, name, config.num_layers + 1, config.embed_dim, self.kept.bytes)
+    def _open(self, device: torch.device) -> FeatureStore:
+        """The store of the weights and the precision as they are now."""
+        parameters = self.model.parameters()
+        weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)
+        if weights != self._weights:
             self._weights = weights
-            _describe(self._store, self.model, self.options.precision, device)
-        return self._store
+            self._stores.clear()
+        precision = self._precision(device)
+        if precision not in self._stores:
+            config = self.model.config
+            name = fingerprint(self.model, precision, device)
+            root = Path(self.kept.cache).expanduser().absolute()
+            store = FeatureStore(root, name, config.num_layers + 1, config.embed_dim, self.kept.bytes)
+            _describe(store, self.model, precision, device)
+            self._stores[precision] = store
+        return self._stores[precision]
+
+    def _precision(self, device: torch.device) -> str:
+        """Of this call: s3prl trains under an autocast of its own where its runner has ``fp16: true``."""
+        if self.options.precision not in AUTOCAST and torch.is_autocast_enabled(device.type):
+            return str(torch.get_autocast_dtype(device.type))
+        return self.options.precision
 
     def _alone(self, key: bytes, waveform: Tensor) -> Block:
         """Hidden states of (1, T), rounded to fp16 unless that cannot hold them."""
         start = time.perf_counter()
-        with self._autocast(waveform.device):
-            hidden, _ = self.model.extract_features(waveform)
-        exact = torch.cat([state.float() for state in hidden])
+        exact = torch.cat(super().compute(waveform, [waveform.shape[1]]))
         states = exact.half()
         states = states if bool(states.isfinite().all()) else exact
         return Block(key, states.cpu(), time.perf_counter() - start)
