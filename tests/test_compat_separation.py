@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def test_what_asteroid_can_do_beyond_is_refused():
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pesq", None)
+    monkeypatch.setitem(sys.modules, "pesq", None)
     with pytest.raises(RunError, match="pip install pystoi pesq; pesq is compiled while it is installed"):
         separation.get_metrics(*enhanced(), metrics_list=["pesq"])
 

@@ -51,11 +51,10 @@ def score(folder: Path, reference: Path) -> float:
     known = _known(folder / FILE)
     measured: dict[str, float] = {}
     for path in tqdm(found, desc=f"MCD of {speaker}", unit="utterance", leave=False):
-        name, stamp = str(path.relative_to(folder)), f"{path.stat().st_mtime_ns} {path.stat().st_size}"
         original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
         if not original.is_file():
             raise ResultError(f"no file {original} to compare {path} with")
-        key = f"{name} {stamp}"
+        key = f"{path.relative_to(folder)} {_stamp(path)} against {_stamp(original)}"
         measured[key] = known[key] if key in known else distortion(path, original, PITCH[speaker])
     write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
     return float(np.mean(list(measured.values())))
@@ -77,14 +76,13 @@ def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float
         from scipy.spatial.distance import euclidean
     except ImportError as error:
         raise ResultError(f"distortion needs packages: pip install {PACKAGES} ({error})") from error
-    made, wanted = cepstra(converted, pitch), cepstra(original, pitch)
+    made, wanted = cepstra(converted, pitch), _kept(original, _stamp(original), pitch)
     _, path = fastdtw(made, wanted, dist=euclidean)
     rows, columns = np.array(path).T
     squares = ((made[rows] - wanted[columns]) ** 2).sum(1)
     return float(np.mean(10 / np.log(10) * np.sqrt(2 * squares)))
 
 
-@lru_cache(maxsize=64)  # a target's utterance is compared with four sources and every checkpoint
 def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
     """Mel cepstra of the loud frames of a file, (F, 40)."""
     compat.apply()  # pyworld imports what setuptools no longer has
@@ -101,6 +99,11 @@ def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
     energy = (power[:, 0] + power[:, -1] + 2 * power[:, 1:-1].sum(1)) / FFT
     loud = 10 * np.log10(energy / energy.mean()) > FLOOR_DB
     return warped(power[loud])
+
+
+@lru_cache(maxsize=64)  # an original is compared with four sources of every checkpoint
+def _kept(path: Path, stamp: str, pitch: tuple[int, int]) -> np.ndarray:
+    return cepstra(path, pitch)
 
 
 def warped(power: np.ndarray) -> np.ndarray:
@@ -123,6 +126,12 @@ def _warping() -> np.ndarray:
         for order in range(2, ORDER + 1):
             rows[order] = before[order - 1] + ALPHA * (before[order] - rows[order - 1])
     return rows
+
+
+def _stamp(path: Path) -> str:
+    """Changes with a file."""
+    found = path.stat()
+    return f"{found.st_mtime_ns} {found.st_size}"
 
 
 def _known(path: Path) -> dict[str, float]:
