@@ -1,0 +1,219 @@
+"""How much faster s3prl trains on cached hidden states: its own run_downstream, with and without, in turns.
+
+The task is emotion recognition's on the embedded voices, which are labelled at random: the time of a
+step depends on the audio and the models only. Three runs take turns for every upstream: without a
+cache, with an empty one, and with the one that the run before has filled, as for the second point of a
+sweep. Times are those of whole runs of s3prl, its imports excepted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import soundfile
+import torch
+import yaml
+
+from .. import resources
+from ..checkpoint import load_model, save_model
+from ..data.audio import SAMPLE_RATE, read
+from ..errors import ConfigError
+from ..files import write_text
+from ..model import ModelConfig, SpeechModel
+from ..settings import merge, read_yaml
+from ..superb.run.launcher import Launcher
+from ..superb.storage import needed, options
+from ..voices import choose
+
+LABELS = ("neu", "hap", "ang", "sad")
+BATCH = 4
+WAYS = ("without", "empty", "full")
+DEV = 0.2  # share of the clips that s3prl evaluates
+LIMIT = "20GB"
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """What was measured of one upstream.
+
+    Args:
+        upstream: its name.
+        seconds: of audio in training.
+        epochs: of training.
+        stored: bytes of hidden states of that audio.
+        times: way -> seconds of the best of its runs: without a cache, with an empty, with a full one.
+    """
+
+    upstream: str
+    seconds: float
+    epochs: int
+    stored: int
+    times: Mapping[str, float]
+
+    def row(self) -> str:
+        """As for a table."""
+        plain, empty, full = (self.times[way] for way in WAYS)
+        return (
+            f"{self.upstream:<14}{self.seconds:>9.0f}{self.epochs:>8}{self.stored / 1e6:>9.1f}"
+            f"{plain:>12.1f}{empty:>12.1f}{full:>12.1f}{plain / empty:>17.1f}{plain / full:>7.1f}"
+        )
+
+
+HEAD = (
+    f"{'upstream':<14}{'audio (s)':>9}{'epochs':>8}{'MB':>9}{'without (s)':>12}{'empty (s)':>12}"
+    f"{'full (s)':>12}{'speed-up: empty':>17}{'full':>7}"
+)
+
+
+def measure(
+    out: Path,
+    upstreams: Sequence[str] = ("hubert_nano", "base"),
+    epochs: int = 5,
+    seconds: float = 60.0,
+    repeats: int = 2,
+    device: str = "cpu",
+) -> list[Speedup]:
+    """Run s3prl with and without a cache, and write ``features.json`` beside the runs.
+
+    Args:
+        out: folder that is empty or does not exist.
+        upstreams: ``hubert_nano``, ``base`` (HuBERT Base's shape, random weights), or checkpoints.
+        epochs: of each training.
+        seconds: of audio in training; the development set has a quarter of it besides.
+        repeats: of each way; the best counts.
+        device: as after s3prl's ``--device``.
+
+    Raises:
+        ConfigError: ``out`` is not empty, or a number is too small.
+        RunError: s3prl failed.
+    """
+    numbers = {"epochs": epochs, "seconds": seconds, "repeats": repeats}
+    faults = [f"{name} is {value}, allowed: 1 or more" for name, value in numbers.items() if value < 1]
+    if out.exists() and any(out.iterdir()):
+        faults.append(f"out is {out}, allowed: an empty folder")
+    ConfigError.raise_for("bench features", faults)
+    out = out.absolute()
+    length, steps = _corpus(out / "corpus", seconds)
+    config = _configure(out, epochs * steps, steps)
+    models = {f"{number}-{Path(name).name}": _model(name, out) for number, name in enumerate(upstreams, 1)}
+    times: dict[str, dict[str, float]] = {name: {} for name in models}
+    with Launcher({"OMP_NUM_THREADS": str(torch.get_num_threads())}) as launcher:
+        for turn in range(repeats):
+            for name, model in models.items():
+                for way in WAYS:
+                    cache = None if way == "without" else out / "cache" / f"{name}-{turn}"
+                    run = Run(out / f"{name}-{way}-{turn}", model, config, cache, device)
+                    took = run.time(launcher)
+                    times[name][way] = min(took, times[name].get(way, took))
+    found = []
+    for name, model in models.items():
+        shape = load_model(model).config
+        size = needed(length, shape.num_layers + 1, shape.embed_dim, shape.stride)
+        found.append(Speedup(name.partition("-")[2], length, epochs, size, times[name]))
+    write_text(out / "features.json", json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    return found
+
+
+def table(found: Sequence[Speedup]) -> str:
+    """What was measured, one line an upstream; the speed-up is time without over time with a cache."""
+    return "\n".join([HEAD, *(each.row() for each in found)])
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training by s3prl.
+
+    Args:
+        folder: for what it writes.
+        model: the upstream's checkpoint.
+        config: as after ``-c``.
+        cache: of hidden states, or ``None``.
+        device: as after ``--device``.
+    """
+
+    folder: Path
+    model: Path
+    config: Path
+    cache: Path | None
+    device: str
+
+    def time(self, launcher: Launcher) -> float:
+        """Train, and tell the seconds from the loading of the upstream to the last checkpoint."""
+        self.folder.mkdir()
+        given = {"padding": "exact"} if self.cache is None else options(self.cache, LIMIT)
+        write_text(self.folder / "options.yaml", yaml.safe_dump(given))
+        arguments = ["-m", "train", "-d", "emotion", "-c", str(self.config), "-p", str(self.folder)]
+        arguments += ["-u", "dphubert_local", "-k", str(self.model), "-g", str(self.folder / "options.yaml")]
+        launcher.run("measure", self._look, self.folder / "import.log", self.folder)  # s3prl is imported now
+        start = time.perf_counter()
+        log = self.folder / "train.log"
+        launcher.run("downstream", [*arguments, "--device", self.device], log, self.folder)
+        return time.perf_counter() - start
+
+    @property
+    def _look(self) -> list[str]:
+        called = {"name": "dphubert_local", "called": {"ckpt": str(self.model)}}
+        return [str(self.folder / "upstream.json"), json.dumps(called)]
+
+
+def _model(name: str, out: Path) -> Path:
+    """The checkpoint of an upstream that is named, or given."""
+    if name == "hubert_nano":
+        return resources.find("assets/hubert_nano")
+    if name != "base":
+        return Path(name).absolute()
+    torch.manual_seed(0)
+    return save_model(SpeechModel(ModelConfig()).eval(), out / "base")
+
+
+def _corpus(root: Path, seconds: float) -> tuple[float, int]:
+    """Clips in IEMOCAP's layout -> seconds of audio in training, steps of an epoch.
+
+    s3prl takes the rest of what is listed for its development set.
+    """
+    rows: list[dict[str, str]] = []
+    lengths: list[float] = []
+    for clip in choose():
+        audio = read(clip.source)
+        if len(audio) < SAMPLE_RATE:
+            continue
+        path = root / "Session2" / f"{len(rows)}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, audio, SAMPLE_RATE, subtype="PCM_16")
+        label = LABELS[len(rows) % len(LABELS)]
+        rows.append({"path": str(path.relative_to(root)), "label": label, "speaker": clip.speaker})
+        lengths.append(len(audio) / SAMPLE_RATE)
+        if sum(lengths) >= seconds / (1 - DEV) and len(rows) >= 5 * BATCH:
+            break
+    table = {"labels": {name: index for index, name in enumerate(LABELS)}, "meta_data": rows}
+    folder = root / "meta_data" / "Session1"
+    folder.mkdir(parents=True)
+    for split, content in {"train": rows, "test": rows[:BATCH]}.items():
+        write_text(folder / f"{split}_meta_data.json", json.dumps(table | {"meta_data": content}))
+    train = int((1 - DEV) * len(rows))
+    return sum(lengths) * train / len(rows), -(-train // BATCH)
+
+
+def _configure(out: Path, steps: int, epoch: int) -> Path:
+    """Emotion recognition as in SUPERB, of so many steps and evaluated after every epoch."""
+    data = {"root": str(out / "corpus"), "meta_data": str(out / "corpus" / "meta_data"), "num_workers": 0}
+    runner = {"total_steps": steps, "log_step": epoch, "eval_step": epoch, "save_step": steps}
+    runner |= {"gradient_accumulate_steps": 1, "max_keep": 1}
+    recipe = read_yaml(resources.find("downstream_recipes/er/config.yaml"))
+    changes = {"runner": runner, "downstream_expert": {"datarc": {**data, "valid_ratio": DEV}}}
+    write_text(out / "config.yaml", yaml.safe_dump(merge(recipe, changes)))
+    return out / "config.yaml"
+
+
+def main() -> None:
+    """Measure and print, with the folder to write to as the one argument."""
+    print(table(measure(Path(sys.argv[1]), seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 60.0)))
+
+
+if __name__ == "__main__":
+    main()
