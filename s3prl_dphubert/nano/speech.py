@@ -26,6 +26,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from ..files import replacing
+
 SAMPLE_RATE = 16_000
 
 
@@ -118,7 +120,8 @@ def convert(clip: tuple[str, bytes], decoder: str, out: Path) -> tuple[str, floa
         return name, 0.0
     samples = samples * min(1.0, 0.999 / float(np.abs(samples).max()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.round(samples * 32767).astype(np.int16), SAMPLE_RATE)
+    with replacing(path) as unfinished:
+        soundfile.write(unfinished, np.round(samples * 32767).astype(np.int16), SAMPLE_RATE, format="FLAC")
     return name, len(samples) / SAMPLE_RATE
 
 

@@ -1,0 +1,159 @@
+"""Build mini-SUPERB: a folder that is to the recipes what the folder of all official corpora is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.manifest import Entry, Manifest
+from ..errors import ConfigError
+from ..files import write_text
+from ..nano.speech import SOURCES
+from ..ownership import locked, sweep
+from . import asr, commands, corpus, emotion, ks, layout, packages, qbe, sd, separate, slots, speakers, splits
+from .layout import Plan
+from .utterance import Material, load
+from .voices import DEV, ROLES, TEST
+
+log = logging.getLogger(__name__)
+SHORTEST = 0.1  # seconds of a clip to train on without labels
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one or more tasks read.
+
+    Attributes:
+        name: of its table in ``manifests``.
+        tasks: names of the tasks.
+        plan: lists its files.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    plan: Callable[[Material], Plan]
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("librispeech", ("PR", "ASR"), asr.plan),
+    Layout("speech_commands", ("KS",), ks.plan),
+    Layout("quesst", ("QbE",), qbe.plan),
+    Layout("voxceleb", ("SID",), speakers.identification),
+    Layout("verification", ("ASV",), speakers.verification),
+    Layout("conversations", ("SD",), sd.plan),
+    Layout("iemocap", ("ER",), lambda _: emotion.plan()),
+    Layout("fluent_commands", ("IC",), lambda _: commands.plan()),
+    Layout("snips", ("SF",), lambda _: slots.plan()),
+    Layout("voicebank", ("SE",), separate.enhancement),
+    Layout("libri2mix", ("SS",), separate.separation),
+)
+
+SYNTHESISED = ("ER", "IC", "SF")
+"""Tasks that need no recordings."""
+
+SAME_PERSON = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-es-g722")
+"""Packages spoken by the test voice out of domain."""
+
+
+def chosen(tasks: Iterable[str]) -> list[Layout]:
+    """The layouts of tasks, whatever their case; ``all`` for every one.
+
+    Raises:
+        ConfigError: a task has none.
+    """
+    wanted = {task.strip().upper() for task in tasks}
+    known = {task.upper(): one for one in LAYOUTS for task in one.tasks}
+    ConfigError.raise_for(
+        "--tasks",
+        (
+            f"{task} is not there, allowed: all, {', '.join(sorted(known)).lower()}"
+            for task in sorted(wanted - {"ALL"} - known.keys())
+        ),
+    )
+    return [one for one in LAYOUTS if "ALL" in wanted or wanted & {task.upper() for task in one.tasks}]
+
+
+def build(
+    out: Path, tasks: Iterable[str] = ("all",), debs: Path | None = None, unlabelled: bool = False
+) -> None:
+    """Fetch, decode and lay out what is not there yet, then write ``README.md`` and ``splits.json``.
+
+    A build that was killed goes on where it was: packages, clips and layouts that are whole stay.
+
+    Args:
+        out: folder of the build, new or begun before.
+        tasks: names of tasks.
+        debs: a folder with the packages; nothing is downloaded then.
+        unlabelled: whether to decode all packages and to list what may be trained on without labels.
+
+    Raises:
+        DPHubertError: a package is missing or damaged, a task unknown, another process at work.
+    """
+    layouts = chosen(tasks)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        sweep(out)
+        todo = [one for one in layouts if not (out / "manifests" / f"{one.name}.tsv").exists()]
+        recorded = unlabelled or any(set(one.tasks) - set(SYNTHESISED) for one in todo)
+        material = _material(out, debs) if recorded else Material(())
+        for one in todo:
+            layout.write(one.name, one.plan(material), out)
+        if unlabelled:
+            list_unlabelled(out, material, debs)
+        splits.write(out)
+
+
+def _material(out: Path, debs: Path | None) -> Material:
+    table = packages.table()
+    found = packages.fetch([table[name] for name in corpus.NEEDED], out / "packages", debs)
+    place = out / "corpus"
+    place.mkdir(exist_ok=True)
+    return load(corpus.label(found, place), place)
+
+
+def list_unlabelled(out: Path, material: Material, debs: Path | None = None) -> None:
+    """Decode all packages and write ``unlabelled/{train,valid}.tsv`` for compression and distillation.
+
+    Training leaves out who is heard in a test, whoever is not known by name, and the clips by which
+    speakers are identified. Validation has the voices that the tasks validate with.
+    """
+    table = packages.table()
+    names = [source.package for source in SOURCES]
+    found = packages.fetch([table[name] for name in names], out / "packages", debs)
+    samples = {
+        f"{name}/{clip}.flac": length
+        for name in names
+        for clip, length in corpus.decode(name, found[name], out / "corpus").items()
+    }
+    lists: dict[str, list[Entry]] = {"train": [], "valid": []}
+    roles = _roles(material)
+    for path, length in samples.items():
+        package = path.partition("/")[0]
+        role = roles.get(path, "") if package == corpus.QUEEN else "train"
+        if role and package not in SAME_PERSON and length >= SHORTEST * 16_000:
+            lists[role].append(Entry(str((out / "corpus" / path).resolve()), length))
+    (out / "unlabelled").mkdir(exist_ok=True)
+    for name, entries in lists.items():
+        Manifest(tuple(sorted(entries, key=lambda entry: entry.path))).save(
+            out / "unlabelled" / f"{name}.tsv", overwrite=True
+        )
+
+
+def _roles(material: Material) -> dict[str, str]:
+    """Clip of the game -> ``train`` or ``valid``; none for those that are left out."""
+    tested = speakers.identified(material)
+    roles = {}
+    for utterance in material.of_the_game():
+        path, voice = utterance.clip.path, utterance.clip.voice
+        if voice in ROLES[DEV]:
+            roles[path] = "valid"
+        elif voice not in ROLES[TEST] and tested.get(path) in (None, "train"):
+            roles[path] = "train"
+    return roles
+
+
+def write_page(out: Path, page: Path) -> None:
+    """Write the page of splits somewhere else too, as the one in this project's ``docs``."""
+    write_text(page, splits.page(out))
