@@ -272,7 +272,7 @@ class Expert:
 
 def test_a_mask_goes_where_the_features_are():
     expert = SimpleNamespace(DownstreamExpert=type("Own", (Expert,), {}))
-    (found,) = devices.PATCHES
+    found, *_ = devices.PATCHES
     cuda = torch.Tensor.cuda
     assert found.needed(expert)
     found.apply(expert)
