@@ -379,6 +379,26 @@ def test_damage_is_found_and_what_it_took_is_stored_again(tmp_path, damage, know
     assert check(last, range(12)) == check(store(tmp_path), range(12)) == [*range(12)]
 
 
+def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    found, write = store(tmp_path), os.write
+    found.append(map(block, range(4)))
+
+    def full(file, data):
+        if len(data) == 3 * RECORD.itemsize:
+            write(file, bytes(data[: RECORD.itemsize + 20]))
+            raise OSError(28, "No space left on device")
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert found.append(map(block, range(4, 7))) == 0
+    assert "No space left" in found.closed
+    later = store(tmp_path)
+    assert check(later, range(7)) == [0, 1, 2, 3, 4]
+    later.append(map(block, range(9)))
+    assert check(later, range(9)) == check(store(tmp_path), range(9)) == [*range(9)]
+
+
 def test_a_removed_folder_is_made_again(tmp_path):
     found = store(tmp_path)
     found.append(map(block, range(4)))

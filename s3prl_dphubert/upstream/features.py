@@ -181,29 +181,28 @@ class FeatureStore:
     def _append(self, blocks: dict[bytes, Block]) -> int:
         room = self.limit - self.used
         records, offset = [], self._end
-        with self._states.open("r+b", buffering=0) as states, self._index.open("r+b", buffering=0) as index:
-            states.truncate(offset)  # what a killed process had written without a record
-            states.seek(offset)
-            whole = index.seek(0, os.SEEK_END) // RECORD.itemsize * RECORD.itemsize
-            index.truncate(index.seek(whole))
-            try:
-                for block in blocks.values():
-                    data = block.states.contiguous().view(-1).view(torch.uint8).numpy().data
-                    room -= len(data) + RECORD.itemsize
-                    if room < 0:
-                        self.closed = f"the limit of {self.limit / 1e9:g} GB is reached"
-                        break
-                    _write(states.fileno(), data)
-                    frames, crc = block.states.shape[1], zlib.crc32(data)
-                    records.append((block.key, offset, frames, crc, block.seconds, 0))
-                    offset += len(data)
-                table = np.array(records, RECORD)
-                table["check"] = _check(table)
-                _write(index.fileno(), memoryview(table.tobytes()))
-            except OSError:  # a full disk gets back what it lacks
-                index.truncate(whole)
-                states.truncate(self._end)
-                raise
+        with self._states.open("r+b", buffering=0) as file:
+            file.truncate(offset)  # what a killed process had written without a record
+            file.seek(offset)
+            for block in blocks.values():
+                data = block.states.contiguous().view(-1).view(torch.uint8).numpy().data
+                room -= len(data) + RECORD.itemsize
+                if room < 0:
+                    self.closed = f"the limit of {self.limit / 1e9:g} GB is reached"
+                    break
+                try:
+                    _write(file.fileno(), data)
+                except OSError:  # a full disk gets back what others may need
+                    file.truncate(self._end)
+                    raise
+                records.append((block.key, offset, block.states.shape[1], zlib.crc32(data), block.seconds, 0))
+                offset += len(data)
+        table = np.array(records, RECORD)
+        table["check"] = _check(table)
+        with self._index.open("r+b", buffering=0) as file:
+            file.truncate(file.seek(0, os.SEEK_END) // RECORD.itemsize * RECORD.itemsize)
+            file.seek(0, os.SEEK_END)
+            _write(file.fileno(), memoryview(table.tobytes()))
         self.refresh()
         return len(records)
 
