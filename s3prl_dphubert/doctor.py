@@ -142,10 +142,11 @@ def _repairs() -> Iterator[Finding]:
 def _task(name: str, modules: str) -> Finding:
     needed = (*RUNNER, *modules.split())
     missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
-    if missing:
-        return Finding(name, f"pip install {' '.join(missing)}")
+    todo = [f"pip install {' '.join(missing)}"] if missing else []
     if why := blocked.reason(find(name)):
-        return Finding(name, why)
+        todo.append(why)
+    if todo:
+        return Finding(name, "; ".join(todo))
     try:
         import_module("s3prl.downstream.runner")
         import_module(f"s3prl.downstream.{find(name).downstream}.expert")

@@ -94,4 +94,4 @@ def st(root: Path) -> Task:
     return Task("speech_translation", config, ("BLEU = ",), ("output-st-test.tsv",))
 
 
-TASKS: dict[str, Callable[[Path], Task]] = {build.__name__: build for build in (se, ss, vc, es)}
+TASKS: dict[str, Callable[[Path], Task]] = {build.__name__: build for build in (se, ss, vc, es, st)}
