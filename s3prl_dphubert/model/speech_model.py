@@ -89,13 +89,9 @@ class SpeechModel(nn.Module):
             ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
         """
         config = self.config
-        if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
-            shape, least = tuple(waveforms.shape), config.min_samples
-            raise ValueError(
-                f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples"
-            )
+        waveforms = checked(waveforms, config)
         if config.normalize_waveform:
-            waveforms = _normalise(waveforms, lengths)
+            waveforms = normalise(waveforms, lengths)
         x = self.feature_extractor(waveforms, masks)
         x = self.encoder.feature_projection(x, masks, len(config.conv_channels) - 1)
         padding = None
@@ -111,12 +107,25 @@ class SpeechModel(nn.Module):
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """(B,) samples -> (B,) frames."""
-        for kernel, stride in zip(self.config.conv_kernels, self.config.conv_strides, strict=True):
-            lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
-        return lengths
+        return frame_lengths(self.config, lengths)
 
 
-def _normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+def frame_lengths(config: ModelConfig, lengths: Tensor) -> Tensor:
+    """(B,) samples -> (B,) frames."""
+    for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
+        lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
+    return lengths
+
+
+def checked(waveforms: Tensor, config: ModelConfig) -> Tensor:
+    """Return waveforms that are (B, T) and as long as one frame; others are a ``ValueError``."""
+    if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
+        shape, least = tuple(waveforms.shape), config.min_samples
+        raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")
+    return waveforms
+
+
+def normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
     """(B, T) -> (B, T): every utterance to zero mean and unit variance over its valid samples."""
     if lengths is None:
         return F.layer_norm(waveforms, waveforms.shape[-1:])

@@ -64,10 +64,13 @@ class WeightNormConv(nn.Module):
         self.weight_v = nn.Parameter(torch.randn(width, width // groups, kernel) * scale)
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
 
+    def weight(self) -> Tensor:
+        """-> (D, D/G, K)."""
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+
     def forward(self, x: Tensor) -> Tensor:
         """x (B, D, F) -> (B, D, F) for odd kernels, (B, D, F + 1) for even ones."""
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        return F.conv1d(x, weight, self.bias, padding=self.padding, groups=self.groups)
+        return F.conv1d(x, self.weight(), self.bias, padding=self.padding, groups=self.groups)
 
 
 class RelativePositions(nn.Module):
@@ -112,9 +115,10 @@ class Attention(nn.Module):
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
             self.gru_rel_pos_linear = nn.Linear(config.head_dim, 8)
 
-    def position_bias(self, x: Tensor, table: Tensor) -> Tensor:
-        """Gate the table (total heads, F, F) by the queries x (B, F, D) -> (B, H, F, F)."""
-        heads = list(self.kept)
+    def position_bias(self, x: Tensor, table: Tensor, heads: list[int] | None = None) -> Tensor:
+        """Gate the table (total heads, F, F) by the queries x (B, F, D) -> (B, H, F, F), of all heads kept
+        or of those with these ids."""
+        heads = list(self.kept) if heads is None else heads
         split = x.unflatten(-1, (self.total_heads, self.head_dim))[:, :, heads].transpose(1, 2)
         gate = self.gru_rel_pos_linear(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
         a, b = gate[..., :1], gate[..., 1:]

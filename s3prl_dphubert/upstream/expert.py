@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model import SpeechModel
+from ..model.folded import FoldedModel, fold
 from ..model.precision import AUTOCAST
 from .options import Options
 
@@ -28,6 +30,7 @@ class UpstreamExpert(nn.Module):
         super().__init__()
         self.model = model
         self.options = options or Options()
+        self._fold: tuple[list[Any], FoldedModel] | None = None
 
     def get_downsample_rates(self, key: str) -> int:
         """Samples from one frame to the next, the same for every hidden state."""
@@ -72,9 +75,8 @@ class UpstreamExpert(nn.Module):
 
     def _together(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
         if min(lengths) == waveforms.shape[1]:
-            return self.model.extract_features(waveforms)[0]
-        valid = torch.tensor(lengths, device=waveforms.device)
-        return self.model.extract_features(waveforms, valid)[0]
+            return self._extract(waveforms)
+        return self._extract(waveforms, torch.tensor(lengths, device=waveforms.device))
 
     def _each_alone(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
         """Run utterances of one length at a time; their last frame is repeated up to the longest's end.
@@ -85,11 +87,30 @@ class UpstreamExpert(nn.Module):
         rows: dict[int, list[Tensor]] = {}
         for length in sorted(set(lengths)):
             chosen = [index for index, other in enumerate(lengths) if other == length]
-            hidden, _ = self.model.extract_features(waveforms[chosen, :length])
+            hidden = self._extract(waveforms[chosen, :length])
             filled = [_repeat_last(state, frames) for state in hidden]
             rows.update({index: [state[i] for state in filled] for i, index in enumerate(chosen)})
         ordered = (rows[index] for index in range(len(lengths)))
         return [torch.stack(states) for states in zip(*ordered, strict=True)]
+
+    def _extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+        """Hidden states (B, F, D) in float32, from the folded model where nothing is trained."""
+        parameters = list(self.model.parameters())
+        trained = torch.is_grad_enabled() or self.training or any(p.grad is not None for p in parameters)
+        plain = {(p.device.type, p.dtype) for p in parameters} == {("cpu", torch.float32)}
+        if plain and not trained and not torch.is_autocast_enabled("cpu"):
+            return self._folded(parameters).extract_features(waveforms, lengths)[0]
+        self._fold = None  # fused optimizers change weights without counting it as a new version
+        with self._autocast(waveforms.device):
+            hidden, _ = self.model.extract_features(waveforms, lengths)
+        return [state.float() for state in hidden]
+
+    def _folded(self, parameters: list[nn.Parameter]) -> FoldedModel:
+        """The model for inference, made anew after other weights were loaded."""
+        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
+        if self._fold is None or self._fold[0] != weights:
+            self._fold = weights, fold(self.model, self.options.precision)
+        return self._fold[1]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         dtype = AUTOCAST.get(self.options.precision)
