@@ -109,15 +109,15 @@ class Experiment:
         """Make the folder, or check that what is in it was made from the same.
 
         Args:
-            renew: begin anew where it was made from something else.
+            renew: begin anew where it was made from something else, even if it holds checkpoints.
 
         Raises:
-            RunError: it was made from something else; the message says what differs.
+            RunError: it holds checkpoints made from something else; the message says what differs.
         """
         known, told = read_json(self.folder / STATE), self.made_from
         if known.get("made_from") == told:
             return
-        if known and not renew:
+        if known and not renew and self.last() is not None:
             changes = sorted(differences(known.get("made_from"), told))
             listed = "; ".join(
                 f"{name} {_short(new)} (was {_short(old)})" for name, (old, new) in changes[:5]
@@ -146,7 +146,7 @@ class Experiment:
             RunError: s3prl failed, or the folder was made from something else.
         """
         if logs.busy(log):
-            raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it")
+            raise RunError(f"{log}: {logs.BUSY}")
         self.claim(renew)
         if self.finished:
             return False

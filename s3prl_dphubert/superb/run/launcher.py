@@ -185,7 +185,7 @@ class Launcher:
 
 def _said(code: int, log: Path) -> str:
     if code == TAKEN:
-        raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it")
+        raise RunError(f"{log}: {logs.BUSY}")
     text = logs.text(log)
     if code:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from ...errors import RunError
 
 SHOWN = 15  # lines of a log that an error repeats
 _END = 1 << 16  # bytes of a log that are looked at for its end
+_TRIES = 20  # to get a log, in a fifth of a second
+BUSY = "a process of an earlier start still writes it; wait or end it"
 _LONGEST = 500  # characters of a bar
 _BAR = re.compile(
     r"(?P<title>[^|:]{0,80}):\s*\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
@@ -54,10 +57,14 @@ def own(log: Path) -> Iterator[BinaryIO]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{log}: a process of an earlier start still writes it; wait or end it") from error
+        for again in (*(True,) * _TRIES, False):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:  # somebody may only be looking whether it is busy
+                if not again:
+                    raise RunError(f"{log}: {BUSY}") from error
+                time.sleep(0.01)
         file.truncate(0)
         yield file
 

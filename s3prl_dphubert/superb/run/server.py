@@ -88,9 +88,10 @@ def _settle(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    nothing, writes = os.pipe()  # it reads the end of a file, not what is asked for next
     os.dup2(nothing, 0)
     os.close(nothing)
+    os.close(writes)
 
 
 def _signal(pids: list[int], which: int = signal.SIGTERM) -> None:
@@ -119,7 +120,6 @@ def _end_all(pids: list[int]) -> None:
 def _work(request: Request) -> int:
     """Do what was asked for, with all that is said in a log."""
     os.environ.update(request["environment"])
-    os.chdir(request["folder"])
     try:
         with logs.own(Path(request["log"])) as log:  # the copies keep the lock
             os.dup2(log.fileno(), 1)
@@ -130,11 +130,14 @@ def _work(request: Request) -> int:
         # Lines appear at once, the last ones of a process that crashes, too.
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf8", errors="replace", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf8", errors="replace", closefd=False)
+        os.chdir(request["folder"])
         JOBS[request["job"]](request["arguments"])
     except DPHubertError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except BaseException:
         traceback.print_exc()
