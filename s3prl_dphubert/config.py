@@ -28,6 +28,8 @@ class TrainConfig:
         clip: largest gradient norm over all optimised parameters together.
         accumulate: micro-batches an update.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        teacher_precision: the same for the teacher alone, which has no gradients to lose; ``None``
+            for that of the student.
         max_nonfinite: stop after so many updates in a row with a non-finite loss or gradient.
         save_every: updates between checkpoints.
         keep: checkpoints to keep.
@@ -43,6 +45,7 @@ class TrainConfig:
     clip: float = 10.0
     accumulate: int = 1
     precision: str = "fp32"
+    teacher_precision: str | None = None
     max_nonfinite: int = 20
     save_every: int = 1000
     keep: int = 2
@@ -72,6 +75,9 @@ class TrainConfig:
             faults.append(f"num_workers is {self.num_workers}, allowed: 0 or more")
         if self.precision not in PRECISIONS:
             faults.append(f"precision is {self.precision!r}, allowed: {', '.join(PRECISIONS)}")
+        if self.teacher_precision not in (None, *PRECISIONS):
+            allowed = f"null, {', '.join(PRECISIONS)}"
+            faults.append(f"teacher_precision is {self.teacher_precision!r}, allowed: {allowed}")
         ConfigError.raise_for("training", faults)
 
 

@@ -11,10 +11,15 @@ from .budget import Budget, Lagrangian
 from .data.batches import Batch
 from .fitting import check_reachable
 from .model import SpeechModel
+from .model.folded import FoldedModel, fold
+from .model.lean import lean_features
 from .model.masks import NO_MASKS, Masks
+from .model.precision import AUTOCAST
 from .objective import Objective
 from .pruning import final_masks
 from .student import Student
+
+NAMES = {torch.float32: "fp32", **{dtype: name for name, dtype in AUTOCAST.items()}}
 
 
 class Distillation:
@@ -28,6 +33,7 @@ class Distillation:
         gate_lr: peak learning rate of gates and multipliers (stage 1).
         budget: what the student may cost, as a share of the teacher (stage 1).
         valid: validation batches.
+        teacher_precision: ``fp32``, ``bf16`` or ``fp16`` for the teacher; by default as trained.
 
     Raises:
         RunError: no choice of the gated units keeps the budget.
@@ -42,7 +48,10 @@ class Distillation:
         gate_lr: float = 0.02,
         budget: Budget | None = None,
         valid: list[Batch] | None = None,
+        teacher_precision: str | None = None,
     ) -> None:
+        self.teacher_precision = teacher_precision
+        self._folded: dict[str, FoldedModel] = {}
         self.teacher = teacher.eval().requires_grad_(False)
         self.student, self.objective = student, objective
         self.lr, self.gate_lr, self.budget = lr, gate_lr, budget
@@ -79,24 +88,40 @@ class Distillation:
             groups += [gates, {**multipliers, "maximize": True, "name": "multipliers"}]
         return groups
 
-    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Distillation loss, plus in stage 1 the penalty for missing the target sparsity."""
-        with torch.no_grad():
-            targets, _ = self.teacher.extract_features(batch.waveforms, num_layers=self.objective.depth)
+        targets = self.targets(batch.waveforms)
         gates = self.student.gates if isinstance(self.student, Student) else None
         masks = NO_MASKS if gates is None else gates.sample(generator)
-        hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
+        if batch.waveforms.device.type == "cpu":
+            hidden = lean_features(self.model, batch.waveforms, masks)
+        else:
+            hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
         loss, terms = self.objective(hidden, targets)
-        scalars = {name: float(value.detach()) for name, value in terms.items()}
-        scalars["distillation"] = float(loss.detach())
+        scalars: dict[str, Any] = {name: value.detach() for name, value in terms.items()}
+        scalars["distillation"] = loss.detach()
         if self.budget is not None and self.lagrangian is not None:
             sparsity, wanted = self.sparsity(), self.budget.targets(update, self.begin)
             loss = loss + self.lagrangian(sparsity, wanted).to(loss.device)
             for count, target in wanted.items():
                 suffix = f"_{count}" if len(wanted) > 1 else ""
-                scalars[f"sparsity{suffix}"] = float(sparsity[count].detach())
+                scalars[f"sparsity{suffix}"] = sparsity[count].detach()
                 scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
+
+    @torch.no_grad()
+    def targets(self, waveforms: Tensor) -> list[Tensor]:
+        """The teacher's hidden states of waveforms (B, T), no deeper than they are needed, each (B, F, D)."""
+        depth, device = self.objective.depth, waveforms.device.type
+        active = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if active else torch.float32
+        precision = self.teacher_precision or NAMES[dtype]
+        if device != "cpu":
+            with torch.autocast(device, AUTOCAST.get(precision, dtype), enabled=precision in AUTOCAST):
+                return self.teacher.extract_features(waveforms, num_layers=depth)[0]
+        if precision not in self._folded:
+            self._folded[precision] = fold(self.teacher, precision)
+        return self._folded[precision].extract_features(waveforms, num_layers=depth)[0]
 
     def sparsity(self) -> dict[str, Tensor]:
         """Count -> expected share of the full cost that the gates remove, 0-d and differentiable."""
@@ -130,7 +155,7 @@ class Distillation:
         device = next(self.teacher.parameters()).device
         for batch in self.valid:
             waveforms = batch.waveforms.to(device)
-            targets, _ = self.teacher.extract_features(waveforms, num_layers=self.objective.depth)
+            targets = self.targets(waveforms)
             loss, terms = self.objective(self.model.extract_features(waveforms, masks=masks)[0], targets)
             for name, value in {"loss": loss, **terms}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) / len(self.valid)

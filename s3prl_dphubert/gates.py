@@ -51,6 +51,18 @@ class GateConfig:
         ConfigError.raise_for("gates", faults)
 
 
+def open_probability(log_alpha: Tensor) -> Tensor:
+    """Probability that a gate is not exactly zero (Louizos et al., eq. 12), of the shape of ``log_alpha``."""
+    return torch.sigmoid(log_alpha + SHIFT)
+
+
+def sample(log_alpha: Tensor, uniform: Tensor) -> Tensor:
+    """Stretched and clamped samples for uniform noise in (0, 1) (eq. 10, 11), each of the same shape."""
+    noise = torch.log(uniform / (1 - uniform))
+    concrete = torch.sigmoid((noise + log_alpha) / TEMPERATURE)
+    return (concrete * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
+
+
 class HardConcrete(nn.Module):
     """``size`` gates with a learnt location ``log_alpha`` (N,)."""
 
@@ -61,13 +73,11 @@ class HardConcrete(nn.Module):
 
     def open_probability(self) -> Tensor:
         """(N,) probability that a gate is not exactly zero (Louizos et al., eq. 12)."""
-        return torch.sigmoid(self.log_alpha + SHIFT)
+        return open_probability(self.log_alpha)
 
     def sample(self, uniform: Tensor) -> Tensor:
         """(N,) stretched and clamped sample for uniform noise (N,) in (0, 1) (eq. 10, 11)."""
-        noise = torch.log(uniform / (1 - uniform))
-        concrete = torch.sigmoid((noise + self.log_alpha) / TEMPERATURE)
-        return (concrete * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
+        return sample(self.log_alpha, uniform)
 
     def soft(self) -> Tensor:
         """(N,) deterministic value of every gate."""
@@ -101,13 +111,26 @@ class Gates(nn.Module):
 
     def sample(self, generator: torch.Generator) -> Masks:
         """Masks of one training step; noise comes from the CPU generator alone."""
-        masks: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
-        for kind, index, gates in self.items():
-            alpha = gates.log_alpha
-            uniform = torch.rand(len(alpha), generator=generator).clamp(EDGE, 1 - EDGE).to(alpha.device)
-            mask = gates.sample(uniform)
-            masks[kind][index] = _keep_one(mask, gates) if kind == "conv" else mask
-        return Masks(**masks, exact=self.config.exact)
+        alpha = self._log_alphas()
+        uniform = torch.rand(len(alpha), generator=generator).clamp(EDGE, 1 - EDGE)
+        if alpha.device.type == "cuda":
+            uniform = uniform.pin_memory()
+        rows = self._split(sample(alpha, uniform.to(alpha.device, non_blocking=True)))
+        for index, mask in rows["conv"].items():
+            rows["conv"][index] = _keep_one(mask, self.groups["conv"][str(index)])  # type: ignore[index]
+        return Masks(**rows, exact=self.config.exact)
+
+    def _log_alphas(self) -> Tensor:
+        """All locations in one (N,), in the order of :meth:`items`."""
+        return torch.cat([gates.log_alpha for _, _, gates in self.items()])
+
+    def _split(self, values: Tensor) -> dict[str, dict[int, Tensor]]:
+        """One value of each gate (N,) -> kind -> layer -> those of the group."""
+        rows: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
+        parts = values.split([len(gates.log_alpha) for _, _, gates in self.items()])
+        for (kind, index, _), part in zip(self.items(), parts, strict=True):
+            rows[kind][index] = part
+        return rows
 
     def masks(self) -> Masks:
         """Deterministic masks, each group rounded to its expected openness."""
@@ -119,10 +142,7 @@ class Gates(nn.Module):
 
     def expected(self) -> dict[str, dict[int, Tensor]]:
         """kind -> layer -> (N,) differentiable probability that each unit is open."""
-        open_units: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
-        for kind, index, gates in self.items():
-            open_units[kind][index] = gates.open_probability()
-        return open_units
+        return self._split(open_probability(self._log_alphas()))
 
 
 def gate_sizes(model: ModelConfig) -> dict[str, dict[int, int]]:
@@ -140,7 +160,5 @@ def gate_sizes(model: ModelConfig) -> dict[str, dict[int, int]]:
 
 def _keep_one(mask: Tensor, gates: HardConcrete) -> Tensor:
     """Reopen the likeliest unit of a group that closed altogether."""
-    if bool((mask > 0).any()):
-        return mask
     best = torch.arange(len(mask), device=mask.device) == gates.log_alpha.argmax()
-    return torch.where(best, gates.soft(), mask)
+    return torch.where(best & (mask <= 0).all(), gates.soft(), mask)  # without asking the device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +94,12 @@ def distances(student: Tensor, teacher: Tensor, config: ObjectiveConfig) -> tupl
     """Compare hidden states.
 
     Args:
-        student: (B, L, F, D) projected hidden states.
-        teacher: (B, L, F, D) targets.
+        student: (..., F, D) projected hidden states.
+        teacher: (..., F, D) targets.
         config: weights and kind of cosine; terms of weight 0 are not computed.
 
     Returns:
-        The weighted sum and its terms, means over batch, layer and time.
+        The weighted sum and its terms, means over all but D and, but for the cosine, over D.
     """
     terms: dict[str, Tensor] = {}
     if config.l2:
@@ -160,15 +161,19 @@ class Objective(nn.Module):
         """Teacher layers that have to run."""
         return max(self.config.layers)
 
-    def project(self, hidden: list[Tensor]) -> Tensor:
-        """Student's hidden states [L+1] (B, F, D) -> predictions (B, matched layers, F, D)."""
+    def predictions(self, hidden: list[Tensor]) -> Iterator[Tensor]:
+        """Student's hidden states [L+1] (B, F, D) -> prediction (B, F, D) of each matched layer in turn."""
         if self.config.mode == "predlayer":
-            return torch.stack([F.gelu(projection(hidden[-1])) for projection in self.projections], dim=1)
-        groups = zip(self.config.pairs, self.projections, strict=True)
-        return torch.stack([projection(hidden[n]) for group, projection in groups for n, _ in group], dim=1)
+            yield from (F.gelu(projection(hidden[-1])) for projection in self.projections)
+            return
+        for group, projection in zip(self.config.pairs, self.projections, strict=True):
+            yield from (projection(hidden[n]) for n, _ in group)
 
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Hidden states of both, each [L+1] (B, F, D) -> loss and its terms, in float32."""
-        targets = torch.stack([teacher[n] for n in self.config.layers], dim=1)
-        predicted = self.project(student)
-        return distances(predicted.float(), targets.float(), self.config)
+        rows = [
+            distances(predicted.float(), teacher[n].float(), self.config)
+            for predicted, n in zip(self.predictions(student), self.config.layers, strict=True)
+        ]
+        terms = {name: torch.stack([terms[name] for _, terms in rows]).mean() for name in rows[0][1]}
+        return torch.stack([total for total, _ in rows]).mean(), terms

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .schedule import linear_schedule
 
@@ -23,12 +24,20 @@ class ScheduledAdamW(torch.optim.AdamW):
         plain = [dict(group) for group in groups]
         self.bases = [group.pop("base_lr") for group in plain]
         self.warmup, self.updates = warmup, updates
-        super().__init__(plain, lr=0.0, weight_decay=0.0)
+        super().__init__(plain, lr=0.0, weight_decay=0.0, fused=True)
 
     def schedule(self, update: int) -> None:
         """Set the learning rates of an update, counted from 0."""
         for group, base in zip(self.param_groups, self.bases, strict=True):
             group["lr"] = linear_schedule(update, base, self.warmup, self.updates)
+
+    def step_unless(self, bad: Tensor) -> None:
+        """Step, unless a flag (0-d, on the device) is set; the host does not ask for it."""
+        self.grad_scale, self.found_inf = None, bad.float()
+        try:
+            self.step()
+        finally:
+            del self.grad_scale, self.found_inf
 
     def get_lr(self) -> list[float]:
         """The learning rate of each group."""

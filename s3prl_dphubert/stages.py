@@ -74,7 +74,8 @@ def _distillation(
         config.objective, shape.embed_dim, wide.embed_dim, shape.num_layers, wide.num_layers
     )
     rates = settings.lr, settings.gate_lr
-    return Distillation(teacher, student.to(device), objective.to(device), *rates, budget, valid)
+    low = settings.teacher_precision
+    return Distillation(teacher, student.to(device), objective.to(device), *rates, budget, valid, low)
 
 
 def _check_room(task: Distillation, budget: Budget) -> None:

@@ -1,10 +1,12 @@
 """The training loop: accumulation over micro-batches and processes, mixed precision, clipping,
 checkpoints, resume.
 
-It knows nothing of the task. Randomness is a function of (seed, update, micro-batch of the update),
-whichever process has that micro-batch, so one process that accumulates 2 equals two that
-accumulate 1. Micro-batch ``i * world + rank`` of an update is that process's ``i``-th, and all
-weigh the same. Process 0 alone writes.
+It knows nothing of the task, and asks the device for numbers only when they are needed: on a GPU when
+they are logged, so that it never waits for the host.
+
+Randomness is a function of (seed, update, micro-batch of the update), whichever process has that
+micro-batch, so one process that accumulates 2 equals two that accumulate 1. Micro-batch
+``i * world + rank`` of an update is that process's ``i``-th, and all weigh the same. Process 0 alone writes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,18 +23,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .allocator import keep_pages
 from .checkpoint import read_pickle
 from .config import TrainConfig
 from .data.batches import Batch, BatchStream, loader
 from .environment import Environment, changes, environment
-from .errors import RunError
 from .files import replacing
 from .journal import Journal
 from .model.precision import AUTOCAST
 from .optimizer import ScheduledAdamW
 from .processes import Processes
+from .skips import Skips
 
 log = logging.getLogger(__name__)
+Scalars = dict[str, Any]  # name -> a number, or a 0-d tensor on the device
 
 
 class Task(Protocol):
@@ -44,8 +48,8 @@ class Task(Protocol):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups; each names its peak ``base_lr`` and may ``maximize``."""
 
-    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of one micro-batch and named scalars."""
+    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, Scalars]:
+        """Loss of one micro-batch and named scalars without gradient."""
 
     def validate(self) -> dict[str, float]:
         """Named scalars of a validation, ``loss`` among them; empty without validation data."""
@@ -62,19 +66,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Mixed precision ``bf16`` or ``fp16``; off for ``fp32``."""
     dtype = AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
-
-
-def report_skip(update: int, in_a_row: int, most: int) -> None:
-    """Warn that an update was skipped.
-
-    Raises:
-        RunError: so many have been skipped one after the other.
-    """
-    log.warning("update %d skipped: non-finite loss or gradient", update)
-    if in_a_row >= most:
-        raise RunError(
-            f"{in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
-        )
 
 
 class Trainer:
@@ -106,7 +97,7 @@ class Trainer:
         self.device = self.processes.device
         self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.update, self.skipped, self.in_a_row = 0, 0, 0
+        self.update, self.skips = 0, Skips(self.device)
         self.best: float | None = None
         if self.processes.main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,22 +114,27 @@ class Trainer:
             return
         self.processes.copy(self.task.module)
         self.task.module.train()
+        if self.device.type == "cpu":
+            keep_pages()
         main, done, updates = self.processes.main, self.update, self.config.updates
         journal = Journal(self.folder, self.name, done) if main else None
         bar = tqdm(
             initial=done, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
         )
         try:
+            began, audio = time.monotonic(), 0.0
             for batches in self.micro_batches():
-                began = time.monotonic()
                 scalars = self.train_step(batches)
-                if "audio_seconds" in scalars:
-                    audio, took = scalars.pop("audio_seconds"), max(time.monotonic() - began, 1e-9)
-                    scalars["audio_seconds_per_second"] = audio / took
+                audio += _seconds(batches) * self.processes.world
                 self.update += 1
                 bar.update()
-                bar.set_postfix(_shown(scalars), refresh=False)
-                self.after_step(scalars, journal)
+                if self.reads():
+                    scalars = self.read(scalars)
+                    now = time.monotonic()
+                    scalars["audio_seconds_per_second"] = audio / max(now - began, 1e-9)
+                    began, audio = now, 0.0
+                    bar.set_postfix(_shown(scalars), refresh=False)
+                    self.after_step(scalars, journal)
         finally:
             bar.close()
             if journal is not None:
@@ -150,56 +146,73 @@ class Trainer:
         each = config.accumulate * world
         start, stop = self.update * each, config.updates * each
         batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
+        ready: list[list[Batch]] = []
         for _ in range(self.update, config.updates):
-            yield [next(batches) for _ in range(config.accumulate)]
+            # One update ahead, so that a GPU gets its audio while it computes.
+            ready.append([next(batches).start(self.device) for _ in range(config.accumulate)])
+            if len(ready) > 1 or self.device.type == "cpu":
+                yield ready.pop(0)
+        yield from ready
 
-    def train_step(self, batches: list[Batch]) -> dict[str, float]:
+    def train_step(self, batches: list[Batch]) -> Scalars:
         """One update of all processes; a non-finite loss or gradient in one skips it in all."""
         world = self.processes.world
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.schedule(self.update)
-        totals: dict[str, float] = {}
-        finite = True
+        totals: Scalars = {}
+        spoilt = torch.zeros((), device=self.device)
         for place, batch in enumerate(batches):
             loss, scalars = self._forward(batch, place * world + self.processes.rank)
-            finite = bool(torch.isfinite(loss.detach()))
-            if not finite:
-                break
             self.scaler.scale(loss / (len(batches) * world)).backward()
-            for name, value in {"loss": float(loss.detach()), **scalars}.items():
+            spoilt += loss.detach() * 0  # NaN where the loss is not finite
+            for name, value in {"loss": loss.detach(), **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
-        result: dict[str, float] = {}
-        finite = self.processes.all(finite)  # before anything else is exchanged, so that none waits for it
-        if finite:
-            result = self.processes.mean({**totals, "audio_seconds": _seconds(batches)})
-            result["audio_seconds"] *= world
-            result["gradient_norm"] = self._optimise()
-            finite = math.isfinite(result["gradient_norm"])
-        self._count(finite)
-        return result | {"lr": self.optimizer.get_lr()[0]}
+        return totals | {"gradient_norm": self._optimise(spoilt)}
 
-    def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, dict[str, float]]:
+    def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, Scalars]:
         """Loss and scalars of the update's micro-batch of that number."""
         generator = seeded(self.seed, self.update, micro)
         with self.autocast():
             return self.task.step(batch.to(self.device), self.update, generator)
 
-    def _optimise(self) -> float:
-        """Add up the gradients of all processes and take the step; returns their norm."""
+    def _optimise(self, spoilt: Tensor) -> Tensor:
+        """Add up the gradients of all processes and take the step, if all is finite; returns their norm."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.processes.add([p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients[0] += spoilt.to(gradients[0])  # so that all processes learn of it
+        self.processes.add(gradients)
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.clip))
-        if math.isfinite(norm) or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip).detach()
+        bad = ~torch.isfinite(norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # which sees for itself
+        else:
+            self.optimizer.step_unless(bad)
         self.scaler.update()
+        self.skips.count(bad)
         return norm
 
-    def _count(self, finite: bool) -> None:
-        self.in_a_row = 0 if finite else self.in_a_row + 1
-        self.skipped += not finite
-        if not finite:
-            report_skip(self.update, self.in_a_row, self.config.max_nonfinite)
+    def reads(self) -> bool:
+        """Whether the numbers of the update just made are needed: on the CPU always, it waits for nothing."""
+        config, update = self.config, self.update
+        times = config.log_every, config.validate_every, config.save_every, config.max_nonfinite
+        due = update == config.updates or any(update % every == 0 for every in times)
+        return due or self.device.type == "cpu"
+
+    def read(self, scalars: Scalars) -> dict[str, float]:
+        """Scalars of the update just made, the mean of all processes; without its losses if it was skipped.
+
+        Raises:
+            RunError: too many updates in a row were skipped.
+        """
+        tensors = [
+            torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in scalars.values()
+        ]
+        packed = torch.cat([torch.stack(tensors), self.skips.counts.double()]).tolist()
+        read = self.processes.mean(dict(zip(scalars, packed[:-3], strict=True)))
+        self.skips.read([int(count) for count in packed[-3:]], self.update - 1, self.config.max_nonfinite)
+        rate = {"lr": self.optimizer.get_lr()[0]}
+        return read | rate if math.isfinite(read["gradient_norm"]) else rate
 
     def autocast(self) -> torch.autocast:
         """Mixed precision as configured."""
@@ -212,7 +225,7 @@ class Trainer:
             scalars |= {f"valid_{name}": value for name, value in self.validate().items()}
         logged = self.update % config.log_every == 0 or last or "valid_loss" in scalars
         if logged and journal is not None:
-            journal.write(self.update, self.skipped, scalars)
+            journal.write(self.update, self.skips.total, scalars)
         if (self.update % config.save_every == 0 or last) and self.processes.main:
             self.save()
 
@@ -240,8 +253,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "update": self.update,
-            "skipped": self.skipped,
-            "in_a_row": self.in_a_row,
+            "skipped": self.skips.total,
+            "in_a_row": self.skips.in_a_row,
             "best": self.best,
             "environment": self.environment(),
         }
@@ -266,8 +279,8 @@ class Trainer:
         self.task.module.load_state_dict(saved["module"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
-        self.update, self.skipped = saved["update"], saved["skipped"]
-        self.in_a_row, self.best = saved["in_a_row"], saved["best"]
+        self.update, self.best = saved["update"], saved["best"]
+        self.skips = Skips(self.device, saved["skipped"], saved["in_a_row"])
         if changed := changes(saved.get("environment", {}), self.environment()):
             what = "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
             log.warning(what, self.name, self.update, changed)
@@ -282,7 +295,7 @@ def _seconds(batches: list[Batch]) -> float:
     return sum(batch.waveforms.numel() for batch in batches) / 16_000
 
 
-def _shown(scalars: dict[str, float]) -> dict[str, str]:
+def _shown(scalars: Mapping[str, float]) -> dict[str, str]:
     shown = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
     shown |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
     if (speed := scalars.get("audio_seconds_per_second")) is not None:

@@ -109,9 +109,9 @@ def test_projections_start_as_identity():
 def test_predlayer_predicts_from_the_last_layer():
     objective = Objective(ObjectiveConfig(mode="predlayer", groups=((4, 8, 12),)), 8, 16, 2, 12)
     hidden = [torch.randn(2, 5, 8) for _ in range(3)]
-    predicted = objective.project(hidden)
+    predicted = torch.stack(list(objective.predictions(hidden)), 1)
     assert predicted.shape == (2, 3, 5, 16)
-    changed = objective.project([hidden[0] + 1, hidden[1] + 1, hidden[2]])
+    changed = torch.stack(list(objective.predictions([hidden[0] + 1, hidden[1] + 1, hidden[2]])), 1)
     assert torch.equal(predicted, changed)
     assert objective.depth == 12
 

@@ -61,7 +61,7 @@ def train(place, folder, accumulate, precision="fp32", broken=(), workers=0):
         trainer._forward = numbered
         trainer.run()
         state = {"module": task.module.state_dict(), "scaler": trainer.scaler.state_dict()}
-        torch.save(state | {"skipped": trainer.skipped}, folder / f"end-{processes.rank}.pt")
+        torch.save(state | {"skipped": trainer.skips.total}, folder / f"end-{processes.rank}.pt")
 
 
 def assert_equal_runs(one, many, world, tolerance=1e-5):

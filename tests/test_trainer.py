@@ -22,6 +22,7 @@ from s3prl_dphubert.distil import Distillation
 from s3prl_dphubert.environment import changes, environment
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
+from s3prl_dphubert.model.folded import FoldedModel
 from s3prl_dphubert.objective import Objective, ObjectiveConfig
 from s3prl_dphubert.student import Student
 from s3prl_dphubert.trainer import Trainer
@@ -141,15 +142,17 @@ def test_teacher_is_frozen_and_runs_only_as_deep_as_needed(place, monkeypatch):
     task = distillation(place)
     task.objective = Objective(ObjectiveConfig(groups=((0,), (2,))), 32, 32, 3, 3)
     seen = []
-    real = SpeechModel.extract_features
+    real = FoldedModel.extract_features
     monkeypatch.setattr(
-        SpeechModel,
+        FoldedModel,
         "extract_features",
-        lambda self, *a, **k: seen.append((self is task.teacher, k.get("num_layers"))) or real(self, *a, **k),
+        lambda self, *a, **k: (
+            seen.append((self is task._folded["fp32"], k["num_layers"])) or real(self, *a, **k)
+        ),
     )
     loss, _ = task.step(stream_of(place)[0], 0, torch.Generator())
     loss.backward()
-    assert (True, 2) in seen
+    assert seen == [(True, 2)]
     assert not task.teacher.training
     assert all(p.grad is None for p in task.teacher.parameters())
 

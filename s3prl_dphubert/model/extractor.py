@@ -16,12 +16,16 @@ def open_layer_norm(x: Tensor, norm: nn.LayerNorm, open_units: Tensor) -> Tensor
 
     Closed units come out as 0, so the result equals the LayerNorm of the model without them.
     """
-    weight = open_units.to(x.dtype) / open_units.sum()
-    mean = (x * weight).sum(-1, keepdim=True)
+    return open_norm(x, norm.weight, norm.bias, norm.eps, open_units)
+
+
+def open_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, open_units: Tensor) -> Tensor:
+    """:func:`open_layer_norm` with weight and bias (C,) of its own."""
+    share = open_units.to(x.dtype) / open_units.sum()
+    mean = (x * share).sum(-1, keepdim=True)
     centred = x - mean
-    variance = (centred.square() * weight).sum(-1, keepdim=True)
-    normed = centred * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias
-    return normed * open_units.to(x.dtype)
+    variance = (centred.square() * share).sum(-1, keepdim=True)
+    return (centred * torch.rsqrt(variance + eps) * weight + bias) * open_units.to(x.dtype)
 
 
 class ConvLayer(nn.Module):

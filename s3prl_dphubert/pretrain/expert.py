@@ -29,9 +29,10 @@ from ..environment import changes, environment
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..pipeline import read_data as read_audio
+from ..skips import report_skip
 from ..start import start
 from ..teachers import load_teacher
-from ..trainer import autocast, report_skip, seeded
+from ..trainer import autocast, seeded
 from .epochs import Epochs
 from .optimizer import GuardedAdamW
 from .recipe import Recipe, last_epoch, read_data, read_training
@@ -150,7 +151,7 @@ class UpstreamPretrainExpert(nn.Module):
             loss, scalars = self.task.step(data.to(self.device), self.update, generator)
         self.optimizer.finite &= bool(torch.isfinite(loss.detach()))
         for name, value in scalars.items():
-            records[name].append(value)
+            records[name].append(float(value))
         return loss, records
 
     def on_before_zero_grad(self) -> None:

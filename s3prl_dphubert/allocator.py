@@ -1,0 +1,24 @@
+"""The C library's memory: pages that training frees and needs again in the next update."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+PAD = 64 * 2**20  # bytes by which the heap grows
+
+
+def keep_pages() -> bool:
+    """Let this process keep what it frees, where the C library is glibc.
+
+    By default glibc returns every large block at once, and the next one of that size costs a page
+    fault each 4 kB: a tenth of an update on the CPU. Returns whether that has been set.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(mallopt(*pair) == 1 for pair in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, PAD)))

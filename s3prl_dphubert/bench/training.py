@@ -1,0 +1,241 @@
+"""How long an update of stage 1 takes, beside the published implementation.
+
+``python -m s3prl_dphubert.bench.training --reference PATH_OF_A_CLONE``: HuBERT Base with random weights,
+4 x 4 s by default. Every contestant has a process of its own, so that memory and the settings of the
+allocator are its own; they take turns, so that all meet the same noise. Ratios are medians of pairs of
+one turn. Two states of the gates: at the start of stage 1, and at its target, where the units of the
+published result are open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..allocator import keep_pages
+from ..environment import environment
+from ..errors import ConfigError
+from ..files import write_text
+from ..gates import gate_sizes
+from ..model import ModelConfig, SpeechModel
+from .own import OwnUpdate
+from .published import PublishedUpdate
+from .stopwatch import Stopwatch
+
+PARTS = ("teacher", "forward", "backward", "optimizer")
+STATES = ("start", "target")
+PUBLISHED = "published, fp32"
+CONV = (391, 389, 402, 407, 411, 399, 385)
+HEADS = (2, 3, 3, 3, 4, 3, 3, 4, 4, 4, 4, 3)
+FFN = (421, 377, 353, 402, 411, 455, 467, 433, 487, 521, 489, 547)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Args:
+        reference: a clone of the published repository; ``None`` measures ours alone.
+        batch: utterances B.
+        seconds: of each.
+        threads: of every contestant.
+        repeats: turns after one to warm up.
+        config: shape of teacher and student.
+    """
+
+    reference: Path | None = None
+    batch: int = 4
+    seconds: float = 4.0
+    threads: int = 2
+    repeats: int = 4
+    config: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {getattr(self, name)}, allowed: 1 or more"
+            for name in ("batch", "threads", "repeats")
+            if getattr(self, name) < 1
+        ]
+        if not self.seconds >= 0.1:
+            faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")
+        ConfigError.raise_for("bench", faults)
+
+    def waveforms(self) -> Tensor:
+        """(B, T), noise."""
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(self.batch, round(self.seconds * 16_000), generator=generator)
+
+    def model(self) -> SpeechModel:
+        """Random weights, the same in every process."""
+        torch.manual_seed(0)
+        return SpeechModel(self.config).eval()
+
+
+def locations(config: ModelConfig, state: str) -> dict[str, dict[int, Tensor]]:
+    """log_alpha of each gate at the start of stage 1 or at its end, by kind and layer."""
+    generator = torch.Generator().manual_seed(2)
+    means = {"conv": 4.6, "heads": 4.6, "ffn": 0.0}
+    found: dict[str, dict[int, Tensor]] = {}
+    for kind, mean in means.items():
+        found[kind] = {}
+        for index, size in gate_sizes(config)[kind].items():
+            values = mean + 0.01 * torch.randn(size, generator=generator)
+            if state == "target":
+                kept = {"conv": CONV, "heads": HEADS, "ffn": FFN}[kind]
+                whole = {"conv": 512, "heads": 12, "ffn": 3072}[kind]
+                opened = size * kept[index % len(kept)] / whole
+                order = torch.rand(size, generator=generator).argsort()
+                values = torch.where(order < opened, 4.0, -8.0)
+            found[kind][index] = values
+    return found
+
+
+def contestants(case: Case) -> dict[str, Callable[[], Any]]:
+    """Name -> maker of each."""
+    makers: dict[str, Callable[[], Any]] = {}
+    if case.reference is not None:
+        makers[PUBLISHED] = lambda: PublishedUpdate(Path(str(case.reference)), case.model())
+    makers["ours, fp32"] = lambda: OwnUpdate(case.model())
+    makers["ours, fp32, teacher bf16"] = lambda: OwnUpdate(case.model(), teacher_precision="bf16")
+    makers["ours, bf16"] = lambda: OwnUpdate(case.model(), "bf16")
+    return makers
+
+
+def losses(case: Case) -> dict[str, float]:
+    """Distillation losses under the same weights and masks, without dropout.
+
+    Raises:
+        ConfigError: there is no reference.
+    """
+    if case.reference is None:
+        raise ConfigError("bench: reference is missing, allowed: a clone of the published repository")
+    torch.set_num_threads(case.threads)
+    published = PublishedUpdate(case.reference, case.model(), 0.0)
+    alphas, waveforms = locations(case.config, "start"), case.waveforms()
+    found: dict[str, float] = {}
+    for precision in ("fp32", "bf16"):
+        own = OwnUpdate(case.model(), precision, 0.0)
+        own.set_gates(alphas)
+        with torch.no_grad():
+            published.fix(own.gates.sample(torch.Generator().manual_seed(5)))
+            if not found:
+                found[PUBLISHED] = float(published.loss(waveforms, Stopwatch())[1])
+            found[f"ours, {precision}"] = float(own.loss(waveforms, 5)[1])
+    return found
+
+
+def measure(case: Case, states: Sequence[str] = STATES, names: Sequence[str] = ()) -> dict[str, Any]:
+    """State -> contestant -> seconds of the parts in every turn, and peak memory in MB.
+
+    Args:
+        case: what to measure.
+        states: of the gates.
+        names: some of the :func:`contestants`; all by default.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ends: dict[str, Connection] = {}
+    processes = []
+    for name in names or contestants(case):
+        ends[name], theirs = spawn.Pipe()
+        processes.append(spawn.Process(target=_serve, args=(case, name, theirs), daemon=True))
+        processes[-1].start()
+    found: dict[str, Any] = {}
+    for state in states:
+        rows: dict[str, Any] = {name: {"turns": [], "cpu": []} for name in ends}
+        for turn in range(case.repeats + 1):
+            for name, end in ends.items():
+                end.send(state)
+                wall, cpu, peak = end.recv()
+                if turn:
+                    rows[name]["turns"].append(wall)
+                    rows[name]["cpu"].append(cpu)
+                rows[name]["peak_mb"] = peak
+        found[state] = rows
+    for end in ends.values():
+        end.send(None)
+    for process in processes:
+        process.join(30)
+    return found
+
+
+def _serve(case: Case, name: str, end: Connection) -> None:
+    torch.set_num_threads(case.threads)
+    if name != PUBLISHED:
+        keep_pages()  # as the trainer does
+    contestant = contestants(case)[name]()
+    waveforms, before = case.waveforms(), ""
+    while state := end.recv():
+        if state != before:
+            contestant.set_gates(locations(case.config, state))
+            before = state
+        watch = Stopwatch()
+        contestant.update(waveforms, watch)
+        times = ({**spent, "all": sum(spent.values())} for spent in (watch.wall, watch.cpu))
+        end.send((*times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Medians in seconds, and the median ratio to the published update of the same turn, as Markdown."""
+    lines = []
+    for state, rows in found.items():
+        lines += ["", f"Gates at the {state} of stage 1:" if state == "start" else "Gates at the target:", ""]
+        lines.append("| | " + " | ".join([*PARTS, "all", "ratio (range)", "of CPU time", "peak MB"]) + " |")
+        lines.append("|---" * (len(PARTS) + 5) + "|")
+        for name, row in rows.items():
+            cells = [f"{statistics.median(t[part] for t in row['turns']):.2f}" for part in (*PARTS, "all")]
+            for clock in ("turns", "cpu"):
+                ratios = _ratios(rows, name, clock)
+                spread = f" ({ratios[0]:.2f}–{ratios[-1]:.2f})" if ratios and clock == "turns" else ""
+                cells.append(f"{statistics.median(ratios):.2f}{spread}" if ratios else "")
+            lines.append(f"| {name} | " + " | ".join([*cells, f"{row['peak_mb']:.0f}"]) + " |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _ratios(rows: dict[str, Any], name: str, clock: str) -> list[float]:
+    if PUBLISHED not in rows:
+        return []
+    pairs = zip(rows[name][clock], rows[PUBLISHED][clock], strict=True)
+    return sorted(own["all"] / theirs["all"] for own, theirs in pairs)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print and keep what was measured."""
+    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.training", description=__doc__)
+    parser.add_argument("--reference", type=Path, help="a clone of pyf98/DPHuBERT")
+    parser.add_argument("--out", type=Path, help="write .json and .md of this name")
+    for name, kind in (("batch", int), ("seconds", float), ("threads", int), ("repeats", int)):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(Case, name))
+    parser.add_argument("--states", nargs="+", choices=STATES, default=STATES)
+    arguments = parser.parse_args(argv)
+    names = ("reference", "batch", "seconds", "threads", "repeats")
+    case = Case(**{name: getattr(arguments, name) for name in names})
+    found: dict[str, Any] = {"updates": measure(case, tuple(arguments.states))}
+    text = table(found["updates"])
+    if case.reference is not None:
+        found["losses"] = losses(case)
+        text += "\nDistillation loss of the same weights and masks: "
+        text += ", ".join(f"{name} {value:.6f}" for name, value in found["losses"].items()) + "\n"
+    torch.set_num_threads(case.threads)
+    found["environment"] = environment(torch.device("cpu"), "fp32 and bf16", 1, 1)
+    shown = {name: value for name, value in asdict(case).items() if name not in ("reference", "config")}
+    text += f"\n{shown}, {found['environment']}\n"
+    print(text)
+    if arguments.out is not None:
+        write_text(arguments.out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+        write_text(arguments.out.with_suffix(".md"), text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""Strided convolutions over frames x channels as plain matrix products, for training on the CPU.
+
+Their inputs are the outputs of the layer before, ahead of its GELU: one tensor a layer is kept for the
+backward pass in place of two or three, and its windows are never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+gelu, gelu_backward = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
+
+
+def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """Convolution of GELU(x).
+
+    Args:
+        x: (B, T_in, C_in), contiguous.
+        weight: (C_out, C_in, K), of the same type.
+        bias: (C_out,), if there is one.
+        stride: in frames of x; at most K.
+
+    Returns:
+        (B, T_out, C_out).
+    """
+    y = _GeluConv.apply(x, weight, stride)
+    return y if bias is None else y + bias.to(y.dtype)
+
+
+class _GeluConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        kernel, frames = weight.shape[-1], (x.shape[1] - weight.shape[-1]) // stride + 1
+        taps = weight.permute(2, 1, 0).contiguous()  # (K, C_in, C_out)
+        y = x.new_empty(len(x), frames, len(weight))
+        for row, out in zip(x, y, strict=True):
+            row = gelu(row)
+            for first, count in _groups(kernel, stride):
+                part = taps[first : first + count].flatten(0, 1)
+                _add(out, _windows(row, first, count, stride, frames), part, fresh=not first)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        stride, frames, kernel = ctx.stride, gradients[0].shape[1], weight.shape[-1]
+        taps = weight.permute(2, 0, 1)  # (K, C_out, C_in)
+        of_x = torch.empty_like(x)
+        of_taps = torch.zeros(
+            kernel * x.shape[-1], len(weight), dtype=torch.promote_types(x.dtype, torch.float32)
+        )
+        for row, out, gradient in zip(x, of_x, gradients[0].contiguous(), strict=True):
+            opened = gelu(row)
+            out[frames * stride :] = 0
+            for first, count in _groups(kernel, stride):
+                part = taps[first : first + count].transpose(0, 1).flatten(1)
+                _add(_windows(out, first, count, stride, frames), gradient, part, fresh=not first)
+                windows = _windows(opened, first, count, stride, frames).t()
+                _add(of_taps[first * x.shape[-1] :][: len(windows)], windows, gradient, fresh=False)
+            out.copy_(gelu_backward(out, row))
+        of_weight = of_taps.unflatten(0, (kernel, -1)).permute(2, 1, 0)
+        return of_x, of_weight.to(weight.dtype), None
+
+
+def _groups(kernel: int, stride: int) -> Iterator[tuple[int, int]]:
+    """First tap and number of taps of each run of neighbours whose windows do not overlap."""
+    for first in range(0, kernel, stride):
+        yield first, min(stride, kernel - first)
+
+
+def _windows(x: Tensor, first: int, count: int, stride: int, frames: int) -> Tensor:
+    """The rows (frames, count C) of x (T, C) that so many taps meet, a view."""
+    width = x.shape[-1]
+    start = x.storage_offset() + first * width
+    return x.as_strided((frames, count * width), (stride * width, 1), start)
+
+
+def _add(out: Tensor, a: Tensor, b: Tensor, fresh: bool) -> None:
+    """Put a @ b into ``out``, or add it where something is there already."""
+    if fresh:
+        torch.mm(a, b, out=out)
+    elif out.dtype == a.dtype:
+        out.addmm_(a, b)
+    else:
+        out += a @ b
