@@ -1,4 +1,4 @@
-"""Commands that write a model anew: ``convert`` and ``export-hub``."""
+"""Commands that write a model anew: ``convert``, ``export-hub`` and ``export``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ def add(commands: Any) -> None:
     hub.add_argument("checkpoint", help=SOURCE)
     hub.add_argument("folder", type=Path, help="folder to write, with expert.py, model.pt and all they need")
     hub.add_argument("--dtype", choices=DTYPES, default="float32", help="weights (default float32)")
+
+    export = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO, with a report")
+    export.set_defaults(run=_export)
+    export.add_argument("checkpoint", help=SOURCE)
+    export.add_argument("out", type=Path, help="NAME.onnx, or NAME.xml for OpenVINO")
+    export.add_argument("--format", default="openvino", help="onnx or openvino (default openvino)")
+    export.add_argument("--precision", default="fp32", help="fp32, bf16 or int8 (default fp32)")
+    layers = "hidden states to return, 0,6,12 (default all)"
+    export.add_argument("--layers", help=layers)
+    calibrate = "speech for int8's ranges (default: half of the embedded voices)"
+    export.add_argument("--calibrate", type=Path, metavar="MANIFEST", help=calibrate)
+    check = "speech for the report (default: the other half)"
+    export.add_argument("--check", type=Path, metavar="MANIFEST", help=check)
+    limit = "relative error of hidden states that int8 may cause (default 0.03)"
+    export.add_argument("--max-error", type=float, default=0.03, help=limit)
+    export.add_argument("--threads", type=int, help="of the runtime, for calibration and timing")
+    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
 
 def _hub(arguments: argparse.Namespace) -> None:
@@ -60,3 +77,34 @@ def _convert(arguments: argparse.Namespace) -> None:
     if added:
         names = ", ".join(sorted({name.rpartition(".")[0] for name in added}))
         print(f"{sum(added.values()):,} parameters added, since the format has no empty sublayers: {names}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from ..export.config import ExportConfig
+    from ..export.session import needed
+
+    config = ExportConfig(
+        format=arguments.format,
+        precision=arguments.precision,
+        layers=_layers(arguments.layers),
+        calibrate=arguments.calibrate,
+        check=arguments.check,
+        max_error=arguments.max_error,
+        threads=arguments.threads,
+    )
+    needed("onnx", config.format)
+    from ..export.exporter import export_model
+
+    report = export_model(arguments.checkpoint, arguments.out, config, arguments.overwrite)
+    print(f"{arguments.out}  {report.bytes:,} bytes\n\n{report.to_markdown()}")
+
+
+def _layers(text: str | None) -> tuple[int, ...] | None:
+    from ..errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--layers is {text!r}, allowed: numbers with commas, 0,6,12") from error

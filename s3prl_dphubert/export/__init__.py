@@ -1,0 +1,30 @@
+"""Models for ONNX Runtime and OpenVINO: written by ``export_model``, run by ``load_exported``.
+
+Writing needs the package onnx, running a file only its runtime.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .config import ExportConfig
+    from .exporter import export_model
+    from .runtime import Runtime, load_exported
+
+_HOMES = {
+    "ExportConfig": "config",
+    "Runtime": "runtime",
+    "export_model": "exporter",
+    "load_exported": "runtime",
+}
+__all__ = ["ExportConfig", "Runtime", "export_model", "load_exported"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        from importlib import import_module
+
+        from .session import needed
+
+        if name == "export_model":
+            needed("onnx", "onnx")
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,122 @@
+"""An ONNX graph that grows node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+OPSET = 20  # the first with Gelu; LayerNormalization came with 17
+OPSET_BF16 = 22  # the first whose Conv takes bfloat16
+IR_VERSION = 10  # what runtimes since 2024 read
+
+FLOAT, BFLOAT16, INT64 = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64
+BF16 = np.dtype(ml_dtypes.bfloat16)
+_WHOLE = frozenset({"Shape", "Range", "Less"})  # operators whose results are no float numbers
+
+Array = np.ndarray | Tensor
+
+
+class Graph:
+    """Nodes, weights, inputs and outputs in the order in which they are added.
+
+    Every value is known by its name. Nodes are named after the place they are added at
+    (``layers.0.attention/MatMul_2``), so that a quantiser and a profile can tell them apart.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.floats: set[str] = set()
+        """Values that are float numbers, weights apart."""
+        self.rough_nodes: set[str] = set()
+        """Nodes that bear numbers of 16 bits."""
+        self.place = ""
+        self._names: dict[str, int] = {}
+
+    def input(self, name: str, dtype: int, shape: list[str | int]) -> str:
+        """Add an input."""
+        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        if dtype == FLOAT:
+            self.floats.add(name)
+        return name
+
+    def output(self, value: str, name: str, dtype: int, shape: list[str | int]) -> None:
+        """Make a value an output of that name."""
+        self.nodes.append(helper.make_node("Identity", [value], [name], name))
+        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def weight(self, value: Array | list | float, dtype: Any = np.float32, name: str = "weight") -> str:
+        """Add a constant."""
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        name = self._unique(name)
+        self.weights[name] = np.ascontiguousarray(array.astype(dtype)).reshape(array.shape)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """Add a constant vector of whole numbers: axes, shapes, bounds."""
+        return self.weight(list(values), np.int64, "ints")
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output, and return that."""
+        name = self._unique(op)
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name, **attributes))
+        to = attributes.get("to", FLOAT)
+        if to == FLOAT if op == "Cast" else op not in _WHOLE and self._is_float(inputs[0]):
+            self.floats.add(name)
+        return name
+
+    def rough(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """As :meth:`add`, for a node that bears numbers of 16 bits."""
+        name = self.add(op, *inputs, **attributes)
+        self.rough_nodes.add(name)
+        return name
+
+    def _is_float(self, value: str) -> bool:
+        return value in self.floats or (value in self.weights and self.weights[value].dtype == np.float32)
+
+    def copy(self, nodes: Iterable[onnx.NodeProto], weights: dict[str, np.ndarray]) -> Graph:
+        """A graph of the same inputs and outputs, with those of the weights that its nodes use."""
+        other = Graph()
+        other.nodes = list(nodes)
+        used = {value for node in other.nodes for value in node.input}
+        other.weights = {name: array for name, array in weights.items() if name in used}
+        other.inputs, other.outputs = self.inputs, self.outputs
+        other.floats, other.rough_nodes = self.floats, self.rough_nodes
+        return other
+
+    def model(self, metadata: dict[str, str] | None = None, watched: Iterable[str] = ()) -> onnx.ModelProto:
+        """The finished model, checked.
+
+        Args:
+            metadata: what the file says of itself.
+            watched: float values of three axes that become outputs too.
+        """
+        weights = [_constant(array, name) for name, array in self.weights.items()]
+        extra = [helper.make_tensor_value_info(name, FLOAT, [None] * 3) for name in watched]
+        graph = helper.make_graph(self.nodes, "encoder", self.inputs, [*self.outputs, *extra], weights)
+        half = any(node.op_type == "Cast" and node.attribute[0].i == BFLOAT16 for node in self.nodes)
+        opset = helper.make_opsetid("", OPSET_BF16 if half else OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+        model.producer_name = "s3prl-dphubert"
+        helper.set_model_props(model, metadata or {})
+        onnx.checker.check_model(model)
+        return model
+
+    def _unique(self, name: str) -> str:
+        name = f"{self.place}/{name}" if self.place else name
+        count = self._names[name] = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+
+def _constant(array: np.ndarray, name: str) -> onnx.TensorProto:
+    if array.dtype != BF16:
+        return numpy_helper.from_array(array, name)
+    return helper.make_tensor(name, BFLOAT16, array.shape, array.tobytes(), raw=True)

@@ -1,0 +1,98 @@
+"""Runs exported files as if they were models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError
+from .info import Info
+from .session import FORMATS, FRAMES, HIDDEN, LENGTHS, WAVEFORMS, Session, open_session
+
+
+class Runtime(nn.Module):
+    """An exported file with the interface of :class:`~s3prl_dphubert.model.SpeechModel`.
+
+    It runs on the CPU, wherever the waveforms are, and gives no gradients.
+
+    Args:
+        session: the file, ready to run.
+        info: what it says of itself.
+    """
+
+    def __init__(self, session: Session, info: Info) -> None:
+        super().__init__()
+        self.session, self.info, self.config = session, info, info.config
+        # Whoever asks for the device or type of a model looks at its first parameter.
+        self.anchor = nn.Parameter(torch.zeros(0), requires_grad=False)
+
+    @torch.no_grad()
+    def extract_features(
+        self, waveforms: Tensor, lengths: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return the hidden states that the file holds.
+
+        Args:
+            waveforms: (B, T) at 16 kHz, zero after each utterance's end.
+            lengths: (B,) valid samples, or ``None`` if nothing is padded. Padding counts as in the
+                model: keys behind the end are masked, GroupNorm's statistics include it.
+
+        Returns:
+            A tensor (B, F, D) for each of ``info.layers``, and the valid frames (B,) or ``None``.
+
+        Raises:
+            ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
+        """
+        least = self.config.min_samples
+        if waveforms.ndim != 2 or waveforms.shape[1] < least:
+            shape = tuple(waveforms.shape)
+            raise ValueError(
+                f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples"
+            )
+        batch, samples = waveforms.shape
+        ends = torch.full((batch,), samples) if lengths is None else lengths
+        if ends.shape != (batch,):
+            raise ValueError(f"lengths has shape {tuple(ends.shape)}, allowed: ({batch},)")
+        found = self.session.run(
+            {
+                WAVEFORMS: np.ascontiguousarray(waveforms.detach().float().cpu().numpy()),
+                LENGTHS: ends.long().cpu().numpy(),
+            }
+        )
+        hidden = [torch.from_numpy(found[HIDDEN.format(i)]).to(waveforms.device) for i in self.info.layers]
+        frames = None if lengths is None else torch.from_numpy(found[FRAMES]).to(lengths.device)
+        return hidden, frames
+
+    forward = extract_features
+
+
+def load_exported(path: str | Path, threads: int | None = None) -> Runtime:
+    """Load a file that ``s3prl-dphubert export`` wrote.
+
+    Args:
+        path: ``.onnx``, run by ONNX Runtime, or ``.xml`` with its ``.bin`` beside it, run by OpenVINO.
+        threads: how many to use; as many as torch does by default.
+
+    Raises:
+        ConfigError: ``threads`` is below 1.
+        ExportError: the runtime is not installed.
+        CheckpointError: the file is missing, damaged, of a newer version, or something else.
+    """
+    path = Path(path)
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}, allowed: 1 or more")
+    form = next((name for name, suffix in FORMATS.items() if path.suffix == suffix), None)
+    if form is None:
+        raise CheckpointError(f"{path}: suffix is {path.suffix!r}, allowed: {', '.join(FORMATS.values())}")
+    for file in (path, path.with_suffix(".bin")) if form == "openvino" else (path,):
+        if not file.is_file():
+            raise CheckpointError(f"{file}: no such file")
+    session = open_session(path, form, threads or torch.get_num_threads())
+    info = Info.from_json(session.about, path)
+    missing = [name for name in map(HIDDEN.format, info.layers) if name not in session.names]
+    if missing:
+        raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
+    return Runtime(session, info)

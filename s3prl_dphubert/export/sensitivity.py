@@ -1,0 +1,108 @@
+"""Which products may take 8 bits: those that cost little accuracy for what they save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from .graph import Graph
+from .lower import Plan, lower, place, products
+from .session import HIDDEN, LENGTHS, WAVEFORMS, open_session
+
+UTTERANCES = 6  # that a place is tried on
+Hidden = list[list[np.ndarray]]  # utterance -> hidden state -> (1, F, D)
+
+
+def relative_errors(found: Hidden, exact: Hidden) -> np.ndarray:
+    """Mean magnitude of the error over mean magnitude, for each hidden state (N,), over all utterances."""
+    count = len(exact[0])
+    wrong, size = np.zeros(count), np.zeros(count)
+    for some, others in zip(found, exact, strict=True):
+        wrong += [np.abs(a - b).sum(dtype=np.float64) for a, b in zip(some, others, strict=True)]
+        size += [np.abs(b).sum(dtype=np.float64) for b in others]
+    return wrong / size
+
+
+def run(graph: Graph, layers: tuple[int, ...], speech: list[Tensor], form: str, threads: int) -> Hidden:
+    """Hidden states of each utterance."""
+    session = open_session(graph.model().SerializeToString(), form, threads)
+    feeds = [{WAVEFORMS: x.numpy(), LENGTHS: np.array([x.shape[1]])} for x in speech]
+    return [[session.run(feed)[HIDDEN.format(i)] for i in layers] for feed in feeds]
+
+
+def choose(
+    graph: Graph,
+    plan: Plan,
+    layers: tuple[int, ...],
+    speech: list[Tensor],
+    limit: float,
+    form: str,
+    threads: int,
+) -> tuple[Plan, dict[str, float]]:
+    """A plan with as many places in 8 bits as the mean relative error of the hidden states allows.
+
+    Every place is tried alone. They are taken in the order of squared error per multiplication, as long as
+    the sum of squares stays below the limit's, since errors of different places are independent; what the
+    chosen ones do together is measured, and the last given up while that is above the limit.
+
+    Args:
+        graph: in float32.
+        plan: all but the places: ranges and the rest's precision.
+        layers: hidden states of the graph.
+        speech: waveforms (1, T).
+        limit: mean relative error that is allowed.
+        form: runtime.
+        threads: of it.
+
+    Returns:
+        The plan, and the error that each place causes alone.
+    """
+    speech = speech[:UTTERANCES]
+    exact = run(graph, layers, speech, form, threads)
+
+    def error(places: frozenset[str]) -> float:
+        lowered = lower(graph, replace(plan, int8=places))
+        return float(relative_errors(run(lowered, layers, speech, form, threads), exact).mean())
+
+    work = multiplications(graph, speech[0].shape[1])
+    base = error(frozenset())
+    alone = {
+        name: error(frozenset([name]))
+        for name in tqdm(work, desc="sensitivity", unit="place", mininterval=0.5)
+    }
+    added = {name: max(value**2 - base**2, 0.0) for name, value in alone.items()}
+    return replace(plan, int8=_largest(added, work, base, limit, error)), alone
+
+
+def _largest(
+    added: dict[str, float],
+    work: dict[str, float],
+    base: float,
+    limit: float,
+    error: Callable[[frozenset[str]], float],
+) -> frozenset[str]:
+    """The places to take, by squared error and multiplications of each."""
+    total, chosen = base**2, []
+    for name in sorted(added, key=lambda name: added[name] / work[name]):
+        if total + added[name] <= limit**2:
+            total += added[name]
+            chosen.append(name)
+    while chosen and error(frozenset(chosen)) > limit:
+        chosen.pop()
+    return frozenset(chosen)
+
+
+def multiplications(graph: Graph, samples: int) -> dict[str, float]:
+    """Multiplications with weights at each place, for a waveform of that many samples."""
+    work: dict[str, float] = {}
+    positions = float(samples)
+    for node in products(graph):
+        name, weight = place(node), graph.weights[node.input[1]]
+        strides = next((item.ints for item in node.attribute if item.name == "strides"), [1])
+        positions /= strides[0]
+        work[name] = work.get(name, 0.0) + positions * weight.size
+    return work

@@ -1,0 +1,112 @@
+"""The two runtimes behind one interface: a model in, arrays by name out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import CheckpointError
+from .errors import ExportError
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+"""Format and the suffix of its files."""
+
+WAVEFORMS, LENGTHS, FRAMES, HIDDEN = "waveforms", "lengths", "frames", "hidden_state_{}"
+"""Inputs and outputs of a graph."""
+
+KEY = "s3prl_dphubert"
+"""Under which a file keeps what it says of itself."""
+
+
+class Session(Protocol):
+    """A model that is ready to run."""
+
+    names: tuple[str, ...]
+    about: str | None
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        ...
+
+
+def needed(module: str, extra: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        ExportError: it is not installed; the message says how to get it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        command = f"pip install 's3prl-dphubert[{extra}]'"
+        raise ExportError(f"{module} cannot be imported ({error}), needed for {extra}: {command}") from error
+
+
+def open_session(source: Path | bytes, form: str, threads: int) -> Session:
+    """Make a model ready.
+
+    Args:
+        source: a file of that format, or an ONNX model in memory.
+        form: ``onnx`` or ``openvino``, the runtime.
+        threads: how many it uses.
+
+    Raises:
+        ExportError: the runtime is not installed.
+        CheckpointError: the file cannot be read.
+    """
+    return OnnxSession(source, threads) if form == "onnx" else OpenVinoSession(source, threads)
+
+
+class OnnxSession:
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, source: Path | bytes, threads: int) -> None:
+        runtime = needed("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        given = source if isinstance(source, bytes) else str(source)
+        try:
+            self._session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # each of its faults has a class of its own
+            raise _unreadable(source, error) from error
+        self.names = tuple(output.name for output in self._session.get_outputs())
+        self.about = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        return dict(zip(self.names, self._session.run(None, dict(feeds)), strict=True))
+
+
+class OpenVinoSession:
+    """OpenVINO on the CPU, with the numbers that the graph names: its own choice would be coarser."""
+
+    def __init__(self, source: Path | bytes, threads: int) -> None:
+        core = needed("openvino", "openvino").Core()
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        try:
+            model = core.read_model(source if isinstance(source, bytes) else str(source))
+            self._request = core.compile_model(model, "CPU", options).create_infer_request()
+        except Exception as error:  # whatever a damaged file provokes
+            raise _unreadable(source, error) from error
+        self.names = tuple(output.get_any_name() for output in model.outputs)
+        self.about = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        found = self._request.infer(dict(feeds))
+        return {name: found[index].copy() for index, name in enumerate(self.names)}
+
+
+def _unreadable(source: Path | bytes, error: Exception) -> CheckpointError:
+    reason = str(error).strip().split("\n")[-1] or type(error).__name__
+    return CheckpointError(f"{'model' if isinstance(source, bytes) else source}: cannot be read ({reason})")
