@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from models import tiny
 
-from s3prl_dphubert.bench.features import HEAD, WAYS, Speedup, measure, table
+from s3prl_dphubert.bench.features import HEAD, WAYS, Speedup, main, measure, table
 from s3prl_dphubert.checkpoint import save_model
 from s3prl_dphubert.errors import ConfigError
 
@@ -25,8 +26,12 @@ def test_three_ways_of_s3prl(tmp_path, monkeypatch):
     assert "hidden states" not in told["without"].replace("feature hidden_states", "")
     assert " of 0 computed" not in told["empty"]
     assert " of 0 computed (0 stored)" in told["full"]
-    with pytest.raises(ConfigError, match=r"epochs is 0, allowed: 1 or more; out is .*, allowed: an empty"):
+    said = r"epochs is 0, allowed: 1 or more; out is .*, allowed: an empty"
+    with pytest.raises(ConfigError, match=said):
         measure(tmp_path / "out", epochs=0)
+    monkeypatch.setattr(sys, "argv", ["features", str(tmp_path / "out"), "--epochs", "0"])
+    with pytest.raises(SystemExit, match=said):
+        main()
 
 
 def test_table():

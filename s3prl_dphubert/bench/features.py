@@ -8,6 +8,7 @@ sweep. Times are those of whole runs of s3prl, its imports excepted.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ import yaml
 from .. import resources
 from ..checkpoint import load_model, save_model
 from ..data.audio import SAMPLE_RATE, read
-from ..errors import ConfigError
+from ..errors import ConfigError, DPHubertError
 from ..files import write_text
 from ..model import ModelConfig, SpeechModel
 from ..settings import merge, read_yaml
@@ -35,6 +36,8 @@ BATCH = 4
 WAYS = ("without", "empty", "full")
 DEV = 0.2  # share of the clips that s3prl evaluates
 LIMIT = "20GB"
+UPSTREAMS = ("hubert_nano", "base")
+EPOCHS, SECONDS, REPEATS = 5, 60.0, 2
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,10 @@ HEAD = (
 
 def measure(
     out: Path,
-    upstreams: Sequence[str] = ("hubert_nano", "base"),
-    epochs: int = 5,
-    seconds: float = 60.0,
-    repeats: int = 2,
+    upstreams: Sequence[str] = UPSTREAMS,
+    epochs: int = EPOCHS,
+    seconds: float = SECONDS,
+    repeats: int = REPEATS,
     device: str = "cpu",
 ) -> list[Speedup]:
     """Run s3prl with and without a cache, and write ``features.json`` beside the runs.
@@ -211,8 +214,20 @@ def _configure(out: Path, steps: int, epoch: int) -> Path:
 
 
 def main() -> None:
-    """Measure and print, with the folder to write to as the one argument."""
-    print(table(measure(Path(sys.argv[1]), seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 60.0)))
+    """Measure as the arguments say, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.features", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the runs, empty or new")
+    parser.add_argument(
+        "--upstreams", nargs="+", default=list(UPSTREAMS), help="hubert_nano, base (random) or checkpoints"
+    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default {EPOCHS}")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of audio (default {SECONDS:g})")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"the best counts (default {REPEATS})")
+    parser.add_argument("--device", default="cpu", help="as s3prl's (default cpu)")
+    try:
+        print(table(measure(**vars(parser.parse_args()))))
+    except DPHubertError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
