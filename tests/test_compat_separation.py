@@ -64,7 +64,7 @@ def test_silence_and_twins_end_no_training():
     estimates[0] = 0
     assert sorted(separation.order(sources, estimates).tolist()) == [0, 1]
     found = separation.get_metrics(sources.sum(0)[None], sources, estimates, 16_000, ["si_sdr"], True)
-    assert np.isfinite(list(found.values())).all()
+    assert np.isfinite(list(found.values())).all() and found["si_sdr"] < -30
     twins = np.stack([sources[0], sources[0]])
     assert sorted(separation.order(twins, twins).tolist()) == [0, 1]
 
@@ -102,6 +102,15 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pesq", None)
     with pytest.raises(RunError, match="pip install pystoi pesq; pesq is compiled while it is installed"):
         separation.get_metrics(*enhanced(), metrics_list=["pesq"])
+
+
+@pytest.mark.parametrize(("name", "worst"), [("si_sdr", -80), ("stoi", 0), ("pesq", 1)])
+def test_silence_has_the_worst_score(name, worst):
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name], reason="superb_sg is an extra, compiled when it is installed")
+    mix, clean, _ = enhanced()
+    found = separation.get_metrics(mix, clean, np.zeros_like(clean), metrics_list=[name])
+    assert found[name] == pytest.approx(worst, abs=1e-3) and found[f"input_{name}"] > found[name]
 
 
 def test_pesq_says_what_it_cannot_score():

@@ -8,12 +8,14 @@ import sys
 import textwrap
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from s3prl_dphubert import compat, doctor
-from s3prl_dphubert.compat import absent, devices, fairseq, separation
-from s3prl_dphubert.superb import blocked
+from s3prl_dphubert.compat import absent, devices, fairseq, separation, silence
+from s3prl_dphubert.superb import blocked, recipe
+from s3prl_dphubert.superb.run import check
 from s3prl_dphubert.superb.tasks import TASKS, find
 
 EXPERTS = ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
@@ -97,6 +99,20 @@ def test_enhancement_computes_where_the_features_are(monkeypatch):
     assert not patch.needed(SimpleNamespace(SepRNN=module.SepRNN))
 
 
+def test_an_estimate_of_nothing_ends_nothing():
+    def postprocess(x):
+        """As s3prl begins."""
+        return x[: int(np.max(np.nonzero(x))) + 1]
+
+    expert = SimpleNamespace(postprocess=postprocess)
+    patch = chosen_by(silence.PATCHES, "enhancement_stft silence")
+    assert patch.needed(expert) and len(silence.PATCHES) == len(EXPERTS)
+    patch.apply(expert)
+    assert not patch.needed(expert)
+    assert expert.postprocess(np.zeros(5)).tolist() == [0] * 5
+    assert expert.postprocess(np.array([1.0, 0.0])).tolist() == [1]
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """A package of that name whose settings are nested as fairseq's are."""
@@ -178,9 +194,17 @@ def test_a_missing_or_broken_fairseq_is_told(package, monkeypatch):
     assert "RuntimeError: built for another torch" in told and "\n" not in told
 
 
-def test_doctor_and_the_runner_say_the_same(monkeypatch):
-    monkeypatch.setattr(doctor, "_absent", lambda module: False)
-    monkeypatch.setattr(blocked, "reason", lambda task: f"{task.name} cannot run")
-    assert doctor._task("ST", "sacrebleu").text == "ST cannot run"
+def test_doctor_and_the_runner_say_the_same(monkeypatch, tmp_path):
+    why = "fairseq is missing, and its release"
+    for module in (doctor, check):
+        monkeypatch.setattr(module, "_absent", lambda name: name == "sacrebleu")
+    monkeypatch.setattr(blocked, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "fairseq", raising=False)
+    told = doctor._task("ST", doctor.NEEDS["ST"]).text
+    assert told.startswith(f"pip install sacrebleu; {why}")
+    plan = SimpleNamespace(data=tmp_path, out=tmp_path, cache=None)
+    row = check._row(plan, recipe.load(recipe.listed()["ST"]), None)
+    assert [each for each in row.missing if each.startswith(why)]
+    assert "left out: ST" in check.table([row])
     assert list(doctor.NEEDS) == [task.name for task in TASKS if task.name in doctor.NEEDS]
     assert len(doctor.NEEDS) == len(TASKS)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EPS = 1e-8
 FILTER = 512  # taps by which BSS Eval lets an estimate differ from its source
 METRICS = ("si_sdr", "stoi", "pesq")
+PESQ_OF_SILENCE = 1.0  # the worst there is; the package fails on it
 PESQ_MODES = {8000: "nb", 16_000: "wb"}
 
 
@@ -128,6 +129,8 @@ def _measure(name: str, source: np.ndarray, estimate: np.ndarray, rate: int) -> 
         raise RunError(f"{name} needs a package: pip install pystoi pesq{hint} ({error})") from error
     if rate not in PESQ_MODES:
         raise RunError(f"sample_rate is {rate}, allowed for pesq: {', '.join(map(str, PESQ_MODES))}")
+    if not estimate.any():
+        return PESQ_OF_SILENCE
     try:
         return float(pesq(rate, source, estimate, PESQ_MODES[rate]))
     except PesqError as error:

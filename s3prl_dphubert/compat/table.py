@@ -10,6 +10,7 @@ from . import (
     fairseq,
     huggingface,
     loaders,
+    silence,
     sox_effects,
     tables,
 )
@@ -25,6 +26,7 @@ PATCHES: tuple[Patch, ...] = (
     *caches.PATCHES,
     *tables.PATCHES,
     *devices.PATCHES,
+    *silence.PATCHES,
     *fairseq.PATCHES,
     *absent.PATCHES,
 )
