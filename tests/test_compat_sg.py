@@ -16,6 +16,8 @@ from s3prl_dphubert import compat, doctor
 from s3prl_dphubert.compat import absent, devices, fairseq, separation, silence
 from s3prl_dphubert.superb import blocked, recipe
 from s3prl_dphubert.superb.run import check
+from s3prl_dphubert.superb.run.plan import Plan
+from s3prl_dphubert.superb.run.upstream import Upstream
 from s3prl_dphubert.superb.tasks import TASKS, find
 
 EXPERTS = ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
@@ -202,8 +204,9 @@ def test_doctor_and_the_runner_say_the_same(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)
     told = doctor._task("ST", doctor.NEEDS["ST"]).text
     assert told.startswith(f"pip install sacrebleu; {why}")
-    plan = SimpleNamespace(data=tmp_path, out=tmp_path, cache=None)
-    row = check._row(plan, recipe.load(recipe.listed()["ST"]), None)
+    translation = recipe.load(recipe.listed()["ST"])
+    plan = Plan(Upstream("fbank"), (translation,), data=tmp_path, out=tmp_path)
+    (row,) = check.check(plan)
     assert [each for each in row.missing if each.startswith(why)]
     assert "left out: ST" in check.table([row])
     assert list(doctor.NEEDS) == [task.name for task in TASKS if task.name in doctor.NEEDS]
