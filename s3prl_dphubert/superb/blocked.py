@@ -29,7 +29,7 @@ def reason(task: Task) -> str:
 
 def _fairseq() -> str:
     if "fairseq" not in sys.modules and find_spec("fairseq") is None:
-        return f"fairseq is missing, and its release builds on Python 3.8 at most: {FAIRSEQ}"
+        return f"fairseq is missing, and its release has wheels up to Python 3.8 only: {FAIRSEQ}"
     compat.apply()  # it does not import on Python 3.11 by itself
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
