@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .. import resources
 from ..errors import ConfigError
-from ..settings import changed, from_dict, read_yaml
+from ..settings import changed, read_yaml
 from .errors import ResultError
 from .task import Task
 from .tasks import TASKS, find
@@ -200,10 +200,12 @@ def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
         task = find(folder.name)
     except ResultError as error:
         raise ConfigError(f"{folder}: {error}") from error
-    faults: list[str] = []
-    needs = Needs()
+    values, needs, known = read_yaml(folder / NEEDS), Needs(), [each.name for each in fields(Needs)]
+    faults = [f"{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known]
+    plain = {name: value for name, value in values.items() if name in known}
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
     try:
-        needs = from_dict(Needs, read_yaml(folder / NEEDS))
+        needs = Needs(**given)
     except ConfigError as error:
         faults.append(str(error))
     configs = {}
