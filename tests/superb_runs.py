@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
         **_data(train_batch_size=2, eval_batch_size=2, fbank_config={"gl_iters": 2}),
         "modelrc": {"hidden_dim": 16, "prenet_dim": 8, "lstmp_proj_dim": 8},
     },
+    "ood-asr": {"corpus": {"batch_size": 2, "num_workers": 0}, "model": _RNN},
 }
 """Task -> what is laid over ``downstream_expert`` of its recipe."""
 
@@ -89,6 +90,7 @@ def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
         "se": lambda data: miniature_sg.voicebank(data / "VoiceBank-DEMAND"),
         "ss": lambda data: miniature_sg.libri2mix(data / "Libri2Mix"),
         "vc": lambda data: miniature_sg.vcc2020(data / "VCC2020"),
+        "ood-asr": _languages,
     }
     for make in dict.fromkeys(makers[name] for name in names):
         make(folder)
@@ -96,6 +98,11 @@ def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
         for split in ("dev", "eval"):
             truth(folder / "quesst14Database" / "scoring" / f"groundtruth_quesst14_{split}", split)
     return folder
+
+
+def _languages(data: Path) -> None:
+    miniature_sg.common_voice(data / "cv-corpus-7.0-2021-07-21")
+    miniature_sg.sbcsae(data / "SBCSAE")
 
 
 def truth(folder: Path, split: str) -> None:
