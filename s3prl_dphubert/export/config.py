@@ -52,9 +52,7 @@ class ExportConfig:
         if not 0 < self.max_error < 1:
             faults.append(f"max_error is {self.max_error}, allowed: above 0 and below 1")
         if self.calibrate is not None and self.precision != "int8":
-            faults.append(
-                f"calibrate is {self.calibrate}, allowed: none, since {self.precision} has no ranges"
-            )
+            faults.append(f"calibrate is {self.calibrate}, allowed: none but with int8")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads is {self.threads}, allowed: 1 or more")
         ConfigError.raise_for("export", faults)

@@ -97,8 +97,9 @@ def dphubert_local(
     """A compressed model on this machine.
 
     Args:
-        ckpt: checkpoint directory, file in the released format (``.pth``), or checkpoint of
-            ``run_pretrain.py -u dphubert`` (``states-N.ckpt``), whose model is cut as it would be then.
+        ckpt: checkpoint directory, file in the released format (``.pth``), checkpoint of
+            ``run_pretrain.py -u dphubert`` (``states-N.ckpt``), whose model is cut as it would be then,
+            or a file that ``s3prl-dphubert export`` wrote (``.onnx``, ``.xml``).
         model_config: YAML file with options.
         refresh: makes no difference.
         options: options, before those of the file.
@@ -107,6 +108,10 @@ def dphubert_local(
         DPHubertError: the checkpoint cannot be loaded, or an option is wrong.
     """
     path = Path(_given(ckpt, "dphubert_local", "a checkpoint directory or a released .pth"))
+    if path.suffix in (".onnx", ".xml"):
+        from .compiled import CompiledExpert
+
+        return CompiledExpert(path, model_config, options)
     return _expert(lambda: _load_local(path), model_config, options)
 
 
