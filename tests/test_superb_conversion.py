@@ -73,6 +73,19 @@ def test_a_run_is_scored_once(tmp_path, monkeypatch):
 
 
 @NEEDS_WORLD
+def test_several_processes_measure_the_same(tmp_path, monkeypatch):
+    folder, reference = run(tmp_path)
+    monkeypatch.setattr(conversion, "A_PROCESS", 1)
+    monkeypatch.setattr(conversion.os, "cpu_count", lambda: 2)
+    assert conversion.score(folder, reference) == pytest.approx(
+        np.mean(list(GOLDEN["TEM2"].values())), abs=1e-6
+    )
+    found = json.loads((folder / conversion.FILE).read_text())
+    by_source = {key.split("/")[-1].split("_")[0]: value for key, value in found.items()}
+    assert by_source == pytest.approx(GOLDEN["TEM2"], abs=1e-6)
+
+
+@NEEDS_WORLD
 def test_what_was_converted_anew_is_measured_anew(tmp_path):
     folder, reference = run(tmp_path)
     before = conversion.score(folder, reference)

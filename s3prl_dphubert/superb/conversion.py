@@ -8,7 +8,10 @@ mean, aligned by FastDTW.
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,10 @@ CONVERTED = "*/test/wav/*_E3*.wav"  # what an evaluation leaves in its folder
 FILE = "mcd.json"
 ORDER, ALPHA, SHIFT_MS, FFT = 39, 0.466, 5, 1024
 CUT_HZ, FLOOR_DB = 70, -20
+A_PROCESS, MOST_PROCESSES = 8, 16  # utterances that are worth the start of a process
+Job = tuple[Path, Path, tuple[int, int]]
+"""A conversion, the original, and the speaker's pitch in Hz."""
+
 PACKAGES = "pyworld fastdtw scipy"
 
 
@@ -48,16 +55,32 @@ def score(folder: Path, reference: Path) -> float:
     found = sorted(folder.glob(CONVERTED))
     if not found:
         raise ResultError(f"no conversions {folder / CONVERTED}")
-    known = _known(folder / FILE)
-    measured: dict[str, float] = {}
-    for path in tqdm(found, desc=f"MCD of {speaker}", unit="utterance", leave=False):
+    known, measured, jobs = _known(folder / FILE), {}, {}
+    for path in found:
         original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
         if not original.is_file():
             raise ResultError(f"no file {original} to compare {path} with")
         key = f"{path.relative_to(folder)} {_stamp(path)} against {_stamp(original)}"
-        measured[key] = known[key] if key in known else distortion(path, original, PITCH[speaker])
+        if key in known:
+            measured[key] = known[key]
+        else:
+            jobs[key] = path, original, PITCH[speaker]
+    measured |= zip(jobs, _measure(list(jobs.values()), f"MCD of {speaker}"), strict=True)
     write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
     return float(np.mean(list(measured.values())))
+
+
+def _measure(jobs: list[Job], title: str) -> list[float]:
+    """Distortions, by several processes where it is worth their start."""
+    workers = min(MOST_PROCESSES, os.cpu_count() or 1, len(jobs) // A_PROCESS)
+    shown = {"desc": title, "total": len(jobs), "unit": "utterance", "leave": False}
+    if workers < 2:
+        return [distortion(*job) for job in tqdm(jobs, **shown)]
+    order = sorted(range(len(jobs)), key=lambda index: jobs[index][1])  # an original's conversions together
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done = pool.map(distortion, *zip(*(jobs[index] for index in order), strict=True), chunksize=4)
+        found = dict(zip(order, tqdm(done, **shown), strict=True))
+    return [found[index] for index in range(len(jobs))]
 
 
 def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float:
