@@ -114,12 +114,12 @@ def test_tasks_are_chosen_by_name(tmp_path):
 
 def test_all_faults_of_a_plan_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        replace(plan(tmp_path), data=tmp_path / "a=b", device="tpu", gpus=("0", "0"), jobs=0, processes=2)
+        replace(plan(tmp_path), data=tmp_path / "a=b", device="tpu", gpus=("0", "0"), jobs=0, seed=-1)
     for fault in (
         "a=b', allowed: a folder",
         "device is 'tpu', allowed: cuda, cpu",
         "jobs is 0",
-        "processes is 2, allowed: 1, or on cuda a divisor of the number of --gpus",
+        "seed is -1, allowed: 0 or more",
         "gpus is '0,0', allowed: numbers, each once",
         "a=b', allowed: without '=' and ',,'",
     ):
@@ -134,6 +134,9 @@ def test_jobs_get_a_gpu_or_several_or_none(tmp_path):
     assert four.places == [Where("cuda", "0,1", 2), Where("cuda", "2,3", 2)]
     assert four.places[1].environment == {"CUDA_VISIBLE_DEVICES": "2,3"}
     assert Where("cuda").environment == {}
+
+    with pytest.raises(ConfigError, match="processes is 2, allowed: a divisor of the number of --gpus"):
+        plan(tmp_path, device="cuda", gpus=("0", "1", "2"), processes=2)
 
 
 def test_a_folder_belongs_to_one_upstream(tmp_path):
@@ -177,7 +180,7 @@ def test_processes_share_the_batch_where_it_can_be_divided(tmp_path):
     assert "3 processes train with 3 times the recipe's batch" in remarks
 
 
-def test_the_command_of_several_processes_is_torchruns(tmp_path):
+def test_several_processes_are_started_on_their_gpus(tmp_path):
     class Recorder:
         def program(self, command, log, folder, environment, watch):
             self.command, self.environment = command, environment
@@ -190,9 +193,9 @@ def test_the_command_of_several_processes_is_torchruns(tmp_path):
     with pytest.raises(RunError, match=r"ended without states-200000\.ckpt"):
         part.experiment().train(tmp_path / "train.log", many.places[0])
     words = launcher.command
-    assert words[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    assert words[6:8] == ["-m", "s3prl_dphubert.superb.run.jobs"]
-    assert words[-4:] == ["--device", "cuda", "--backend", "nccl"]
+    assert words[1:5] == ["-m", "s3prl_dphubert.superb.run.jobs", "several", "2"]
+    assert words[5:9] == ["--backend", "nccl", "-m", "train"]
+    assert words[-2:] == ["--device", "cuda"]
     assert launcher.environment == {"CUDA_VISIBLE_DEVICES": "1,3"}
 
 

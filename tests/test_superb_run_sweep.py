@@ -1,0 +1,114 @@
+"""Learning rates that are tried, tasks that fail or lack something beside others, other settings."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from superb_runs import corpora, recipes, run, upstream
+
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.superb import record
+from s3prl_dphubert.superb.run.experiment import best_score, read_json
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Intents whose words are the same in all splits, and keywords; no emotions."""
+    folder = tmp_path_factory.mktemp("sweep")
+    corpora(folder / "data", ["ic", "ks"])
+    recipes(folder / "recipes", ["ic", "ks", "er"], total_steps=30, eval_step=10, save_step=15)
+    upstream(folder / "model")
+    return folder
+
+
+def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
+    done = run(place, "ic", "--sweep", "lr=1e-9,3e-2", out="sweep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = place / "sweep" / "ic"
+    told = read_json(folder / "sweep.json")
+    assert told["chosen"] == 3e-2
+    assert told["compared"] == "on dev"
+    assert told["scores"] == {
+        rate: best_score(folder / f"train-lr{rate}" / "states-30.ckpt") for rate in ("1e-09", "3e-02")
+    }
+    assert told["scores"]["3e-02"] > told["scores"]["1e-09"]
+    found = record.read(folder / record.FILE)
+    assert found.learning_rate == 3e-2
+    assert found.checkpoints["ic"].startswith("dev-best.ckpt, step ")
+    said = re.findall(r"\d  (ic[^:\n]*?)  +(trained|evaluated)", done.stdout)
+    assert sorted(said) == [("ic", "evaluated"), ("ic lr 1e-09", "trained"), ("ic lr 3e-02", "trained")]
+
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("train-lr*/states-*.ckpt")}
+    assert len(trained) == 4
+    more = run(place, "ic", "--sweep", "lr=1e-9,3e-2,1e-8", out="sweep")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert re.findall(r"\d  (ic lr \S+) +trained", more.stdout) == ["ic lr 1e-08"]
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert set(read_json(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
+    assert record.read(folder / record.FILE) == found
+
+
+def test_tasks_that_fail_or_lack_something_do_not_stop_the_others(place, capsys):
+    broken = ("--set", "ks.downstream_expert.modelrc.select=Nothing")
+    done = run(place, "ks,er,ic", *broken, out="mixed")
+    assert done.returncode == 1
+    assert re.search(r"(?m)^ER +5 of 5 missing ", done.stdout)
+    assert "ER: put IEMOCAP_full_release/Session1, " in done.stdout
+    assert "left out: ER" in done.stdout
+    assert "failed: KS; " in done.stdout
+    assert "done: IC; " in done.stdout
+    assert record.read(place / "mixed" / "ic" / record.FILE).metrics["acc"] >= 0
+    assert not (place / "mixed" / "ks" / record.FILE).exists()
+
+    capsys.readouterr()
+    assert main(["superb", "status", str(place / "mixed")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ks        failed   NameError: name 'Nothing' is not defined"
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        ["er", f"fold{number}", "waiting"] for number in range(1, 6)
+    ]
+    assert re.fullmatch(r"ic +done +acc \d+\.\d\d", lines[6])
+
+    mended = run(place, "ks", out="mixed")
+    assert mended.returncode == 0, mended.stdout
+    assert record.read(place / "mixed" / "ks" / record.FILE).learning_rate == 1e-4
+
+    other = run(place, "ks", "--set", "optimizer.lr=0.5", "--seed", "7", out="mixed")
+    assert other.returncode == 1
+    changes = r"config\.optimizer\.lr 0\.5 \(was 0\.0001\); seed 7 \(was 1337\)"
+    assert re.search(rf"ks/train: was made from something else: {changes}; choose another", other.stdout)
+    assert record.read(place / "mixed" / "ks" / record.FILE).learning_rate == 1e-4
+
+
+def test_what_lacks_something_only_is_told_by_the_exit_code(place):
+    assert run(place, "er", out="lacking").returncode == 3
+    checked = run(place, "er,ic", "--check", out="lacking2")
+    assert checked.returncode == 3
+    assert not (place / "lacking2").exists()
+
+
+def test_an_upstream_that_cannot_be_loaded_is_one_message(place):
+    done = run(place, "ic", "--upstream", "nothing_at_all", "--ckpt", "", out="none")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "cannot be loaded" in line]
+    assert line.startswith("s3prl-dphubert: tiny cannot be loaded: s3prl ended with status 1")
+    assert "s3prl.hub has no upstream 'nothing_at_all'" in done.stderr
+
+
+def test_hidden_states_that_are_kept_change_no_score(place):
+    exact = place / "exact.yaml"
+    exact.write_text(json.dumps({"padding": "exact"}))
+    plain = run(place, "ic", "--options", str(exact), out="plain")
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+    kept = run(place, "ic", "--cache-features", str(place / "kept"), "--cache-limit", "0.01", out="kept-out")
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    size = r"0\.\d\d h of audio, \d\.\d\d GB, limit 0\.01GB"
+    assert re.search(rf"ic +hidden states to keep: {size}", kept.stdout)
+    (states,) = (place / "kept").glob("*/states.f16")
+    assert states.stat().st_size > 0
+    one, other = (place / name / "ic" for name in ("plain", "kept-out"))
+    assert (one / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
+    key = "made_from"
+    assert read_json(one / "train/state.json")[key] == read_json(other / "train/state.json")[key]
