@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from .layout import Piece, Plan, piece
-from .utterance import Material, Utterance, lexicon, shuffled
+from .utterance import Material, Utterance, shuffled
 from .voices import DEV, OPERATOR, ROLES, TRAIN, UNHEARD
 
 ROOT, LEXICON = "LibriSpeech", "LibriSpeech/lexicon.txt"
@@ -19,14 +20,9 @@ CHAPTER = 1
 OTHER = "test-other"
 
 
-def plan(material: Material, tables: dict[str, str] | None = None) -> Plan:
-    """Training, validation, test, and out of domain.
-
-    Args:
-        material: labelled recordings.
-        tables: word -> phones, by default the list that ships.
-    """
-    phones = lexicon() if tables is None else tables
+def plan(material: Material) -> Plan:
+    """Training, validation, test, and out of domain."""
+    phones = material.lexicon
     sets = {
         "train-clean-100": (TRAIN, _capped(_usable(material.of_the_game(TRAIN), phones))),
         "dev-clean": (DEV, _usable(material.of_the_game(DEV), phones)),
@@ -56,7 +52,7 @@ def number(voice: str) -> int:
     return 100 + sorted([OPERATOR, *sum(ROLES.values(), ())]).index(voice)
 
 
-def _usable(utterances: list[Utterance], phones: dict[str, str]) -> list[Utterance]:
+def _usable(utterances: list[Utterance], phones: Mapping[str, str]) -> list[Utterance]:
     """Those with words, all of known pronunciation, neither very short nor very long."""
     low, high = SECONDS
     return [

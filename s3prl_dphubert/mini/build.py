@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from .layout import Plan
 from .utterance import Material, load
 from .voices import DEV, ROLES, TEST
 
-log = logging.getLogger(__name__)
+TABLES = Path(__file__).parent
+VERSION = 1  # raised when the same recordings are to be laid out otherwise
 SHORTEST = 0.1  # seconds of a clip to train on without labels
 
 
@@ -76,7 +77,11 @@ def chosen(tasks: Iterable[str]) -> list[Layout]:
 
 
 def build(
-    out: Path, tasks: Iterable[str] = ("all",), debs: Path | None = None, unlabelled: bool = False
+    out: Path,
+    tasks: Iterable[str] = ("all",),
+    debs: Path | None = None,
+    unlabelled: bool = False,
+    tables: Path = TABLES,
 ) -> None:
     """Fetch, decode and lay out what is not there yet, then write ``README.md`` and ``splits.json``.
 
@@ -87,6 +92,7 @@ def build(
         tasks: names of tasks.
         debs: a folder with the packages; nothing is downloaded then.
         unlabelled: whether to decode all packages and to list what may be trained on without labels.
+        tables: folder with ``packages.tsv``, ``alignments.tsv.gz`` and ``lexicon.tsv.gz``.
 
     Raises:
         DPHubertError: a package is missing or damaged, a task unknown, another process at work.
@@ -95,31 +101,44 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep(out)
+        _claim(out, tables)
         todo = [one for one in layouts if not (out / "manifests" / f"{one.name}.tsv").exists()]
         recorded = unlabelled or any(set(one.tasks) - set(SYNTHESISED) for one in todo)
-        material = _material(out, debs) if recorded else Material(())
+        material = _material(out, debs, tables) if recorded else Material(())
         for one in todo:
             layout.write(one.name, one.plan(material), out)
         if unlabelled:
-            list_unlabelled(out, material, debs)
+            list_unlabelled(out, material, debs, tables)
         splits.write(out)
 
 
-def _material(out: Path, debs: Path | None) -> Material:
-    table = packages.table()
+def _claim(out: Path, tables: Path) -> None:
+    """Have everything laid out anew where it was made from other packages or by other rules."""
+    made = hashlib.sha256(f"{VERSION}\n".encode())
+    for path in sorted(tables.glob("*.tsv*")):
+        made.update(path.read_bytes())
+    mark = out / ".made"
+    if not mark.exists() or mark.read_text(encoding="utf8") != made.hexdigest():
+        for path in [*(out / "manifests").glob("*.tsv"), *(out / "corpus").glob("*.tsv")]:
+            path.unlink()
+        write_text(mark, made.hexdigest())
+
+
+def _material(out: Path, debs: Path | None, tables: Path) -> Material:
+    table = packages.table(tables / "packages.tsv")
     found = packages.fetch([table[name] for name in corpus.NEEDED], out / "packages", debs)
     place = out / "corpus"
     place.mkdir(exist_ok=True)
-    return load(corpus.label(found, place), place)
+    return load(corpus.label(found, place), place, tables)
 
 
-def list_unlabelled(out: Path, material: Material, debs: Path | None = None) -> None:
+def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Path) -> None:
     """Decode all packages and write ``unlabelled/{train,valid}.tsv`` for compression and distillation.
 
     Training leaves out who is heard in a test, whoever is not known by name, and the clips by which
     speakers are identified. Validation has the voices that the tasks validate with.
     """
-    table = packages.table()
+    table = packages.table(tables / "packages.tsv")
     names = [source.package for source in SOURCES]
     found = packages.fetch([table[name] for name in names], out / "packages", debs)
     samples = {
@@ -152,8 +171,3 @@ def _roles(material: Material) -> dict[str, str]:
         elif voice not in ROLES[TEST] and tested.get(path) in (None, "train"):
             roles[path] = "train"
     return roles
-
-
-def write_page(out: Path, page: Path) -> None:
-    """Write the page of splits somewhere else too, as the one in this project's ``docs``."""
-    write_text(page, splits.page(out))

@@ -51,9 +51,9 @@ class Package:
         return self.pool.rpartition("/")[2]
 
 
-def table(path: Path | None = None) -> dict[str, Package]:
-    """Name -> package of everything that the benchmark may need."""
-    with (path or Path(__file__).with_name("packages.tsv")).open(encoding="utf8", newline="") as file:
+def table(path: Path) -> dict[str, Package]:
+    """Name -> package of everything that the benchmark may need, from ``packages.tsv``."""
+    with path.open(encoding="utf8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t")
         found = [Package(r["package"], r["version"], int(r["bytes"]), r["sha256"], r["pool"]) for r in rows]
     return {package.name: package for package in found}
@@ -84,31 +84,26 @@ def fetch(
     with tqdm(desc="packages", unit="B", unit_scale=True, total=total, mininterval=0.5) as bar:
         for package in wanted:
             path = out / package.file
-            if not path.exists():
+            if fault(package, path):
                 _download(package, path, mirrors)
-            check(package, path)
             bar.update(package.bytes)
     return {package.name: out / package.file for package in wanted}
 
 
-def check(package: Package, path: Path) -> None:
-    """Compare a file's size and SHA-256 with the table.
-
-    Raises:
-        DataError: they differ; the message names both.
-    """
+def fault(package: Package, path: Path) -> str:
+    """What is wrong with a file by its size and SHA-256, or nothing."""
+    if not path.is_file():
+        return "is not there"
     size = path.stat().st_size
     if size != package.bytes:
-        raise DataError(f"{path}: has {size} bytes, {package.name} {package.version} has {package.bytes}")
+        return f"has {size} bytes, {package.name} {package.version} has {package.bytes}"
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
     if digest.hexdigest() != package.sha256:
-        raise DataError(
-            f"{path}: sha256 is {digest.hexdigest()}, that of {package.name} {package.version} "
-            f"is {package.sha256}; remove the file and fetch it again"
-        )
+        return f"has the sha256 {digest.hexdigest()}, {package.name} {package.version} has {package.sha256}"
+    return ""
 
 
 def _given(package: Package, debs: Path) -> Path:
@@ -120,18 +115,19 @@ def _given(package: Package, debs: Path) -> Path:
         )
     fitting = [path for path in found if path.stat().st_size == package.bytes]
     path = (fitting or found)[0]
-    check(package, path)
+    if wrong := fault(package, path):
+        raise DataError(f"{path}: {wrong}; apt-get download {package.name}={package.version}")
     return path
 
 
 def _download(package: Package, path: Path, mirrors: tuple[str, ...]) -> None:
-    """Ask apt, then each mirror; the first that has the package wins."""
+    """Ask apt, then each mirror; the first that gives the right file wins."""
     faults = []
     if shutil.which("apt-get"):
-        if fault := _from_apt(package, path):
-            faults.append(f"apt-get: {fault}")
-        else:
+        wrong = _from_apt(package, path)
+        if not wrong:
             return
+        faults.append(f"apt-get: {wrong}")
     for mirror in mirrors:
         url = f"{mirror}/{package.pool}"
         try:
@@ -141,6 +137,9 @@ def _download(package: Package, path: Path, mirrors: tuple[str, ...]) -> None:
                 partial.open("wb") as file,
             ):
                 shutil.copyfileobj(answer, file, BLOCK)
+                file.flush()
+                if wrong := fault(package, partial):
+                    raise OSError(f"the file {wrong}")
             return
         except (OSError, urllib.error.URLError) as error:
             faults.append(f"{url}: {error}")
@@ -155,5 +154,7 @@ def _from_apt(package: Package, path: Path) -> str:
         found = sorted(Path(folder).glob("*.deb"))
         if done.returncode or not found:
             return done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        if wrong := fault(package, found[0]):
+            return f"its file {wrong}"
         found[0].replace(path)
     return ""

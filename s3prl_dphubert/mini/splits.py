@@ -93,12 +93,11 @@ def write(out: Path) -> None:
     """Write ``splits.json`` and ``README.md``."""
     values = {"sha256": digest(out), "tasks": count(out)}
     write_text(out / SPLITS, json.dumps(values, indent=1) + "\n")
-    write_text(out / PAGE, page(out))
+    write_text(out / PAGE, page(values))
 
 
-def page(out: Path) -> str:
-    """Markdown of everything that a build holds."""
-    known = json.loads((out / SPLITS).read_text(encoding="utf8"))
+def page(known: dict[str, Any]) -> str:
+    """Markdown of everything that a build holds, from its ``splits.json``."""
     tasks: dict[str, dict[str, dict[str, Any]]] = known["tasks"]
     rows = [
         f"| {task} | {name} | {split['files']} | {split['minutes']:.1f} | {len(split['voices'])} |"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,11 +13,10 @@ import numpy as np
 
 from ..data.audio import SAMPLE_RATE, read
 from ..errors import DataError
-from .corpus import QUEEN, Clip, read_table
+from .corpus import QUEEN, Clip
 from .voices import ROLES, split_of
 from .words import normalise
 
-TABLES = Path(__file__).parent
 Item = TypeVar("Item")
 
 
@@ -80,9 +79,15 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Material:
-    """All labelled recordings of a build, in the order of packages and names."""
+    """All labelled recordings of a build.
+
+    Attributes:
+        utterances: in the order of packages and names.
+        lexicon: word -> phones of CMU's dictionary without stress, in the pronunciation most often said.
+    """
 
     utterances: tuple[Utterance, ...]
+    lexicon: Mapping[str, str] = field(default_factory=dict)
 
     def of_the_game(self, split: str | None = None, voices: Iterable[str] | None = None) -> list[Utterance]:
         """Recordings of one package, so that the channel gives nothing away.
@@ -97,20 +102,22 @@ class Material:
         return [u for u in self.utterances if u.clip.package == QUEEN and u.clip.voice in chosen]
 
 
-def load(clips: list[Clip], corpus: Path, tables: Path = TABLES) -> Material:
+def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
     """Join clips with the places of their words.
 
     Args:
         clips: labelled recordings.
         corpus: folder with their files.
-        tables: folder with ``alignments.tsv.gz``.
+        tables: folder with ``alignments.tsv.gz`` and ``lexicon.tsv.gz``.
 
     Raises:
         DataError: the table is of another corpus.
     """
     places = {row["name"]: row["words"] for row in _rows(tables / "alignments.tsv.gz")}
+    lexicon = {row["word"]: row["phones"] for row in _rows(tables / "lexicon.tsv.gz")}
     return Material(
-        tuple(Utterance(clip, corpus / clip.path, _place(clip, places.get(clip.name))) for clip in clips)
+        tuple(Utterance(clip, corpus / clip.path, _place(clip, places.get(clip.name))) for clip in clips),
+        lexicon,
     )
 
 
@@ -129,16 +136,7 @@ def _place(clip: Clip, places: str | None) -> tuple[Word, ...]:
     )
 
 
-def lexicon(tables: Path = TABLES) -> dict[str, str]:
-    """Word -> phones of CMU's dictionary without stress, in the pronunciation most often said."""
-    return {row["word"]: row["phones"] for row in _rows(tables / "lexicon.tsv.gz")}
-
-
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    plain = path.with_suffix("")
-    if plain.exists():
-        yield from read_table(plain)
-        return
     with gzip.open(path, "rt", encoding="utf8") as file:
         names = next(file).rstrip("\n").split("\t")
         for line in file:
