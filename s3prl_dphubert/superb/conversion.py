@@ -73,7 +73,7 @@ def score(folder: Path, reference: Path) -> float:
 def _measure(jobs: list[Job], title: str) -> list[float]:
     """Distortions, by several processes where it is worth their start."""
     workers = min(MOST_PROCESSES, os.cpu_count() or 1, len(jobs) // A_PROCESS)
-    shown = {"desc": title, "total": len(jobs), "unit": "utterance", "leave": False}
+    shown = {"desc": title, "total": len(jobs), "unit": "utterance", "leave": False, "disable": not jobs}
     if workers < 2:
         return [distortion(*job) for job in tqdm(jobs, **shown)]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index][1])  # an original's conversions together
