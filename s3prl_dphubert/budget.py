@@ -11,13 +11,15 @@ from torch import Tensor
 
 from .cost import SUPERB_LENGTHS, Number, Widths, macs, parameters
 from .errors import ConfigError
+from .latency import latency, read_table
 from .model.config import ModelConfig
 
 SAMPLE_RATE = 16_000
 
-COUNTS = ("parameters", "published", "macs", "superb_macs")
+COUNTS = ("parameters", "published", "macs", "superb_macs", "latency")
 """What can be counted: parameters, in training with or without (``published``) the relative
-positions of WavLM; MACs of one utterance; MACs summed over the SUPERB challenge's utterances."""
+positions of WavLM; MACs of one utterance; MACs summed over the SUPERB challenge's utterances; seconds of
+one utterance on the machine of a table."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,13 @@ class Budget:
             quarter of the parameters. A plain number is a share of the parameters. Other
             counts: ``macs`` of one utterance of ``seconds``; ``superb_macs``, the sum over the
             SUPERB challenge's utterances; ``published``, parameters which in training leave
-            out WavLM's relative positions, as the published formula does.
+            out WavLM's relative positions, as the published formula does; ``latency``, seconds on
+            the machine of ``table``.
         warmup: updates in which the targets rise linearly from 0.
         seconds: length of the utterance whose MACs count.
         round_to: cut conv channels and feed-forward units to multiples of this, which kernels
             like (8); a group that stays whole keeps its size.
+        table: what units cost in time, written by ``bench --table``; needed for ``latency``.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -43,6 +47,7 @@ class Budget:
     warmup: int = 5000
     seconds: float = 10.0
     round_to: int = 1
+    table: str | None = None
 
     def __post_init__(self) -> None:
         given: Any = self.sparsity
@@ -54,6 +59,8 @@ class Budget:
             faults.append(f"warmup is {self.warmup}, allowed: 0 or more")
         if not self.seconds >= 0.1:
             faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")
+        if "latency" in shares and not self.table:
+            faults.append("table is missing, allowed with latency: a file that bench --table wrote")
         if self.round_to < 1:
             faults.append(f"round_to is {self.round_to}, allowed: 1 or more")
         ConfigError.raise_for("budget", faults)
@@ -81,6 +88,8 @@ class Budget:
     def _cost(self, count: str, config: ModelConfig, widths: Widths | None, training: bool) -> Number:
         if count == "macs":
             return macs(config, round(self.seconds * SAMPLE_RATE), widths)
+        if count == "latency":
+            return latency(config, read_table(str(self.table)), widths)
         if count == "superb_macs":
             return macs(config, SUPERB_LENGTHS, widths)
         return parameters(config, widths, published=training and count == "published")

@@ -67,7 +67,7 @@ class PublishedUpdate:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # weight norm is deprecated
             self.teacher = build(**config).eval().requires_grad_(False)
-            self.student = build(**config, **dict.fromkeys(pruning, True)).train()
+            self.student = build(**config | dict.fromkeys(pruning, True)).train()
         self.teacher.load_state_dict(state)
         self.student.load_state_dict(state, strict=False)
         self.layers = matched(model.config.num_layers)

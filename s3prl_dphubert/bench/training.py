@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..allocator import keep_pages
 from ..environment import environment
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..files import write_text
 from ..gates import gate_sizes
 from ..model import ModelConfig, SpeechModel
@@ -156,7 +156,10 @@ def measure(case: Case, states: Sequence[str] = STATES, names: Sequence[str] = (
         for turn in range(case.repeats + 1):
             for name, end in ends.items():
                 end.send(state)
-                wall, cpu, peak = end.recv()
+                try:
+                    wall, cpu, peak = end.recv()
+                except (EOFError, ConnectionResetError) as error:
+                    raise RunError(f"bench: {name} stopped before it was measured") from error
                 if turn:
                     rows[name]["turns"].append(wall)
                     rows[name]["cpu"].append(cpu)

@@ -111,7 +111,7 @@ def _decode(
         elif wanted is not None:
             wanted += start
         audio = file.read(-1 if wanted is None else wanted, "float32", always_2d=True)
-        return audio.mean(axis=1), rate, jump
+        return audio[:, 0] if file.channels == 1 else audio.mean(axis=1), rate, jump
 
 
 def _check_header(path: str | Path, rate: int, samples: int) -> None:

@@ -1,0 +1,199 @@
+"""What a conv channel, a head and a feed-forward unit cost on this machine, for budgets in time.
+
+``python -m s3prl_dphubert.bench.units OUT.json --model hubert_base``: the parts of the model that infers
+(:func:`..model.folded.fold`) run at a quarter, half, three quarters and all of their widths; a line through
+the times of each part gives what is fixed and what a unit costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..environment import environment
+from ..errors import ConfigError
+from ..latency import LatencyTable, Line, shape_of
+from ..model import ModelConfig, SpeechModel
+from ..model.folded import FoldedModel, fold
+from ..model.front import STRETCH, gelu_
+from ..model.packing import Packing
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
+ALIGN = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Args:
+        seconds: length of the utterance.
+        precision: as for :func:`..model.folded.fold`.
+        threads: of torch.
+        repeats: runs of every part, of which the best counts.
+    """
+
+    seconds: float = 10.0
+    precision: str = "fp32"
+    threads: int = 1
+    repeats: int = 7
+
+    def __post_init__(self) -> None:
+        least = {"seconds": 0.1, "threads": 1, "repeats": 1}
+        faults = [
+            f"{name} is {getattr(self, name)}, allowed: {low:g} or more"
+            for name, low in least.items()
+            if not getattr(self, name) >= low
+        ]
+        ConfigError.raise_for("bench", faults)
+
+
+def measure(config: ModelConfig, settings: Settings) -> LatencyTable:
+    """Time the parts of a dense model at several widths.
+
+    Raises:
+        ConfigError: the model is pruned: its layers differ.
+    """
+    if not config.is_dense:
+        raise ConfigError("bench: the model is pruned, allowed: a teacher, whose layers are alike")
+    before = torch.get_num_threads()
+    torch.set_num_threads(settings.threads)
+    try:
+        shapes = [_narrow(config, share) for share in SHARES]
+        rows = [_times(shape, settings) for shape in tqdm(shapes, desc="widths", unit="width")]
+    finally:
+        torch.set_num_threads(before)
+    conv = [(1, *shape.conv_channels) for shape in shapes]
+    lines = {
+        f"conv {i}": fit([c[i] * c[i + 1] for c in conv], [row[f"conv {i}"] for row in rows])
+        for i in range(len(config.conv_channels))
+    }
+    count, whole = config.num_layers, rows[-1]
+    machine: dict[str, Any] = dict(environment(torch.device("cpu"), settings.precision, 1, 1))
+    attention = fit([len(shape.heads[0] or ()) for shape in shapes], [row["attention"] for row in rows])
+    feed = fit([shape.ffn[0] or 0 for shape in shapes], [row["feed_forward"] for row in rows])
+    return LatencyTable(
+        seconds=settings.seconds,
+        shape=shape_of(config),
+        conv=tuple(lines.values()),
+        projection=fit([shape.conv_channels[-1] for shape in shapes], [row["projection"] for row in rows]),
+        positions=whole["positions"],
+        rest=(min(row["rest"] for row in rows),) * count,
+        attention=(attention,) * count,
+        feed_forward=(feed,) * count,
+        machine=machine | {"threads": settings.threads},
+    )
+
+
+def fit(units: list[int], seconds: list[float]) -> Line:
+    """The line through times that is nearest in relative terms; neither of its parts is negative."""
+    x, y = torch.tensor(units, dtype=torch.float64), torch.tensor(seconds, dtype=torch.float64)
+    design = torch.stack([1 / y, x / y], 1)
+    fixed, each = torch.linalg.lstsq(design, torch.ones_like(y)[:, None]).solution[:, 0].tolist()
+    if fixed < 0:
+        return Line(0.0, float((x / y).sum() / (x / y).square().sum()))
+    if each < 0:
+        return Line(float(y.mean()), 0.0)
+    return Line(fixed, each)
+
+
+def _narrow(config: ModelConfig, share: float) -> ModelConfig:
+    """One layer, and that share of every kind of unit."""
+
+    def part(width: int) -> int:
+        return max(ALIGN, round(width * share / ALIGN) * ALIGN) if share < 1 else width
+
+    heads = max(1, round(config.total_heads * share))
+    return replace(
+        config,
+        conv_channels=tuple(part(width) for width in config.conv_channels),
+        heads=(tuple(range(heads)),),
+        ffn=(part(config.ffn[0] or ALIGN),),
+    )
+
+
+@torch.inference_mode()
+def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
+    """Seconds of each part of a model with one layer, for one utterance."""
+    torch.manual_seed(0)
+    model = fold(SpeechModel(config).eval(), settings.precision)
+    frames = config.frames(round(settings.seconds * 16_000))
+    times, x = _front_times(model, config, frames, settings.repeats)
+    packing = Packing([frames])
+    x = x.repeat(-(-frames // len(x)), 1)[:frames].float()
+
+    def best(run: Callable[[], object]) -> float:
+        return _best(run, settings.repeats)
+
+    times["projection"] = best(lambda: model.projection(model.projection_norm(x)))
+    x = torch.randn(frames, config.embed_dim)
+    times["positions"] = best(lambda: model._positional(x, packing, frames))
+    layer = model.layers[0]
+    tables = None if model.table is None else [model.table(frames)]
+    attention, feed = layer.attention, layer.feed_forward
+    times["attention"] = best(lambda: attention and attention(x, packing, tables))
+    times["feed_forward"] = best(lambda: feed and feed(x))
+    times["rest"] = best(lambda: layer.final_layer_norm(x + layer.layer_norm(x + x)))
+    return times
+
+
+def _front_times(
+    model: FoldedModel, config: ModelConfig, frames: int, repeats: int
+) -> tuple[dict[str, float], Tensor]:
+    """Seconds of each conv layer over the utterance, and the frames (F', C) of its first stretch."""
+    front, size = model.front, min(STRETCH, frames)
+    waveform = torch.randn((size - 1) * config.stride + config.min_samples)
+    windows = front._windows(waveform)
+    weight, bias = front._first(waveform)
+
+    def first() -> Tensor:
+        x = windows @ weight if bias is None else torch.addmm(bias, windows, weight)
+        return gelu_(front.norm(x) if front.over_channels else x).to(front.dtype)
+
+    times = {"conv 0": _best(first, repeats) * frames / size}
+    x = first()
+    for place, conv in enumerate(front.others, start=1):
+        times[f"conv {place}"] = _best(lambda conv=conv, x=x: conv(x), repeats) * frames / size  # type: ignore[misc]
+        x = conv(x)
+    return times, x
+
+
+def _best(run: Callable[[], object], repeats: int) -> float:
+    run()
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and write a table."""
+    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.units", description=__doc__)
+    parser.add_argument("out", type=Path, help="a .json file")
+    parser.add_argument("--model", default="hubert_base", help="teacher, as in a run (default hubert_base)")
+    for name in ("seconds", "precision", "threads", "repeats"):
+        default = getattr(Settings, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
+    arguments = parser.parse_args(argv)
+    from ..teachers import load_teacher
+
+    names = ("seconds", "precision", "threads", "repeats")
+    settings = Settings(**{name: getattr(arguments, name) for name in names})
+    config = ModelConfig() if arguments.model == "hubert_base" else load_teacher(arguments.model).config
+    measure(config, settings).write(arguments.out)
+    print(f"{arguments.out}: written")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
