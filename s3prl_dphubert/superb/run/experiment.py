@@ -23,7 +23,7 @@ from ...errors import CheckpointError, RunError
 from ...files import write_text
 from ...ownership import differences
 from ..readers import Output
-from . import logs
+from . import jobs, logs
 from .launcher import Launcher, Watch
 from .upstream import Upstream
 
@@ -227,13 +227,14 @@ class Experiment:
 
     def _start(self, arguments: list[str], log: Path, where: Where, watch: Watch) -> str:
         arguments = [*arguments, "--device", where.device]
-        if where.processes == 1:
-            return self.launcher.run("downstream", arguments, log, log.parent, where.environment, watch)
-        several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(where.processes)]
-        job = [*several, "-m", "s3prl_dphubert.superb.run.jobs", *arguments]
-        backend = ["--backend", "nccl" if where.device == "cuda" else "gloo"]
-        command = [sys.executable, *job, *backend]
-        return self.launcher.program(command, log, log.parent, where.environment, watch)
+        told = log, log.parent, where.environment, watch
+        if where.device == "cpu" and where.processes == 1:
+            return self.launcher.run("downstream", arguments, *told)
+        job = ["downstream", *arguments]
+        if where.processes > 1:
+            backend = "nccl" if where.device == "cuda" else "gloo"
+            job = ["several", str(where.processes), "--backend", backend, *arguments]
+        return self.launcher.program([sys.executable, "-m", jobs.__name__, *job], *told)
 
     def _clean(self) -> None:
         """Remove what a training left that was killed before its first checkpoint."""

@@ -1,13 +1,16 @@
 """What the processes do that :mod:`.launcher` starts; each has imported s3prl.
 
-As a program this is one of the processes of a training by several, started by torchrun.
+As a program, ``python -m s3prl_dphubert.superb.run.jobs JOB …`` does one in an interpreter of its own: where
+a GPU is used, since one that was touched cannot be forked, and for trainings by several processes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +22,7 @@ from ...files import write_text
 
 PATIENCE = timedelta(days=7)  # process 0 evaluates alone, for hours, while the others wait
 Arguments = list[str]
+_DEATH_SIGNAL = 1  # Linux: PR_SET_PDEATHSIG
 
 
 def load() -> None:
@@ -73,22 +77,51 @@ def measure(arguments: Arguments) -> None:
     write_text(Path(arguments[0]), json.dumps(found))
 
 
+def several(arguments: Arguments) -> None:
+    """s3prl's run_downstream in as many processes as the first argument says, started by torchrun."""
+    from torch.distributed.run import main
+
+    count, *others = arguments
+    main(["--standalone", "--nproc_per_node", count, "-m", __spec__.name, "one", *others])
+
+
+def one(arguments: Arguments) -> None:
+    """One of several processes: s3prl takes its number as an argument."""
+    import torch.distributed
+
+    start = torch.distributed.init_process_group
+    torch.distributed.init_process_group = functools.partial(start, timeout=PATIENCE)
+    downstream([*arguments, "--local_rank", os.environ["LOCAL_RANK"]])
+
+
 JOBS: dict[str, Callable[[Arguments], None]] = {
     "downstream": downstream,
     "prepare": prepare,
     "measure": measure,
+    "several": several,
+    "one": one,
 }
 
 
-def one_of_several() -> None:
-    """s3prl's run_downstream as torchrun starts it: s3prl takes its place as an argument."""
-    import torch.distributed
+def die_with_parent() -> None:
+    """Have the system end this process when the one that started it ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
-    load()
-    start = torch.distributed.init_process_group
-    torch.distributed.init_process_group = functools.partial(start, timeout=PATIENCE)
-    downstream([*sys.argv[1:], "--local_rank", os.environ["LOCAL_RANK"]])
+
+def main() -> int:
+    """Do one job."""
+    die_with_parent()
+    name, *arguments = sys.argv[1:]
+    try:
+        if name != "several":
+            load()
+        JOBS[name](arguments)
+    except DPHubertError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    one_of_several()
+    sys.exit(main())

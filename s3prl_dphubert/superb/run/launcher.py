@@ -47,6 +47,11 @@ class Launcher:
         self._broken = ""
         self._stopped = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was closed."""
+        return self._stopped
+
     def __enter__(self) -> Launcher:
         return self
 

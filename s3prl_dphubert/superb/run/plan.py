@@ -39,7 +39,7 @@ class Plan:
         device: ``cuda`` or ``cpu``.
         gpus: numbers of GPUs; empty for the one that s3prl takes.
         jobs: trainings at a time on the CPU.
-        processes: of one training, each on its GPU.
+        processes: of one training, each on its GPU if there are any.
         cache: where hidden states are kept, if they are.
         command: how it was asked for.
 
@@ -68,10 +68,12 @@ class Plan:
         for name, least in (("jobs", 1), ("processes", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: {least} or more")
-        if self.processes > 1 and (self.device != "cuda" or len(self.gpus) % self.processes or not self.gpus):
-            faults.append(
-                f"processes is {self.processes}, allowed: 1, or on cuda a divisor of the number of --gpus"
-            )
+        if (
+            self.processes > 1
+            and self.device == "cuda"
+            and (not self.gpus or len(self.gpus) % self.processes)
+        ):
+            faults.append(f"processes is {self.processes}, allowed: a divisor of the number of --gpus")
         if len(set(self.gpus)) < len(self.gpus) or not all(gpu.isdigit() for gpu in self.gpus):
             faults.append(f"gpus is {','.join(self.gpus)!r}, allowed: numbers, each once, as 0,1")
         if not all(0 < rate < float("inf") for rate in self.rates):
@@ -84,7 +86,7 @@ class Plan:
     def places(self) -> list[Where]:
         """Where jobs run side by side."""
         if self.device == "cpu":
-            return [Where("cpu")] * self.jobs
+            return [Where("cpu", processes=self.processes)] * self.jobs
         groups = [self.gpus[i : i + self.processes] for i in range(0, len(self.gpus), self.processes)]
         return [Where(self.device, ",".join(group), self.processes) for group in groups or [()]]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...errors import DPHubertError
 from .check import Row
 from .lanes import Lanes
-from .launcher import Launcher, StoppedError
+from .launcher import Launcher
 from .lines import Lines
 from .part import Setting
 from .plan import Plan
@@ -77,11 +77,12 @@ def _one(task: TaskRun, outcome: Outcome) -> None:
     name = task.task.name
     try:
         outcome.done[name] = task.run()
-    except StoppedError:
-        return
-    except DPHubertError as error:
-        outcome.failed[name] = str(error)
-        task.lines.say(task.task.folder, f"failed: {error}")
+    except Exception as error:  # whatever it is, the others go on
+        if task.setting.launcher.stopped:
+            return
+        text = str(error) if isinstance(error, DPHubertError) else f"{type(error).__name__}: {error}"
+        outcome.failed[name] = text
+        task.lines.say(task.task.folder, f"failed: {text}")
 
 
 def _environment(plan: Plan) -> dict[str, str]:

@@ -8,7 +8,6 @@ Nothing here touches a GPU, so that the processes can.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import json
 import os
@@ -23,11 +22,10 @@ from typing import Any, NoReturn, TextIO
 
 from ...errors import DPHubertError, RunError
 from . import logs
-from .jobs import JOBS, load
+from .jobs import JOBS, die_with_parent, load
 
 GRACE = 5.0  # seconds from asking a process to end to ending it
 TAKEN = 75  # exit code: another process writes the log
-_DEATH_SIGNAL = 1  # Linux: PR_SET_PDEATHSIG
 Request = dict[str, Any]
 
 
@@ -84,10 +82,9 @@ def _ended(children: dict[int, int]) -> list[tuple[int, int]]:
 def _settle(parent: int) -> None:
     """Make a forked process one of its own, which ends with the one that forked it."""
     os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
     nothing, writes = os.pipe()  # it reads the end of a file, not what is asked for next
     os.dup2(nothing, 0)
     os.close(nothing)
