@@ -22,6 +22,10 @@ def test_size_and_licences(wheel):
         "assets/hubert_nano/README.md",
         "s3prl_dphubert/superb/published.yaml",
         "s3prl_dphubert/superb/prepare/iemocap.yaml",
+        "s3prl_dphubert/mini/packages.tsv",
+        "s3prl_dphubert/mini/alignments.tsv.gz",
+        "s3prl_dphubert/mini/LICENSE.cmudict",
+        "downstream_recipes/mini_superb/pr/phonemes.txt",
         "downstream_recipes/pr/phonemes.txt",
         "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
     ):
