@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def nano():
     """hubert_nano, its graph up to layer 2, speech and held-out speech."""
     model = load_model(resources.find("assets/hubert_nano"))
-    return model, build(model, (0, 2)), speech.calibration(None, 400)[:8], speech.check(None, 400)[:6]
+    heard, checked = speech.calibration(None, 400), speech.check(None, 400)
+    return model, build(model, (0, 2)), heard[::8], checked[::4]
 
 
 def plan(graph, heard, form):
@@ -89,8 +90,21 @@ def test_hubert_nano_stays_within_the_limit(nano, form):
     assert not {"conv.1", "conv.2", "conv.3"} & chosen.int8
     wrong = mean_error(model, lower(graph, chosen), checked, form)
     assert mean_error(model, lower(graph, base), checked, form) < wrong < limit
-    kept, _ = sensitivity.choose(graph, base, (0, 2), heard[:1], 1e-9, form, 1)
-    assert kept.int8 == frozenset()
+
+
+def test_places_are_given_up_while_together_they_err_too_much():
+    """Errors add up as squares; what they are together is measured, and the last given up."""
+    added, work = {"a": 1.0, "b": 4.0, "c": 9.0, "d": 400.0}, {"a": 1.0, "b": 10.0, "c": 1.0, "d": 100.0}
+    tried = []
+
+    def error(places):
+        tried.append(places)
+        return 5.0 if "c" in places else 1.0
+
+    chosen = sensitivity._largest(added, work, 0.0, 4.0, error)
+    assert tried == [{"a", "b", "c"}, {"a", "b"}]  # "d" is beyond the limit alone
+    assert chosen == {"a", "b"}
+    assert sensitivity._largest(added, work, 0.0, 0.5, error) == frozenset()
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -6,19 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.audio import SAMPLE_RATE
 from .graph import Graph
 from .lower import Plan, lower, place, products
 from .session import HIDDEN, LENGTHS, WAVEFORMS, open_session
 
-UTTERANCES = 6  # that a place is tried on
-Hidden = list[list[np.ndarray]]  # utterance -> hidden state -> (1, F, D)
+PIECES, SECONDS = 4, 5  # of speech that places are tried on: one shape, since runtimes compile for each
+Hidden = list[list[np.ndarray]]  # batch -> hidden state -> (B, F, D)
 
 
 def relative_errors(found: Hidden, exact: Hidden) -> np.ndarray:
-    """Mean magnitude of the error over mean magnitude, for each hidden state (N,), over all utterances."""
+    """Mean magnitude of the error over mean magnitude, for each hidden state (N,), over all batches."""
     count = len(exact[0])
     wrong, size = np.zeros(count), np.zeros(count)
     for some, others in zip(found, exact, strict=True):
@@ -27,10 +29,18 @@ def relative_errors(found: Hidden, exact: Hidden) -> np.ndarray:
     return wrong / size
 
 
+def pieces(speech: list[Tensor]) -> Tensor:
+    """Utterances (1, T) from all over a list, joined and cut into pieces of one length (B, T)."""
+    joined = torch.cat(speech[:: max(1, len(speech) // (2 * PIECES))], 1)
+    samples = min(SECONDS * SAMPLE_RATE, joined.shape[1])
+    count = min(PIECES, joined.shape[1] // samples)
+    return joined[0, : count * samples].reshape(count, samples)
+
+
 def run(graph: Graph, layers: tuple[int, ...], speech: list[Tensor], form: str, threads: int) -> Hidden:
-    """Hidden states of each utterance."""
+    """Hidden states of each batch of waveforms (B, T) without padding."""
     session = open_session(graph.model().SerializeToString(), form, threads)
-    feeds = [{WAVEFORMS: x.numpy(), LENGTHS: np.array([x.shape[1]])} for x in speech]
+    feeds = [{WAVEFORMS: x.numpy(), LENGTHS: np.full(x.shape[0], x.shape[1])} for x in speech]
     return [[session.run(feed)[HIDDEN.format(i)] for i in layers] for feed in feeds]
 
 
@@ -61,7 +71,7 @@ def choose(
     Returns:
         The plan, and the error that each place causes alone.
     """
-    speech = speech[:UTTERANCES]
+    speech = [pieces(speech)]
     exact = run(graph, layers, speech, form, threads)
 
     def error(places: frozenset[str]) -> float:
