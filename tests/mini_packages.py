@@ -216,7 +216,7 @@ SMALL: dict[str, dict[str, object]] = {
     "build": {"SOURCES": tuple(source for source in SOURCES if source.package in (QUEEN, PROMPTS, OTHER))},
     "commands": {"COMMANDS": {"train": 3, "dev": 2, "test": 2}},
     "emotion": {"TIMES": 1, "SENTENCES": emotion.SENTENCES[:1]},
-    "qbe": {"COMMON": 0.5},
+    "qbe": {"COMMON": 0.7, "DOCUMENTS": 12},
     "sd": {"COUNTS": {"train": 6, "dev": 2, "test": 2}},
     "separate": {
         "NOISY": {"train": 3, "dev": 3, "test": 3},
