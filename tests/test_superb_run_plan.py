@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from superb_runs import upstream
 
@@ -228,6 +227,7 @@ def test_wrong_upstreams_are_refused():
     assert "options is '/none.yaml', allowed: a YAML file" in str(caught.value)
     with pytest.raises(ConfigError, match="name is '-x', allowed"):
         Upstream("-x")
+    assert Upstream("dphubert_url", "https://a/b?c=d").places == {}  # does not go through s3prl's -o
 
 
 def test_hidden_states_are_kept_where_waveforms_come_again(tmp_path):
@@ -268,7 +268,7 @@ def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
     Usage = namedtuple("Usage", ("total", "used", "free"))
     monkeypatch.setattr(check.shutil, "disk_usage", lambda place: Usage(*found[:2], int(1.5e9)))
     monkeypatch.setattr(check, "_absent", lambda module: module in ("librosa", "sklearn"))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(check, "_memories", lambda: [80.0])
     (row,) = check.check(plan(tmp_path, "asv", device="cuda", gpus=("3",)))
     assert row.cells == ("2 of 2 missing", "2 missing", "full", "missing")
     page = SHIPPED / "asv" / "README.md"
@@ -286,15 +286,16 @@ def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
 
 
 def test_room_for_data_that_is_to_come_and_small_gpus_are_told(tmp_path, monkeypatch):
-    place = recipe_folder(tmp_path, needs={"disk_gb": 100, "gpu_gb": 40.0})
+    place = recipe_folder(tmp_path, needs={"disk_gb": 100, "gpu_gb": 40.0, "prepare": ["nothing"]})
     Usage = namedtuple("Usage", ("total", "used", "free"))
     monkeypatch.setattr(check.shutil, "disk_usage", lambda place: Usage(0, 0, int(50e9)))
-    monkeypatch.setattr(check, "_memory", lambda plan: 16.0)
+    monkeypatch.setattr(check, "_memories", lambda: [16.0])
     (tmp_path / "data").mkdir()
     recipes = choose("ks", place.parent)
     (row,) = check.check(Plan(Upstream("fbank"), recipes, tmp_path / "data", tmp_path / "out", device="cuda"))
     assert row.cells[2:] == ("100 GB to come", "16 GB")
     assert f"{tmp_path / 'data'} has 50 GB left, the data takes 100 GB" in row.missing
+    assert any(each.startswith("its recipe prepares nothing, allowed: ") for each in row.missing)
     assert row.remarks == ("needs about 40 GB of GPU memory, 16 GB are there",)
 
 
@@ -304,6 +305,10 @@ def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
     rows = check.check(plan(tmp_path))
     assert rows[0].missing == rows[0].remarks == ()
     assert check.table(rows).endswith("nothing is missing")
+
+
+def test_gpus_are_counted_elsewhere():
+    assert all(memory > 0 for memory in check._memories())
 
 
 def test_a_blocked_task_says_why(tmp_path):

@@ -1,4 +1,4 @@
-"""Learning rates that are tried, tasks that fail or lack something beside others, other settings."""
+"""Learning rates that are tried, tasks that fail or lack something beside others, cached and shared work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import pytest
 from superb_runs import corpora, recipes, run, upstream
 
+from s3prl_dphubert import pickles
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb import record
 from s3prl_dphubert.superb.run.experiment import best_score, read_json
@@ -97,18 +98,44 @@ def test_an_upstream_that_cannot_be_loaded_is_one_message(place):
     assert "s3prl.hub has no upstream 'nothing_at_all'" in done.stderr
 
 
-def test_hidden_states_that_are_kept_change_no_score(place):
+@pytest.fixture(scope="module")
+def plain(place):
+    """Intents on hidden states that depend on nothing else in the batch."""
     exact = place / "exact.yaml"
     exact.write_text(json.dumps({"padding": "exact"}))
-    plain = run(place, "ic", "--options", str(exact), out="plain")
-    assert plain.returncode == 0, plain.stdout + plain.stderr
+    done = run(place, "ic", "--options", str(exact), out="plain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place / "plain" / "ic"
+
+
+def test_hidden_states_that_are_kept_change_no_score(place, plain):
     kept = run(place, "ic", "--cache-features", str(place / "kept"), "--cache-limit", "0.01", out="kept-out")
     assert kept.returncode == 0, kept.stdout + kept.stderr
     size = r"0\.\d\d h of audio, \d\.\d\d GB, limit 0\.01GB"
     assert re.search(rf"ic +hidden states to keep: {size}", kept.stdout)
     (states,) = (place / "kept").glob("*/states.f16")
     assert states.stat().st_size > 0
-    one, other = (place / name / "ic" for name in ("plain", "kept-out"))
-    assert (one / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
+    other = place / "kept-out" / "ic"
+    assert (plain / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
     key = "made_from"
-    assert read_json(one / "train/state.json")[key] == read_json(other / "train/state.json")[key]
+    assert read_json(plain / "train/state.json")[key] == read_json(other / "train/state.json")[key]
+
+
+def test_two_processes_train_as_one_on_all_of_the_batch(place, plain):
+    """Each takes half of the training set, and both send their gradients; the first one evaluates."""
+    exact = place / "exact.yaml"
+    done = run(place, "ic", "--options", str(exact), "--processes", "2", out="two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = place / "two" / "ic"
+    one, two = (pickles.read(each / "train" / "states-30.ckpt") for each in (plain, folder))
+    assert two["WorldSize"] == 2
+    assert one["Step"] == two["Step"] == 30
+    assert one["Downstream"].keys() == two["Downstream"].keys()
+    for part in ("Downstream", "Featurizer"):
+        for name, weights in one[part].items():
+            # Adam moves each by 3e-3 in 30 steps, those without a gradient to speak of by what is rounded.
+            assert (two[part][name] - weights).abs().mean() < 1e-4, name
+    assert (plain / "test_predict.csv").read_text() == (folder / "test_predict.csv").read_text()
+    again = run(place, "ic", "--options", str(exact), out="two")
+    assert again.returncode == 1
+    assert "processes 1 (was 2)" in again.stdout

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...doctor import INSTALL, NEEDS, RUNNER
 from ..blocked import reason
+from ..prepare import STEPS
 from ..recipe import PAGE, Recipe
 from . import features
 from .plan import Plan
@@ -68,6 +71,8 @@ def _row(plan: Plan, recipe: Recipe, gpu: float | None) -> Row:
     blocked = needs.blocked or reason(recipe.task)
     if blocked:
         missing.append(blocked)
+    if unknown := [name for name in needs.prepare if name not in STEPS]:
+        missing.append(f"its recipe prepares {', '.join(unknown)}, allowed: {', '.join(STEPS)}")
     if plan.cache is not None and (refused := features.remark(recipe.task)):
         remarks.append(refused.partition(": ")[2])
     if plan.processes > 1 and _uneven(plan, recipe):
@@ -94,14 +99,20 @@ def _uneven(plan: Plan, recipe: Recipe) -> bool:
 
 def _packages(recipe: Recipe) -> list[str]:
     """What is to be installed for a task."""
-    needed = (*RUNNER, *NEEDS.get(recipe.task.name, "").split())
+    needed = ("s3prl", *RUNNER, *NEEDS.get(recipe.task.name, "").split())
     modules = [INSTALL.get(module, module) for module in needed if _absent(module)]
-    own = [name for name in recipe.needs.packages if _absent(name.replace("-", "_"))]
-    return list(dict.fromkeys([*modules, *own]))
+    return list(dict.fromkeys([*modules, *(name for name in recipe.needs.packages if not _installed(name))]))
 
 
 def _absent(module: str) -> bool:
     return module not in sys.modules and find_spec(module) is None
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _disk(plan: Plan, recipe: Recipe, absent: bool, missing: list[str]) -> str:
@@ -125,14 +136,19 @@ def _free(place: Path) -> float:
 
 
 def _memory(plan: Plan) -> float:
-    """GB of memory of the smallest GPU that is asked for; 0 if there is none."""
-    import torch
+    """GB of memory of the smallest GPU that is asked for; 0 if one is not there."""
+    found, asked = _memories(), [int(gpu) for gpu in plan.gpus] or [0]
+    return min(found[gpu] if gpu < len(found) else 0.0 for gpu in asked)
 
-    count = torch.cuda.device_count()
-    asked = [int(gpu) for gpu in plan.gpus] or [0]
-    if not count or max(asked) >= count:
-        return 0.0
-    return min(torch.cuda.get_device_properties(gpu).total_memory for gpu in asked) / 1e9
+
+def _memories() -> list[float]:
+    """GB of memory of each GPU; asked for in another process, which gives back what it takes to ask."""
+    ask = (
+        "import torch; "
+        "print(*(torch.cuda.get_device_properties(n).total_memory for n in range(torch.cuda.device_count())))"
+    )
+    asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+    return [int(memory) / 1e9 for memory in asked.stdout.split()] if not asked.returncode else []
 
 
 def _gpu(plan: Plan, recipe: Recipe, gpu: float | None, missing: list[str], remarks: list[str]) -> str:

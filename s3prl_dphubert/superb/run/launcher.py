@@ -36,8 +36,8 @@ class Launcher:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         # Log lines of bars would fill the disk in days of training. The plugin has to be there in workers
-        # that are started anew. Asking for a GPU must not touch it before the fork.
-        own = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        # that are started anew.
+        own = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1"}
         self._environment = {**os.environ, **own, **(environment or {})}
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None

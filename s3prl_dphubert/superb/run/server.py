@@ -2,7 +2,7 @@
 
 It is told what to start as lines of JSON, and answers the same way: ``{"id", "pid"}`` when a process has
 begun, ``{"id", "code"}`` when it has ended. When whoever started it is gone, it ends what it started.
-Nothing here touches a GPU, so that the processes can.
+It is for work on the CPU: what has touched a GPU cannot be forked.
 """
 
 from __future__ import annotations

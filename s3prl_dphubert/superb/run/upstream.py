@@ -48,8 +48,8 @@ class Upstream:
             object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
         if self.options is not None:
             object.__setattr__(self, "options", Path(os.path.abspath(self.options)))
-        for what in ("checkpoint", "options"):
-            faults += plain(what, str(getattr(self, what) or ""))
+        for what, place in self.places.items():
+            faults += plain(what, place)
         ConfigError.raise_for("upstream", faults)
         last = Path(self.checkpoint).parts[-2:] if self.checkpoint else ()
         object.__setattr__(self, "title", self.title or "/".join(last) or self.name)
@@ -63,7 +63,8 @@ class Upstream:
     @property
     def places(self) -> dict[str, str]:
         """Arguments of a finished training that hold a place, which may have changed since."""
-        found = {"upstream_ckpt": self.checkpoint, "upstream_model_config": str(self.options or "")}
+        here = self.checkpoint if self.checkpoint and Path(self.checkpoint).exists() else ""
+        found = {"upstream_ckpt": here, "upstream_model_config": str(self.options or "")}
         return {name: value for name, value in found.items() if value}
 
     @cached_property
