@@ -1,0 +1,159 @@
+"""A process that runs one subject: its memory, settings and imports are its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import RunError
+from .subjects import Call, Subject
+from .workload import Workload
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What it takes until a subject has answered once.
+
+    Args:
+        load: seconds to read the model, imports excepted.
+        first: seconds of its first call.
+    """
+
+    load: float
+    first: float
+
+
+class Worker:
+    """The other side of such a process.
+
+    Args:
+        subject: what runs there.
+        models: folder of the files that it loads.
+        threads: of its computing.
+
+    Raises:
+        RunError: it fails; with its own words.
+    """
+
+    def __init__(self, subject: Subject, models: Path, threads: int) -> None:
+        self.subject = subject
+        # What all need is imported once, in a process that computes nothing and so may be forked.
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload([__name__])
+        self._connection, other = context.Pipe()
+        arguments = (other, subject, models, threads)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        other.close()
+        self._ask(None)
+
+    def start(self, workload: Workload) -> Start:
+        """Load the subject and run it for the first time."""
+        return Start(**self._ask("start", workload))
+
+    def time(self, workload: Workload) -> float:
+        """Seconds of one call."""
+        return self._ask("time", workload)
+
+    def peak(self, workload: Workload) -> int:
+        """Bytes that the whole process takes at most in one call; of all its life where /proc is missing."""
+        return self._ask("peak", workload)
+
+    def hidden(self, workload: Workload) -> np.ndarray:
+        """The last hidden state (B, F, D)."""
+        return self._ask("hidden", workload)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _ask(self, what: str | None, *arguments: Any) -> Any:
+        try:
+            if what is not None:
+                self._connection.send((what, *arguments))
+            answer, failure = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise RunError(f"{self.subject.name}: its process ended ({type(error).__name__})") from error
+        if failure is not None:
+            raise RunError(f"{self.subject.name}: {failure}")
+        return answer
+
+
+def _serve(connection: Connection, subject: Subject, models: Path, threads: int) -> None:
+    """Answer questions until the other side closes."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (others' progress and warnings)
+    torch.set_num_threads(threads)
+    served: dict[str, Any] = {}
+
+    def answer(what: str | None, *arguments: Any) -> Any:
+        if what is None:
+            subject.libraries()
+            return None
+        if what == "start":
+            began = time.perf_counter()
+            served["call"] = subject.load(models)
+            loaded = time.perf_counter()
+            _run(served["call"], *arguments[0].batch())
+            return asdict(Start(loaded - began, time.perf_counter() - loaded))
+        return _MEASURES[what](served["call"], arguments[0])
+
+    question: tuple[Any, ...] = (None,)
+    while True:
+        try:
+            connection.send((answer(*question), None))
+        except Exception as error:
+            connection.send((None, f"{type(error).__name__}: {error}"))
+        try:
+            question = connection.recv()
+        except (EOFError, OSError):
+            return
+
+
+@torch.no_grad()
+def _run(call: Call, waveforms: Tensor, lengths: Tensor | None) -> Any:
+    return call(waveforms, lengths)
+
+
+def _time(call: Call, workload: Workload) -> float:
+    batch = workload.batch()
+    began = time.perf_counter()
+    _run(call, *batch)
+    return time.perf_counter() - began
+
+
+def _peak(call: Call, workload: Workload) -> int:
+    batch = workload.batch()
+    try:
+        CLEAR_REFS.write_text("5")  # forgets the highest point so far
+        _run(call, *batch)
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        _run(call, *batch)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _hidden(call: Call, workload: Workload) -> np.ndarray:
+    return _run(call, *workload.batch()).float().numpy()
+
+
+_MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden}

@@ -1,0 +1,48 @@
+"""Batches that are timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.audio import SAMPLE_RATE
+
+MIXED = (15.6, 13.7, 11.9, 10.0, 8.1, 6.3, 4.4, 2.5)  # seconds; as long as LibriSpeech's utterances are
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A batch of noise.
+
+    Args:
+        name: what it is called in tables.
+        seconds: length of each utterance.
+    """
+
+    name: str
+    seconds: tuple[float, ...]
+
+    @property
+    def samples(self) -> list[int]:
+        """Length of each utterance."""
+        return [round(seconds * SAMPLE_RATE) for seconds in self.seconds]
+
+    def batch(self) -> tuple[Tensor, Tensor | None]:
+        """Waveforms (B, T), zero after each end, and samples (B,) unless all are of one length."""
+        samples = self.samples
+        waveforms = torch.zeros(len(samples), max(samples))
+        generator = torch.Generator().manual_seed(0)
+        for row, length in zip(waveforms, samples, strict=True):
+            row[:length] = torch.randn(length, generator=generator) / 10
+        return waveforms, None if min(samples) == max(samples) else torch.tensor(samples)
+
+
+FULL = (
+    Workload("1 × 4 s", (4.0,)),
+    Workload("1 × 15 s", (15.0,)),
+    Workload("8 × 10 s", (10.0,) * 8),
+    Workload("8 × 2.5 to 15.6 s", MIXED),
+)
+QUICK = (Workload("1 × 4 s", (4.0,)), Workload("4 × 2.5 to 8.1 s", MIXED[4:]))

@@ -1,0 +1,63 @@
+"""The command ``bench``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command to a parser."""
+    bench = commands.add_parser("bench", help="how fast models infer here, beside other implementations")
+    bench.set_defaults(run=_bench)
+    bench.add_argument("--out", type=Path, required=True, help="folder of the results; again: goes on")
+    bench.add_argument(
+        "--reference", type=Path, metavar="CLONE", help="a clone of pyf98/DPHuBERT, to run too"
+    )
+    bench.add_argument("--transformers", action="store_true", help="run HuBERT Base of transformers too")
+    bench.add_argument("--s3prl", action="store_true", help="run HuBERT Base and DistilHuBERT of s3prl too")
+    bench.add_argument(
+        "--exported", type=Path, nargs="+", default=[], metavar="FILE", help="exported files to run too"
+    )
+    bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
+    bench.add_argument("--turns", type=int, help="runs of each with each batch (default 10)")
+    bench.add_argument("--quick", action="store_true", help="3 turns, short batches")
+    bench.add_argument(
+        "--prepare", action="store_true", help="only write the models, OUT/models, such as to export them"
+    )
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from ..bench.inference import Benchmark, measure
+    from ..bench.speed_report import write
+
+    chosen = {name: value for name in ("threads",) if (value := getattr(arguments, name)) is not None}
+    benchmark = Benchmark(
+        out=arguments.out,
+        reference=arguments.reference,
+        transformers=arguments.transformers,
+        s3prl=arguments.s3prl,
+        exported=tuple(arguments.exported),
+        turns=arguments.turns,
+        quick=arguments.quick,
+        **chosen,
+    )
+    if arguments.prepare:
+        for path in benchmark.prepare():
+            print(path)
+        return
+    for path in write(benchmark, measure(benchmark), _command(arguments)):
+        print(path)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command line, without the names of this machine's folders."""
+    words = ["s3prl-dphubert bench --out OUT"]
+    if arguments.reference:
+        words.append("--reference CLONE")
+    words += [f"--{name}" for name in ("transformers", "s3prl", "quick") if getattr(arguments, name)]
+    words += [f"--{name} {v}" for name in ("threads", "turns") if (v := getattr(arguments, name)) is not None]
+    if arguments.exported:
+        words += ["--exported", *(f"{path.parent.name}/{path.name}" for path in arguments.exported)]
+    return " ".join(words)

@@ -1,0 +1,204 @@
+"""The benchmark of inference: everything takes its turn, goes on where it was, and says what it measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from s3prl_dphubert.bench import worker
+from s3prl_dphubert.bench.inference import Benchmark, measure
+from s3prl_dphubert.bench.machine import machine, versions
+from s3prl_dphubert.bench.record import Record
+from s3prl_dphubert.bench.results import rows
+from s3prl_dphubert.bench.shapes import SHAPES
+from s3prl_dphubert.bench.speed_report import write
+from s3prl_dphubert.bench.subjects import Own, Plain, Products, Subject
+from s3prl_dphubert.bench.worker import Worker
+from s3prl_dphubert.bench.workload import FULL, Workload
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.cost import macs, parameters
+from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
+from s3prl_dphubert.model import ModelConfig
+
+TINY = ModelConfig(
+    conv_channels=(9, 8, 9, 7, 9, 8, 7),
+    embed_dim=32,
+    total_heads=4,
+    head_dim=8,
+    heads=((0, 2), (1,)),
+    ffn=(5, 7),
+    pos_conv_kernel=16,
+    pos_conv_groups=4,
+)
+ALONE, MIXED = Workload("1 × 0.3 s", (0.3,)), Workload("mixed", (0.5, 0.2))
+
+
+@dataclass(frozen=True)
+class Sleeper(Subject):
+    """Takes a known time, the more the longer the audio, and much memory once."""
+
+    @property
+    def name(self):
+        return "sleeper"
+
+    def load(self, models):
+        if self.precision != "fp32":
+            raise OSError("no such precision")
+        time.sleep(0.05)
+
+        def call(waveforms, lengths):
+            torch.ones(50 * 2**20 // 4).sum()
+            time.sleep(waveforms.shape[1] / 16_000 / 10)
+            return torch.full((1, 2, 3), float(torch.get_num_threads()))
+
+        return call
+
+
+def bench(folder, **values):
+    values = {"threads": 1, "turns": 2, "shapes": {"pruned": TINY}, "workloads": (ALONE, MIXED)} | values
+    return Benchmark(out=folder, **values)
+
+
+def test_real_shapes():
+    assert [round(parameters(config) / 1e6, 1) for config in SHAPES.values()] == [94.4, 23.7, 23.5]
+    pruned = SHAPES["pruned"]
+    assert sum(len(kept) for kept in pruned.heads) == 40
+    assert [sum(workload.seconds) for workload in FULL[:3]] == [4, 15, 80]
+    waveforms, lengths = FULL[3].batch()
+    assert waveforms.shape == (8, max(FULL[3].samples))
+    assert lengths.tolist() == FULL[3].samples
+    assert all(not row[end:].any() and row[end - 1] for row, end in zip(waveforms, lengths, strict=True))
+    assert FULL[0].batch()[1] is None
+
+
+def test_worker_measures_what_its_subject_does(tmp_path):
+    process = Worker(Sleeper("", None), tmp_path, 1)
+    try:
+        start = process.start(ALONE)
+        assert start.load >= 0.05
+        assert start.first >= 0.03
+        assert process.time(MIXED) >= 0.05
+        assert process.peak(ALONE) > 50 * 2**20
+        assert process.hidden(ALONE).tolist() == np.full((1, 2, 3), 1.0).tolist()
+    finally:
+        process.stop()
+    with pytest.raises(RunError, match="sleeper: its process ended"):
+        process.time(ALONE)
+    failing = Worker(Sleeper("", None, "bf16"), tmp_path, 1)
+    with pytest.raises(RunError, match="sleeper: OSError: no such precision"):
+        failing.start(ALONE)
+    failing.stop()
+
+
+def test_peak_without_proc(monkeypatch, tmp_path):
+    monkeypatch.setattr(worker, "CLEAR_REFS", tmp_path / "missing" / "clear_refs")
+    assert worker._peak(lambda waveforms, lengths: None, ALONE) > 2**20
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    benchmark = bench(tmp_path_factory.mktemp("bench"))
+    return benchmark, measure(benchmark)
+
+
+def test_all_take_turns(measured):
+    benchmark, record = measured
+    subjects = benchmark.subjects()
+    names = [subject.name for subject in subjects]
+    assert names == [
+        "matrix products, fp32",
+        "matrix products, bf16",
+        "pruned, fp32",
+        "pruned, bf16",
+        "pruned, not folded, fp32",
+    ]
+    for workload in (ALONE, MIXED):
+        turns = record.of("turn", workload=workload.name)
+        assert len(turns) == 2
+        assert all(list(turn["seconds"]) == names for turn in turns)
+        assert all(seconds > 0 for turn in turns for seconds in turn["seconds"].values())
+        (peak,) = record.of("peak", workload=workload.name)
+        assert list(peak["bytes"]) == names
+    errors = {entry["subject"]: entry["error"] for entry in record.of("error")}
+    assert errors["pruned, not folded, fp32"] == 0
+    assert errors["pruned, fp32"] < 1e-4 < errors["pruned, bf16"] < 0.05
+    assert {type(subject) for subject in subjects} == {Products, Own, Plain}
+
+
+def test_goes_on_where_it_was(measured):
+    """A killed benchmark keeps its turns, the half-written one excepted; a finished one starts nothing."""
+    benchmark, record = measured
+    path = benchmark.out / "turns.jsonl"
+    text = path.read_text(encoding="utf8")
+    assert measure(benchmark).entries == record.entries
+    assert path.read_text(encoding="utf8") == text
+    lines = text.splitlines(keepends=True)
+    kept = [line for line in lines if f'"workload": "{MIXED.name}"' not in line]
+    path.write_text("".join(kept) + lines[-2][:20], encoding="utf8")
+    again = measure(benchmark)
+    assert again.of("turn", workload=ALONE.name) == record.of("turn", workload=ALONE.name)
+    assert len(again.of("turn", workload=MIXED.name)) == 2
+    assert again.of("turn", workload=MIXED.name) != record.of("turn", workload=MIXED.name)
+    with pytest.raises(RunError, match=r"made with other threads; choose another --out"):
+        measure(bench(benchmark.out, threads=2))
+    path.write_text("{}\nnothing\n", encoding="utf8")
+    with pytest.raises(CheckpointError, match="damaged"):
+        measure(benchmark)
+    path.write_text(text, encoding="utf8")
+
+
+def test_report(measured):
+    benchmark, record = measured
+    paths = write(benchmark, record, "s3prl-dphubert bench --out OUT")
+    assert [path.name for path in paths] == ["speed.json", "speed.md", "speed.png"]
+    content = json.loads(paths[0].read_text(encoding="utf8"))
+    assert content["threads"] == 1
+    assert content["machine"] == machine()
+    assert content["versions"] == versions()
+    assert len(content["rows"]) == 6
+    for row in content["rows"]:
+        assert row["runs"] == 2
+        assert 0 < row["best"] <= row["low"] <= row["median"] <= row["high"]
+        assert row["products"] > 0
+    markdown = paths[1].read_text(encoding="utf8")
+    assert markdown.count("| pruned, bf16 |") == 3
+    assert "s3prl-dphubert bench --out OUT" in markdown
+    assert f"## {MIXED.name}" in markdown
+    assert str(benchmark.out) not in markdown
+    assert paths[2].stat().st_size > 10_000
+
+
+def test_numbers_of_rows(tmp_path):
+    """Ratios are of the same turn, whatever the noise between turns; padding is no audio."""
+    base = Plain("base", TINY)
+    subjects = [Products("", None), Own("base", TINY), base]
+    record = Record(tmp_path / "turns.jsonl", {})
+    for noise in (1, 10, 3):
+        seconds = {
+            "matrix products, fp32": 0.5 * noise,
+            "HuBERT Base, fp32": 0.2 * noise,
+            base.name: 0.4 * noise,
+        }
+        record.add({"kind": "turn", "workload": MIXED.name, "seconds": seconds})
+    fast, plain = rows(record, subjects, (MIXED,))
+    assert plain.ratios == {base.name: 1.0}
+    assert fast.ratios == {base.name: pytest.approx(0.5)}
+    assert fast.audio == pytest.approx(0.7)
+    assert fast.median == pytest.approx(0.6 / 0.7)
+    assert fast.best == pytest.approx(0.2 / 0.7)
+    assert fast.products == pytest.approx(macs(TINY, [8000, 3200]) * 1.5 / 1536**3 / 0.7)
+    assert fast.peak is None
+
+
+def test_refused(tmp_path, capsys):
+    with pytest.raises(ConfigError) as caught:
+        bench(tmp_path, threads=0, turns=0, reference=tmp_path, exported=(tmp_path / "a.onnx",))
+    for said in ("threads is 0", "turns is 0", "reference is", "exported is"):
+        assert said in str(caught.value)
+    assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
+    assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err
