@@ -1,0 +1,314 @@
+"""What a run costs elsewhere: GPU hours, network and disk, from a cost model that is checked here.
+
+``python -m s3prl_dphubert.bench.scaling --out docs/scaling.md`` measures an update at two sizes on this
+machine, compares it with the model, and writes all figures of that page.
+
+The model: an update computes the teacher forward and the student forward and backward, 2 floating-point
+operations a multiply-accumulate; what is no matrix product moves its activations through memory a fixed
+number of times. On GPUs the rate is that of the published run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..cost import expected_widths, macs, parameters
+from ..environment import environment
+from ..files import write_text
+from ..gates import GateConfig, Gates
+from ..model import ModelConfig, SpeechModel
+from ..model.config import dense_heads
+from .own import OwnUpdate
+from .stopwatch import Stopwatch
+
+RATE = 16_000  # samples a second
+HOUR = 3600
+UPDATES = (50_000, 25_000)  # of the two stages
+BATCH = 640  # seconds of audio an update, all GPUs together
+LEFT = 0.39  # share of the MACs that stage 2 has left
+PUBLISHED_HOURS = 24  # GPU hours of the published run of HuBERT Base, on A100
+BYTES_A_SAMPLE = 1.2  # of 16 kHz FLAC, measured on the embedded speech
+DECODED = 4000  # audio-seconds a second and core, of FLAC (bench.loading)
+CORPORA = {"LibriSpeech, 960 h": 960, "Libri-Light, 60,000 h": 60_000}
+LINKS = {"NVLink": 300e9, "InfiniBand 200": 25e9, "Ethernet 25": 3.1e9}  # bytes a second and direction
+LARGE = ModelConfig(
+    extractor_mode="layer_norm",
+    conv_bias=True,
+    embed_dim=1024,
+    total_heads=16,
+    heads=dense_heads(24, 16),
+    ffn=(4096,) * 24,
+    layer_norm_first=True,
+    normalize_waveform=True,
+)
+MODELS = {"HuBERT Base": ModelConfig(), "HuBERT Large": LARGE}
+SMALL = ModelConfig(
+    conv_channels=(256,) * 7,
+    embed_dim=384,
+    total_heads=6,
+    heads=dense_heads(6, 6),
+    ffn=(1536,) * 6,
+    pos_conv_groups=8,
+)
+
+
+def operations(config: ModelConfig, seconds: float, share: float = 1.0, gates: bool = False) -> float:
+    """Floating-point operations of teacher and student for an utterance.
+
+    Args:
+        config: shape of both.
+        seconds: length of the utterance.
+        share: of its MACs that the student has left.
+        gates: leave out what the gates close at the start of stage 1.
+    """
+    samples = round(seconds * RATE)
+    teacher = float(macs(config, samples))
+    student = share * teacher
+    if gates:
+        opened = Gates(config, GateConfig()).expected()
+        student = float(macs(config, samples, expected_widths(config, opened)).detach())
+    return 2 * (teacher + 3 * student)
+
+
+def activations(config: ModelConfig, seconds: float) -> float:
+    """Numbers that the layers of one model put out for an utterance, attention weights included."""
+    samples, total = round(seconds * RATE), 0
+    for kernel, stride, channels in zip(
+        config.conv_kernels, config.conv_strides, config.conv_channels, strict=True
+    ):
+        samples = (samples - kernel) // stride + 1
+        total += samples * channels
+    for heads, units in zip(config.heads, config.ffn, strict=True):
+        total += samples * (8 * config.embed_dim + 2 * (units or 0)) + samples * samples * len(heads or ())
+    return float(total)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One update here, and what the model says.
+
+    Args:
+        name: of the size.
+        batch: utterances.
+        seconds: of each.
+        took: CPU seconds of the update.
+        products: of them, those that matrix products of its operations take.
+        numbers: activations of teacher and student.
+    """
+
+    name: str
+    batch: int
+    seconds: float
+    took: float
+    products: float
+    numbers: float
+
+
+def measure(repeats: int = 3, precision: str = "fp32") -> list[Measured]:
+    """Updates of two sizes and plain matrix products, in turns, in CPU seconds of one thread."""
+    torch.set_num_threads(1)
+    cases = {"half width, 6 layers": (SMALL, 4, 4.0), "HuBERT Base": (ModelConfig(), 2, 4.0)}
+    torch.manual_seed(0)
+    runs = {name: OwnUpdate(SpeechModel(config), precision) for name, (config, _, _) in cases.items()}
+    took: dict[str, list[float]] = {name: [] for name in runs}
+    speeds = []
+    for turn in range(repeats + 1):
+        speeds.append(_product_rate())
+        for name, (_, batch, seconds) in cases.items():
+            watch = Stopwatch()
+            runs[name].update(torch.randn(batch, round(seconds * RATE)), watch)
+            if turn:
+                took[name].append(sum(watch.cpu.values()))
+    speed = statistics.median(speeds)
+    found = []
+    for name, (config, batch, seconds) in cases.items():
+        needed = batch * operations(config, seconds, gates=True)
+        numbers = batch * 2 * activations(config, seconds)
+        found.append(Measured(name, batch, seconds, min(took[name]), needed / speed, numbers))
+    return found
+
+
+def _product_rate(size: int = 1536) -> float:
+    """Operations a second of float32 matrix products, by this process's CPU time."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    began = time.process_time()
+    for _ in range(3):
+        a @ b
+    return 3 * 2 * size**3 / (time.process_time() - began)
+
+
+def check_rows(found: list[Measured]) -> Iterator[str]:
+    """The measured table: the cost of an activation comes from the first size, the second one is foretold."""
+    first = found[0]
+    each = max(0.0, first.took - first.products) / first.numbers
+    yield "| size | audio | measured, s | matrix products, s | model, s | model / measured |"
+    yield "|---|---|---|---|---|---|"
+    for row in found:
+        said = row.products + each * row.numbers
+        audio = f"{row.batch} × {row.seconds:g} s"
+        yield (
+            f"| {row.name} | {audio} | {row.took:.2f} | {row.products:.2f} | {said:.2f} "
+            f"| {said / row.took:.2f}{' (fitted)' if row is first else ''} |"
+        )
+
+
+def total_operations(config: ModelConfig) -> tuple[float, float]:
+    """Floating-point operations of both stages, as published: 640 s an update."""
+    dense, pruned = operations(config, 10.0) / 10, operations(config, 10.0, LEFT) / 10
+    return UPDATES[0] * BATCH * dense, UPDATES[1] * BATCH * pruned
+
+
+def gpu_rate() -> float:
+    """Operations a second and GPU of the published run."""
+    return sum(total_operations(ModelConfig())) / (PUBLISHED_HOURS * HOUR)
+
+
+def gpu_rows(counts: tuple[int, ...] = (1, 4, 32)) -> Iterator[str]:
+    """GPU hours, hours and what an update exchanges."""
+    rate = gpu_rate()
+    yield "| model | GPUs | GPU hours | hours | seconds an update | micro-batches a GPU | " + (
+        "sent an update and GPU | " + " | ".join(f"over {link}, s" for link in LINKS) + " |"
+    )
+    yield "|---" * (7 + len(LINKS)) + "|"
+    for name, config in MODELS.items():
+        stages = total_operations(config)
+        hours = sum(stages) / rate / HOUR
+        size = 4 * parameters(config)
+        for count in counts:
+            sent = 2 * (count - 1) / count * size
+            share = BATCH / count
+            micro = f"{max(1, round(share / 160))} × {min(160.0, share):g} s"
+            times = " | ".join(f"{sent / speed:.3f}" for speed in LINKS.values())
+            update = stages[0] / UPDATES[0] / rate / count
+            yield (
+                f"| {name} | {count} | {hours:.0f} | {hours / count:.1f} | {update:.2f} | {micro} "
+                f"| {sent / 1e9:.2f} GB | {times} |"
+            )
+
+
+def disk_rows() -> Iterator[str]:
+    """Disk and reading of the corpora."""
+    audio = sum(UPDATES) * BATCH / HOUR
+    rate = gpu_rate()
+    heads = ("corpus", "FLAC", "epochs of 75,000 updates", "read in all")
+    yield f"| {' | '.join(heads)} | audio-s/s at 32 GPUs | MB/s | cores that decode |"
+    yield "|---|---|---|---|---|---|---|"
+    fastest = 32 * rate / (operations(ModelConfig(), 10.0, LEFT) / 10)
+    for name, hours in CORPORA.items():
+        size = hours * HOUR * RATE * BYTES_A_SAMPLE
+        read = audio * HOUR * RATE * BYTES_A_SAMPLE
+        speed = fastest * RATE * BYTES_A_SAMPLE / 1e6
+        yield (
+            f"| {name} | {size / 1e12:.2f} TB | {audio / hours:.1f} | {read / 1e12:.2f} TB "
+            f"| {fastest:,.0f} | {speed:.0f} | {fastest / DECODED:.1f} |"
+        )
+
+
+def checkpoint_rows() -> Iterator[str]:
+    """What a run keeps on disk."""
+    yield "| model | a checkpoint (weights, two moments) | two kept and the best weights |"
+    yield "|---|---|---|"
+    for name, config in MODELS.items():
+        size = 4 * parameters(config) / 1e9
+        yield f"| {name} | {3 * size:.2f} GB | {7 * size:.2f} GB |"
+
+
+def page(found: list[Measured]) -> str:
+    """The whole of docs/scaling.md."""
+    dense = {name: operations(config, 10.0) / 10 / 1e9 for name, config in MODELS.items()}
+    per_second = ", ".join(f"{name} {value:.0f}" for name, value in dense.items())
+    where = environment(torch.device("cpu"), "fp32", 1, 1)
+    return TEMPLATE.format(
+        check="\n".join(check_rows(found)),
+        gpus="\n".join(gpu_rows()),
+        disk="\n".join(disk_rows()),
+        checkpoints="\n".join(checkpoint_rows()),
+        per_second=per_second,
+        rate=gpu_rate() / 1e12,
+        hours=PUBLISHED_HOURS,
+        machine=f"{where['device']}, torch {where['torch']}",
+        decoded=DECODED,
+        grows=sum(total_operations(LARGE)) / sum(total_operations(ModelConfig())),
+    )
+
+
+TEMPLATE = """# What a run costs
+
+All figures of this page are made by `python -m s3prl_dphubert.bench.scaling --out docs/scaling.md`.
+
+## The model
+
+An update of stage 1 computes the teacher forward (1 part), the student forward (1) and backward (2), each
+of the MACs of [`cost.py`](../s3prl_dphubert/cost.py), 2 operations a MAC. GFLOP a second of audio are
+{per_second}. In stage 2 the student has 39 % of its MACs left, as DPHuBERT has. On the CPU, units whose
+sampled gate is 0 are not computed; on a GPU they are. What is no matrix product is taken to cost a fixed
+time for every number that a layer puts out.
+
+## Checked here
+
+CPU seconds of one update of stage 1 in float32 on one thread ({machine}), dropout and
+gates on. That fixed time is fitted to the first size and foretells the second:
+
+{check}
+
+## GPU hours
+
+Of the published recipe: 50,000 and 25,000 updates of 640 s of audio. No GPU was at hand: the rate is that
+of the published run of HuBERT Base (about {hours} GPU hours on A100, fp16), {rate:.1f} TFLOP/s a GPU. Fused
+attention and a trainer that does not wait for the host should do better. HuBERT Large does {grows:.1f} times
+the operations of Base. Gradients are added up in float32 after the backward pass, so that the seconds they
+take over a link add to those of the update:
+
+{gpus}
+
+## Disk and network
+
+Reading is sequential inside a file and random over files; a shard's utterance is one ranged request. The
+fastest is stage 2 on 32 GPUs. A core decodes about {decoded} s of FLAC a second (`python -m
+s3prl_dphubert.bench.loading`):
+
+{disk}
+
+{checkpoints}
+
+## What to set where
+
+- **1 GPU**: `accumulate: 4` with `seconds_per_batch: 160`, `precision: bf16` (`fp16` before Ampere),
+  `num_workers: 2`. The published update, four times as slow.
+- **4 GPUs**: `accumulate: 1`. Over NVLink the gradients cost less than a tenth of an update.
+- **32 GPUs**: `seconds_per_batch: 20`, `accumulate: 1`, for the same update. Between machines use
+  InfiniBand: over Ethernet the gradients take several times as long as the update's
+  computing. A larger batch with fewer updates is another recipe, and not tested.
+- **960 h** fit on any local disk. **60,000 h**: tar shards in object storage, `num_workers` such that
+  processes times {decoded} s/s exceed what the GPUs take; 75,000 updates see each hour less than once, so
+  nothing is gained by copying it first.
+- **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
+- `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
+- `save_every` so that a checkpoint is written every ten minutes or so.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.scaling", description=__doc__)
+    parser.add_argument("--out", type=Path, help="Markdown to write (default: print it)")
+    parser.add_argument("--repeats", type=int, default=3, help="updates to measure (default 3)")
+    arguments = parser.parse_args(argv)
+    text = page(measure(arguments.repeats))
+    if arguments.out is None:
+        print(text)
+    else:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(arguments.out, text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
