@@ -30,16 +30,15 @@ class Linear:
     @classmethod
     def of(cls, dtype: torch.dtype, *layers: nn.Linear, rows: int = 0, columns: int = 0) -> Linear:
         """Several maps of the same inputs in one, filled up with zeros to so many outputs and inputs."""
-        weight, bias = (
-            parts[0] if len(parts) == 1 else torch.cat(parts)
-            for parts in (
-                [layer.weight.detach() for layer in layers],
-                [layer.bias.detach() for layer in layers],
-            )
-        )
-        more = max(0, rows - len(weight))
-        weight = F.pad(weight, (0, max(0, columns - weight.shape[1]), 0, more))
-        return cls(weight.to(dtype), F.pad(bias, (0, more)).to(dtype))
+        weight, bias = layers[0].weight.detach(), layers[0].bias.detach()
+        if len(layers) > 1:
+            weight = torch.cat([layer.weight.detach() for layer in layers])
+            bias = torch.cat([layer.bias.detach() for layer in layers])
+        more, wider = rows - len(weight), columns - weight.shape[1]
+        if more > 0 or wider > 0:
+            weight = F.pad(weight, (0, max(0, wider), 0, max(0, more)))
+            bias = F.pad(bias, (0, max(0, more)))
+        return cls(weight.to(dtype), bias.to(dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (N, inputs) of any type -> (N, outputs) in the map's type."""
@@ -74,7 +73,8 @@ class FoldedAttention:
     """An :class:`Attention` over packed frames: utterances of one length together, without a mask."""
 
     def __init__(self, module: Attention, dtype: torch.dtype) -> None:
-        self.module, self.heads, self.head_dim = module, len(module.kept), module.head_dim
+        self.heads, self.head_dim = len(module.kept), module.head_dim
+        self.position_bias = module.position_bias if module.gated else None
         self.out = Linear.of(dtype, module.out_proj)
         if self.heads:
             self.qkv = Linear.of(dtype, module.q_proj, module.k_proj, module.v_proj)
@@ -89,8 +89,8 @@ class FoldedAttention:
             shape = (group.count, group.frames)
             q, k, v = qkv[group.rows].unflatten(0, shape).permute(2, 0, 3, 1, 4)
             bias = None
-            if tables is not None and self.module.gated:
-                bias = self.module.position_bias(x[group.rows].unflatten(0, shape), tables[index])
+            if tables is not None and self.position_bias is not None:
+                bias = self.position_bias(x[group.rows].unflatten(0, shape), tables[index])
                 bias = bias[..., : group.valid].to(q.dtype)
             out = F.scaled_dot_product_attention(q, k[:, :, : group.valid], v[:, :, : group.valid], bias)
             attended.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
