@@ -59,6 +59,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Task -> what is laid over ``downstream_expert`` of its recipe."""
 
+OWN = {"vc": {"save_step": 2}}
+"""Steps of tasks that take long to score each checkpoint."""
+
 
 def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) -> Path:
     """A folder of recipes, each of which extends the one that ships.
@@ -76,7 +79,7 @@ def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) ->
         values: dict[str, Any] = {"base": "official.yaml", "downstream_expert": SMALL[name]}
         official = yaml.safe_load((place / "official.yaml").read_text())
         if official["runner"]:
-            values["runner"] = {**RUNNER, **runner}
+            values["runner"] = {**RUNNER, **runner, **OWN.get(name, {})}
         if "specaug" in official:
             values["specaug"] = _SPECAUG
         config.write_text(yaml.safe_dump(values))

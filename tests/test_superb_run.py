@@ -61,7 +61,7 @@ def test_every_task_has_a_number_in_the_report(whole, tmp_path):
     with (tmp_path / "report" / "report.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     shown = {find(name).name: record.read(out / name / record.FILE).metrics for name in NAMES}
-    values = [value for value in row.values()]
+    values = list(row.values())
     for metrics in shown.values():
         for number in metrics.values():
             assert any(_close(value, number) for value in values), (number, row)

@@ -132,6 +132,7 @@ class TaskRun:
                 if metric.part in ("", name) and not metric.optional
             }
             for name, each in found.items()
+            if name
         }
         return record.Record(
             task=self.task.name,
@@ -142,7 +143,7 @@ class TaskRun:
             s3prl=metadata.version("s3prl"),
             date=datetime.datetime.now().isoformat(timespec="seconds"),
             command=self.plan.command,
-            parts=parts if len(parts) > 1 else {},
+            parts=parts,
             parameters=self.setting.measured.get("parameters"),
             macs=self.setting.measured.get("macs"),
             checkpoints={name or self.task.folder: each.note for name, each in found.items()},
