@@ -12,7 +12,9 @@ import soundfile
 import torch
 from runs import distillation, make_place, stream_of
 from speech import tone
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from s3prl_dphubert import distil
 from s3prl_dphubert.budget import Budget
 from s3prl_dphubert.checkpoint import read_pickle
 from s3prl_dphubert.config import TrainConfig
@@ -24,6 +26,7 @@ from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.folded import FoldedModel
 from s3prl_dphubert.objective import Objective, ObjectiveConfig
+from s3prl_dphubert.skips import Skips
 from s3prl_dphubert.student import Student
 from s3prl_dphubert.trainer import Trainer
 
@@ -155,6 +158,68 @@ def test_teacher_is_frozen_and_runs_only_as_deep_as_needed(place, monkeypatch):
     assert seen == [(True, 2)]
     assert not task.teacher.training
     assert all(p.grad is None for p in task.teacher.parameters())
+
+
+class Asked(TorchDispatchMode):
+    """Notes operations whose result the host has to wait for."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item", "masked_select")
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if any(name == waiting for waiting in self.WAITING):
+            self.operations.append(name)
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("budget", [None, Budget({"parameters": 0.4, "macs": 0.4}, warmup=2)])
+def test_an_update_asks_the_device_for_nothing(place, tmp_path, monkeypatch, budget):
+    """With the models as a GPU runs them, until the numbers are read."""
+    monkeypatch.setattr(distil, "lean_features", lambda m, w, masks: m.extract_features(w, masks=masks)[0])
+    task = distillation(place, budget)
+    task.targets = lambda waveforms: task.teacher.extract_features(waveforms)[0]
+    settings = TrainConfig(updates=4, warmup=2, num_workers=0, accumulate=2)
+    trainer = Trainer(task, settings, stream_of(place), tmp_path)
+    task.module.train()
+    batches = next(trainer.micro_batches())
+    before = {name: tensor.clone() for name, tensor in task.module.state_dict().items()}
+    trainer.train_step(batches)
+    with Asked() as asked, monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "tolist", lambda self: pytest.fail("asked for a list"))
+        trainer.update = 1
+        scalars = trainer.train_step(batches)
+        assert asked.operations == []
+        assert float(scalars["loss"]) < 5
+        assert asked.operations == ["_local_scalar_dense"]  # which would have been noticed
+    assert trainer.read(scalars)["loss"] < 5
+    assert any(not torch.equal(before[name], tensor) for name, tensor in task.module.state_dict().items())
+
+
+def test_numbers_are_read_when_they_are_due_where_reading_waits(place, tmp_path):
+    config = TrainConfig(updates=23, warmup=2, log_every=5, validate_every=8, save_every=7, max_nonfinite=11)
+    trainer = Trainer(distillation(place), config, stream_of(place), tmp_path)
+    trainer.device = torch.device("meta")
+    due = []
+    for trainer.update in range(1, 24):
+        if trainer.reads():
+            due.append(trainer.update)
+    assert due == [5, 7, 8, 10, 11, 14, 15, 16, 20, 21, 22, 23]
+
+
+def test_skips_between_two_readings_are_all_counted(caplog):
+    skips = Skips(torch.device("cpu"), total=2, in_a_row=1)
+    for bad in (True, True, False, True):
+        skips.count(torch.tensor(bad))
+    assert skips.counts.tolist() == [5, 1, 3]
+    skips.read(skips.counts.tolist(), 9, 4)
+    assert (skips.total, skips.in_a_row) == (5, 1)
+    assert caplog.messages == ["update 9 skipped: non-finite loss or gradient"]
+    with pytest.raises(RunError, match="3 updates in a row"):
+        skips.read([7, 3, 3], 12, 3)
 
 
 def test_two_updates_at_hubert_base_size(tmp_path):

@@ -142,11 +142,19 @@ def measure(case: Case, states: Sequence[str] = STATES, names: Sequence[str] = (
         case: what to measure.
         states: of the gates.
         names: some of the :func:`contestants`; all by default.
+
+    Raises:
+        ConfigError: there is no contestant of a name.
+        RunError: a contestant stopped.
     """
+    known = contestants(case)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"bench: only has {unknown}, allowed: {', '.join(known)}")
     spawn = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     processes = []
-    for name in names or contestants(case):
+    for name in names or known:
         ends[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=_serve, args=(case, name, theirs), daemon=True))
         processes[-1].start()
@@ -220,10 +228,11 @@ def main(argv: list[str] | None = None) -> int:
     for name, kind in (("batch", int), ("seconds", float), ("threads", int), ("repeats", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Case, name))
     parser.add_argument("--states", nargs="+", choices=STATES, default=STATES)
+    parser.add_argument("--only", nargs="+", default=[], help="names of contestants (all need 14 GB at once)")
     arguments = parser.parse_args(argv)
     names = ("reference", "batch", "seconds", "threads", "repeats")
     case = Case(**{name: getattr(arguments, name) for name in names})
-    found: dict[str, Any] = {"updates": measure(case, tuple(arguments.states))}
+    found: dict[str, Any] = {"updates": measure(case, arguments.states, arguments.only)}
     text = table(found["updates"])
     if case.reference is not None:
         found["losses"] = losses(case)
