@@ -7,6 +7,7 @@ matters since a plugin is imported at the start of every interpreter.
 TYPE_CHECKING = False  # typing alone would take milliseconds to import
 if TYPE_CHECKING:
     from .checkpoint import load_model, save_model
+    from .model.folded import fold
     from .pipeline import compress
     from .pruning import prune
     from .teachers import load_teacher
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "__version__": "version",
     "compress": "pipeline",
+    "fold": "model.folded",
     "load_model": "checkpoint",
     "load_teacher": "teachers",
     "prune": "pruning",
@@ -27,6 +29,7 @@ _HOMES = {
 __all__ = [
     "__version__",
     "compress",
+    "fold",
     "load_model",
     "load_teacher",
     "prune",
