@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import miniature_data
 import miniature_sg
@@ -18,6 +21,7 @@ from models import tiny
 
 from s3prl_dphubert import resources
 from s3prl_dphubert.checkpoint import save_model
+from s3prl_dphubert.cli import main
 
 RUNNER = {"total_steps": 2, "log_step": 1, "eval_step": 1, "save_step": 1, "gradient_accumulate_steps": 1}
 _RNN = {"project_dim": 16, "RNNs": {"dim": [16, 16]}}
@@ -147,9 +151,18 @@ def environment(place: Path) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def run(place: Path, tasks: str, *more: str, **options: str) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
-    words = command(place, tasks, *more, **options)
-    return subprocess.run(
-        words, capture_output=True, text=True, cwd=place, env=environment(place), timeout=1200, check=False
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a run left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(place: Path, tasks: str, *more: str, **options: str) -> Done:
+    """Run it to its end, in this process; what it starts are others."""
+    words, out, err = command(place, tasks, *more, **options), io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, environment(place)), redirect_stdout(out), redirect_stderr(err):
+        code = main(words[3:])
+    return Done(code, out.getvalue(), err.getvalue())
