@@ -129,6 +129,8 @@ class CompressConfig:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         gates: which units are gated.
         budget: what the pruned model may cost.
+        cache_teacher: keep the teacher's targets on disk; needs ``data.batch.crops: fixed``.
+        cache_gigabytes: that they may take.
         objective: what is distilled.
         student: the student's shape; ``None`` starts from a copy of the teacher.
         stage1: training with gates, then pruning.
@@ -146,6 +148,8 @@ class CompressConfig:
     budget: Budget = field(default_factory=Budget)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     student: StudentConfig | None = None
+    cache_teacher: bool = False
+    cache_gigabytes: float = 100.0
     stage1: TrainConfig | None = field(default_factory=TrainConfig)
     stage2: TrainConfig | None = field(default_factory=_stage2)
 
@@ -155,6 +159,13 @@ class CompressConfig:
             faults.append(f"device is {self.device!r}, allowed: cpu, cuda, cuda:N")
         if self.seed < 0:
             faults.append(f"seed is {self.seed}, allowed: 0 or more")
+        if self.cache_teacher and self.data.batch.crops != "fixed":
+            faults.append(
+                "cache_teacher is true and data.batch.crops is random, allowed: fixed; random crops are "
+                "others in every epoch, and no target would be needed twice"
+            )
+        if not self.cache_gigabytes > 0:
+            faults.append(f"cache_gigabytes is {self.cache_gigabytes}, allowed: more than 0")
         if self.stage1 is None and self.stage2 is None:
             faults.append("stage1 and stage2 are both null, allowed: at least one of them")
         if self.stage1 is None and self.student is None:

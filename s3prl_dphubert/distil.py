@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .model.precision import AUTOCAST
 from .objective import Objective
 from .pruning import final_masks
 from .student import Student
+from .targets import TargetCache
 
 NAMES = {torch.float32: "fp32", **{dtype: name for name, dtype in AUTOCAST.items()}}
 
@@ -52,6 +54,7 @@ class Distillation:
     ) -> None:
         self.teacher_precision = teacher_precision
         self._folded: dict[str, FoldedModel] = {}
+        self.cache: TargetCache | None = None
         self.teacher = teacher.eval().requires_grad_(False)
         self.student, self.objective = student, objective
         self.lr, self.gate_lr, self.budget = lr, gate_lr, budget
@@ -90,7 +93,7 @@ class Distillation:
 
     def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Distillation loss, plus in stage 1 the penalty for missing the target sparsity."""
-        targets = self.targets(batch.waveforms)
+        targets = self.kept_targets(batch)
         gates = self.student.gates if isinstance(self.student, Student) else None
         masks = NO_MASKS if gates is None else gates.sample(generator)
         if batch.waveforms.device.type == "cpu":
@@ -109,15 +112,30 @@ class Distillation:
                 scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
 
+    def kept_targets(self, batch: Batch) -> Mapping[int, Tensor] | list[Tensor]:
+        """Targets by layer, from the cache where there is one and it has them, each (B, F, D)."""
+        waveforms = batch.waveforms
+        if self.cache is None or not batch.keys:
+            return self.targets(waveforms)
+        precision = self._precision(waveforms.device.type)
+        with torch.no_grad():
+            found = self.cache.get(batch.keys, precision, lambda: self.targets(waveforms))
+        return {layer: states.to(waveforms.device) for layer, states in found.items()}
+
+    def _precision(self, device: str) -> str:
+        """What the teacher computes in."""
+        active = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if active else torch.float32
+        return self.teacher_precision or NAMES[dtype]
+
     @torch.no_grad()
     def targets(self, waveforms: Tensor) -> list[Tensor]:
         """The teacher's hidden states of waveforms (B, T), no deeper than they are needed, each (B, F, D)."""
         depth, device = self.objective.depth, waveforms.device.type
-        active = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if active else torch.float32
-        precision = self.teacher_precision or NAMES[dtype]
+        precision = self._precision(device)
         if device != "cpu":
-            with torch.autocast(device, AUTOCAST.get(precision, dtype), enabled=precision in AUTOCAST):
+            dtype = AUTOCAST.get(precision, torch.bfloat16)
+            with torch.autocast(device, dtype, enabled=precision in AUTOCAST):
                 return self.teacher.extract_features(waveforms, num_layers=depth)[0]
         if precision not in self._folded:
             self._folded[precision] = fold(self.teacher, precision)

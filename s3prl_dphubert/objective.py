@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,8 +169,10 @@ class Objective(nn.Module):
         for group, projection in zip(self.config.pairs, self.projections, strict=True):
             yield from (projection(hidden[n]) for n, _ in group)
 
-    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Hidden states of both, each [L+1] (B, F, D) -> loss and its terms, in float32."""
+    def forward(
+        self, student: list[Tensor], teacher: Sequence[Tensor] | Mapping[int, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hidden states of both, each (B, F, D) by layer -> loss and its terms, in float32."""
         rows = [
             distances(predicted.float(), teacher[n].float(), self.config)
             for predicted, n in zip(self.predictions(student), self.config.layers, strict=True)

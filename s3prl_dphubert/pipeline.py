@@ -6,6 +6,7 @@ wherever it was::
     config.yaml           what was asked for
     student/              what is trained, where that is no copy of the teacher
     stage1/, stage2/      checkpoints, log.jsonl, TensorBoard events
+    targets/              the teacher's targets, where ``cache_teacher`` keeps them
     pruned/               the model right after pruning
     projections.safetensors   the objective's projections, carried into stage 2
     model/                the result
@@ -45,6 +46,7 @@ from .pruning import cut
 from .report import plot_training, plot_units
 from .settings import from_dict, read_yaml
 from .start import StudentConfig, start
+from .targets import TargetCache
 from .teachers import load_teacher
 from .trainer import Trainer
 
@@ -163,6 +165,9 @@ class _Run:
     def train(self, task: Distillation, settings: TrainConfig, stage: int) -> None:
         """Train one stage to its end."""
         name, seed = f"stage{stage}", self.config.seed + stage
+        if self.config.cache_teacher:
+            layers, width = task.objective.config.layers, self.teacher.config.embed_dim
+            task.cache = TargetCache(self.out / "targets", layers, width, self.config.cache_gigabytes)
         Trainer(task, settings, self.data[0], self.out / name, seed, name, self.processes).run()
 
     def note(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:

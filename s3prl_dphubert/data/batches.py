@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import math
@@ -24,12 +25,14 @@ TRIES = 10  # batches read for one: more in a row without a readable file is a l
 
 
 class Batch(NamedTuple):
-    """waveforms (B, T) float32 at 16 kHz, lengths (B,) samples, paths, and files left out."""
+    """waveforms (B, T) float32 at 16 kHz, lengths (B,) samples, paths, files left out, and 16 bytes for each
+    utterance by which its crop is known, where crops are fixed."""
 
     waveforms: Tensor
     lengths: Tensor
     paths: tuple[str, ...]
     failed: tuple[Skipped, ...] = ()
+    keys: tuple[bytes, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
@@ -55,6 +58,8 @@ class BatchConfig:
         max_seconds: longer ones are cropped to this, at random.
         buckets: groups of like length, spaced evenly on a logarithmic scale.
         seed: of order and crops.
+        crops: ``random``, in other batches and at other places in each epoch; or ``fixed``, the batches
+            and crops of the first epoch in another order, whose targets can be kept.
     """
 
     seconds_per_batch: float = 160.0
@@ -62,9 +67,13 @@ class BatchConfig:
     max_seconds: float = 15.6
     buckets: int = 1000
     seed: int = 0
+    crops: str = "random"
 
     def __post_init__(self) -> None:
-        faults = [fault for name in self.__dataclass_fields__ if (fault := self._type_fault(name))]
+        names = [name for name in self.__dataclass_fields__ if name != "crops"]
+        faults = [fault for name in names if (fault := self._type_fault(name))]
+        if self.crops not in ("random", "fixed"):
+            faults.append(f"crops is {self.crops!r}, allowed: random, fixed")
         ConfigError.raise_for("batches", faults or self._range_faults())
 
     def _type_fault(self, name: str) -> str:
@@ -120,6 +129,11 @@ class BatchStream(Dataset[Batch]):
     def plan(self, epoch: int) -> list[list[int]]:
         """Batches of one epoch as lists of utterance indices; every utterance occurs once."""
         config = self.config
+        if epoch and config.crops == "fixed":
+            first = self.plan(0)
+            return [
+                first[i] for i in np.random.default_rng((config.seed, PLAN, epoch)).permutation(len(first))
+            ]
         random = np.random.default_rng((config.seed, PLAN, epoch))
         low, high = np.log(config.min_seconds * SAMPLE_RATE), np.log(config.max_seconds * SAMPLE_RATE)
         place = (np.log(self.lengths) - low) / max(high - low, 1e-9)
@@ -176,10 +190,11 @@ class BatchStream(Dataset[Batch]):
 
     def attempt(self, index: int) -> Batch:
         """Read the files of a micro-batch that can be read, maybe none (then T is 0)."""
-        members = self.members(index)
-        random = np.random.default_rng((self.config.seed, CROP, index))
+        members, fixed = self.members(index), self.config.crops == "fixed"
+        # Fixed crops follow the first member, which the batch has in every epoch.
+        random = np.random.default_rng((self.config.seed, CROP, members[0] if fixed else index))
         length = int(min(self.lengths[i] for i in members))
-        rows, paths, failed = [], [], []
+        rows, paths, failed, keys = [], [], [], []
         for place, i in zip(random.random(len(members)), members, strict=True):
             entry = self.entries[i]
             start = int(place * (entry.samples - length + 1))
@@ -193,10 +208,13 @@ class BatchStream(Dataset[Batch]):
                 continue
             rows.append(torch.from_numpy(np.pad(audio, (0, length - len(audio)))))
             paths.append(entry.path)
+            if fixed:
+                crop = f"{entry.path}\n{start}\n{length}".encode()
+                keys.append(hashlib.blake2b(crop, digest_size=16).digest())
         self.failures += failed
         waveforms = torch.stack(rows) if rows else torch.empty(0, 0)
         lengths = torch.full((len(rows),), length, dtype=torch.int64)
-        return Batch(waveforms, lengths, tuple(paths), tuple(failed))
+        return Batch(waveforms, lengths, tuple(paths), tuple(failed), tuple(keys))
 
 
 def _whole(batch: Any) -> Any:
