@@ -21,7 +21,7 @@ from s3prl_runs import Experiment
 
 from s3prl_dphubert import resources
 from s3prl_dphubert.data.manifest import Manifest
-from s3prl_dphubert.errors import ConfigError, DataError
+from s3prl_dphubert.errors import ConfigError, DataError, RunError
 from s3prl_dphubert.mini import build, corpus, ks, packages, splits, voices
 from s3prl_dphubert.mini.corpus import read_table
 from s3prl_dphubert.mini.espeak import Voice, speak
@@ -197,9 +197,23 @@ def test_other_packages_have_all_laid_out_anew(debs, tmp_path):
     first = (out / "manifests" / "quesst.tsv").stat().st_mtime_ns
     make(debs, out, "qbe")
     assert (out / "manifests" / "quesst.tsv").stat().st_mtime_ns == first
-    (out / ".made").write_text("of another version")
+    decoded = next((out / "corpus").rglob("*.flac"))
+    times = [first, decoded.stat().st_mtime_ns]
+    packages_of = (out / ".made").read_text().split()[0]
+    (out / ".made").write_text(f"{packages_of}\nother rules")
     make(debs, out, "qbe")
-    assert (out / "manifests" / "quesst.tsv").stat().st_mtime_ns > first
+    assert (out / "manifests" / "quesst.tsv").stat().st_mtime_ns > times[0]
+    assert decoded.stat().st_mtime_ns == times[1]
+    (out / ".made").write_text("other packages")
+    make(debs, out, "qbe")
+    assert decoded.stat().st_mtime_ns > times[1]
+
+
+def test_folder_of_real_corpora_is_left_alone(debs, tmp_path):
+    (tmp_path / "LibriSpeech").mkdir()
+    with pytest.raises(RunError, match="is not empty and holds no build of mini-SUPERB"):
+        make(debs, tmp_path, "asr")
+    assert [path.name for path in tmp_path.iterdir()] == ["LibriSpeech"]
 
 
 def test_wrong_package_stops_the_build(debs, tmp_path):

@@ -2,7 +2,7 @@
 
 ``python -m s3prl_dphubert.mini.align DIR`` aligns the labelled clips of ``DIR/corpus`` with pocketsphinx
 (PyPI, BSD; its acoustic model and CMU's dictionary are inside) and writes ``DIR/alignments.tsv`` and
-``DIR/lexicon.tsv``; about five minutes of one core. A build uses the copies beside this module.
+``DIR/lexicon.tsv``; about six minutes of one core. A build uses the copies beside this module.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ from ..files import write_text
 from .corpus import Clip, read_table
 from .words import normalise
 
-SEARCH = {"beam": 1e-120, "wbeam": 1e-100, "pbeam": 1e-120, "logbase": 1.001}
-"""Beams wide enough for a voice far from the acoustic model's. Scores are 32 bit integers to the base: at
-the usual 1.0001 so wide a beam overflows, and the search loses the end of a text without a word."""
+SEARCHES: tuple[dict[str, float], ...] = (
+    {"logbase": 1.0002, "beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60},
+    {"logbase": 1.0003, "beam": 1e-80, "wbeam": 1e-60, "pbeam": 1e-80},
+)
+"""A narrow beam loses voices far from the acoustic model's. Scores are 32 bit integers to the base: at the
+usual 1.0001 a wide beam overflows, and a coarse base misplaces words, both without a word. What two searches
+agree on counts."""
+
+AGREED = 10  # frames that the ends of a word may differ by
 
 PAD = 10  # frames of silence at either end, where a recording was cut close to a word
 FRAME = 160  # samples
@@ -46,35 +52,53 @@ class Word:
 
 
 @cache
-def _decoder() -> Any:
+def _decoder(search: int) -> Any:
     from pocketsphinx import Decoder
 
-    return Decoder(lm=None, loglevel="FATAL", **SEARCH)
+    return Decoder(lm=None, loglevel="FATAL", **SEARCHES[search])
 
 
 def align(clip: Clip, corpus: Path) -> list[Word]:
     """Words of a clip; none where a word is not in the dictionary or text and recording do not fit."""
-    decoder, words = _decoder(), normalise(clip.text)
-    if not words or any(decoder.lookup_word(word.lower()) is None for word in words):
+    words = normalise(clip.text)
+    if not words or any(_decoder(0).lookup_word(word.lower()) is None for word in words):
         return []
     silence = np.zeros(PAD * FRAME, np.int16)
     samples = np.concatenate([silence, soundfile.read(corpus / clip.path, dtype="int16")[0], silence])
+    found = [_search(n, words, samples.tobytes(), clip.samples // FRAME) for n in range(len(SEARCHES))]
+    whole = all(tuple(word.text for word in each) == words for each in found)
+    return found[0] if whole and _agree(*found) and _paced(found[0]) else []
+
+
+def _search(number: int, words: tuple[str, ...], samples: bytes, frames: int) -> list[Word]:
+    """What one search finds, which may lack words."""
+    decoder = _decoder(number)
     decoder.set_align_text(" ".join(words).lower())
     decoder.start_utt()
-    decoder.process_raw(samples.tobytes(), full_utt=True)
+    decoder.process_raw(samples, full_utt=True)
     decoder.end_utt()
     if decoder.hyp() is None:
         return []
-    found = [_word(segment, decoder, clip.samples // FRAME) for segment in decoder.seg() if _is_word(segment)]
-    phones = sum(len(word.phones) for word in found)
-    whole = tuple(word.text for word in found) == words and all(word.length > 0 for word in found)
+    return [_word(segment, decoder, frames) for segment in decoder.seg() if _is_word(segment)]
+
+
+def _agree(first: list[Word], second: list[Word]) -> bool:
+    return all(
+        max(abs(a.start - b.start), abs(a.start + a.length - b.start - b.length)) <= AGREED
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _paced(found: list[Word]) -> bool:
+    """Whether every word lasts and the phones are as long as phones are."""
     seconds = sum(word.length for word in found) / 100
-    return found if whole and PACE[0] <= seconds / phones <= PACE[1] else []
+    mean = seconds / sum(len(word.phones) for word in found)
+    return all(word.length > 0 for word in found) and PACE[0] <= mean <= PACE[1]
 
 
 def _is_word(segment: Any) -> bool:
-    """Whether it is no silence and no empty transition."""
-    return not segment.word.startswith(("<", "("))
+    """Whether it is no silence, no noise and no empty transition."""
+    return not segment.word.startswith(("<", "(", "["))
 
 
 def _word(segment: Any, decoder: Any, frames: int) -> Word:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.manifest import Entry, Manifest
-from ..errors import ConfigError
+from ..errors import ConfigError, RunError
 from ..files import write_text
 from ..nano.speech import SOURCES
 from ..ownership import locked, sweep
@@ -18,6 +19,7 @@ from .utterance import Material, load
 from .voices import DEV, ROLES, TEST
 
 TABLES = Path(__file__).parent
+MADE = ".made"  # says of what and by which rules a folder was built
 VERSION = 1  # raised when the same recordings are to be laid out otherwise
 SHORTEST = 0.1  # seconds of a clip to train on without labels
 
@@ -98,7 +100,7 @@ def build(
         DPHubertError: a package is missing or damaged, a task unknown, another process at work.
     """
     layouts = chosen(tasks)
-    out.mkdir(parents=True, exist_ok=True)
+    _check(out)
     with locked(out):
         sweep(out)
         _claim(out, tables)
@@ -112,16 +114,33 @@ def build(
         splits.write(out)
 
 
+def _check(out: Path) -> None:
+    """Make the folder, or refuse it: other things in it may bear the names of corpora, which are replaced."""
+    out.mkdir(parents=True, exist_ok=True)
+    others = [path for path in out.iterdir() if path.name != ".lock"]
+    if others and not (out / MADE).exists():
+        raise RunError(f"{out}: is not empty and holds no build of mini-SUPERB; choose another place")
+
+
 def _claim(out: Path, tables: Path) -> None:
-    """Have everything laid out anew where it was made from other packages or by other rules."""
-    made = hashlib.sha256(f"{VERSION}\n".encode())
-    for path in sorted(tables.glob("*.tsv*")):
-        made.update(path.read_bytes())
-    mark = out / ".made"
-    if not mark.exists() or mark.read_text(encoding="utf8") != made.hexdigest():
-        for path in [*(out / "manifests").glob("*.tsv"), *(out / "corpus").glob("*.tsv")]:
-            path.unlink()
-        write_text(mark, made.hexdigest())
+    """Have everything made anew that is of other packages or by other rules."""
+    mark = out / MADE
+    recorded = _digest(tables / "packages.tsv")
+    made = f"{recorded}\n{VERSION} {_digest(*sorted(tables.glob('*.tsv*')))}\n"
+    known = mark.read_text(encoding="utf8") if mark.exists() else ""
+    if known and not known.startswith(recorded):
+        shutil.rmtree(out / "corpus", ignore_errors=True)
+    if known != made:
+        for path in [*(out / "manifests").glob("*.tsv"), out / "corpus" / "clips.tsv"]:
+            path.unlink(missing_ok=True)
+        write_text(mark, made)
+
+
+def _digest(*paths: Path) -> str:
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def _material(out: Path, debs: Path | None, tables: Path) -> Material:

@@ -59,7 +59,7 @@ def _dealt(material: Material) -> list[tuple[str, list[tuple[str, Utterance]]]]:
             voices[utterance.clip.voice].append(utterance)
     dealt = []
     for voice, clips in sorted(voices.items()):
-        chosen = shuffled(clips, lambda u: u.clip.path, "sid")[:MOST]
+        chosen = shuffled(clips, lambda u: u.clip.name, "sid")[:MOST]
         if len(chosen) < LEAST:
             continue
         tests, devs = (round(SHARES[split] * len(chosen)) for split in (TEST, DEV))

@@ -151,13 +151,14 @@ s3prl-dphubert superb run --upstream NAME --tasks all --data DIR \\
 
 Recordings: Flight of the Amazon Queen (John Passfield and Steven Stamatiadis, freeware) and Asterisk's
 English prompts (CC-BY-SA-3.0). `manifests/` names source, licence, voices and split of each file; what has
-no source is "{SYNTHESISED}". Nothing of it is redistributed: a build fetches the packages, compares their
-SHA-256 and cuts everything on the spot. Word times were found by forced alignment with pocketsphinx
+no source is "{SYNTHESISED}".
+Nothing of it is redistributed: a build fetches the packages, compares their SHA-256 and cuts everything on
+the spot. Word times were found by forced alignment with pocketsphinx
 (`python -m s3prl_dphubert.mini.align DIR` finds them anew); only times ship, the texts are in the packages.
-The voices are characters of a game; one actor may speak several of them. Cut scenes do not say who speaks
-and are used nowhere."""
+The voices are characters of a game; one actor may speak several of them. Of those who speak in cut scenes
+only the hero is known; the others' lines there are used nowhere."""
 
 HEARD = """A voice is for training, validation or testing, the same in every task but SID. `hubert_nano` was
-pre-trained, without labels, on these packages except for the lines of {unheard}. `--unlabelled` lists what
-may be trained on so that no test is heard: without the test voices, the prompts' voice in English and
-Spanish, the cut scenes, and SID's validation and test clips."""
+pre-trained, without labels, on these packages except for the lines of {unheard}.
+`--unlabelled` lists what may be trained on so that no test is heard: without the test voices, the prompts'
+voice in English and Spanish, unknown voices, and SID's validation and test clips."""
