@@ -28,7 +28,7 @@ _NOTES = {
     "SID": "The same voices in all splits, as the protocol wants; the clips differ.",
     "ASV": "600 pairs of one voice, 600 of two; no test voice is in training.",
     "SD": "Two voices that never met, in turns that pause and overlap; turns come from the alignment.",
-    "ER": "A smoke test: the prosody is synthesised. **No score counts.** Each session is tested once.",
+    "ER": "A smoke test: the prosody is synthesised. **Keep it out of every score.** Each session is tested once.",
     "IC": "Synthesised, as there are no free recordings; other variants of the synthesiser are tested.",
     "SF": "Synthesised, as Audio SNIPS itself is; other variants of the synthesiser are tested.",
     "SE": "Hiss, hum or babble added at 0 to 17.5 dB.",
@@ -145,7 +145,7 @@ upstreams apart; its numbers are not SUPERB's and must not be compared with them
 Made by `s3prl-dphubert mini-superb --out DIR`; the recipes in `downstream_recipes/mini_superb` read `DIR`:
 
 ```sh
-s3prl-dphubert superb run --upstream NAME --tasks all --data DIR \\
+s3prl-dphubert superb run --upstream NAME --tasks pr,asr,ks,qbe,sid,asv,sd,ic,sf --data DIR \\
     --recipes downstream_recipes/mini_superb --out RUN
 ```
 
