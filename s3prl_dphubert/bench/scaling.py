@@ -36,6 +36,7 @@ LEFT = 0.39  # share of the MACs that stage 2 has left
 PUBLISHED_HOURS = 24  # GPU hours of the published run of HuBERT Base, on A100
 BYTES_A_SAMPLE = 1.2  # of 16 kHz FLAC, measured on the embedded speech
 DECODED = 4000  # audio-seconds a second and core, of FLAC (bench.loading)
+CACHED = 4 * 768 * 2 * 50  # bytes of targets a second of audio: layers, width, float16, frames
 CORPORA = {"LibriSpeech, 960 h": 960, "Libri-Light, 60,000 h": 60_000}
 LINKS = {"NVLink": 300e9, "InfiniBand 200": 25e9, "Ethernet 25": 3.1e9}  # bytes a second and direction
 LARGE = ModelConfig(
@@ -235,6 +236,9 @@ def page(found: list[Measured]) -> str:
         hours=PUBLISHED_HOURS,
         machine=f"{where['device']}, torch {where['torch']}",
         decoded=DECODED,
+        cached=CACHED / 1e3,
+        hour=CACHED * HOUR / 1e9,
+        libri=CACHED * HOUR * 960 / 1e12,
         grows=sum(total_operations(LARGE)) / sum(total_operations(ModelConfig())),
     )
 
@@ -291,6 +295,9 @@ s3prl_dphubert.bench.loading`):
   nothing is gained by copying it first.
 - **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
+- `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB a second of audio, {hour:.1f} GB an hour, in the
+  run's folder; {libri:.1f} TB for 960 h. Finding targets takes a thousandth of the time of computing them. It
+  pays for corpora of some hours that are seen dozens of times, not for one that is seen 14 times.
 - `save_every` so that a checkpoint is written every ten minutes or so.
 """
 
