@@ -89,7 +89,8 @@ def _first_layer(graph: Graph, layer: Any, x: str) -> str:
 
     A channel w (K) of it sees windows p (K) of the waveform: its mean is w E[p] and its variance w Cov[p] w.
     So K * K numbers of the waveform take the place of two passes over C channels, and scale and shift go
-    into the weights, for each utterance its own.
+    into the weights, for each utterance its own. All of it stays float32: it is a hundredth of the work, and
+    what is rounded here goes through all layers.
     """
     conv, norm = layer.conv, layer.layer_norm
     (kernel,), (stride,) = conv.kernel_size, conv.stride
@@ -114,7 +115,7 @@ def _first_layer(graph: Graph, layer: Any, x: str) -> str:
     shift = graph.add("Sub", graph.weight(norm.bias[:, None]), graph.add("MatMul", weight, mean))
     last = graph.weight(np.eye(kernel + 1)[-1:])
     weight = graph.add("Add", weight, graph.add("Mul", shift, last))
-    return graph.rough("Gelu", graph.rough("MatMul", weight, windows))
+    return graph.add("Gelu", graph.add("MatMul", weight, windows))
 
 
 def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:

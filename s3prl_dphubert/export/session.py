@@ -103,8 +103,9 @@ class OpenVinoSession:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
-        found = self._request.infer(dict(feeds))
-        return {name: found[index].copy() for index, name in enumerate(self.names)}
+        # Outputs are copies: what the runtime itself keeps is overwritten by the next run.
+        found = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
+        return {name: found[index] for index, name in enumerate(self.names)}
 
 
 def _unreadable(source: Path | bytes, error: Exception) -> CheckpointError:
