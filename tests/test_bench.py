@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from s3prl_dphubert.bench import worker
+from s3prl_dphubert.bench.elsewhere import S3prl, Transformers
 from s3prl_dphubert.bench.inference import Benchmark, measure
 from s3prl_dphubert.bench.machine import machine, versions
 from s3prl_dphubert.bench.record import Record
@@ -20,10 +21,13 @@ from s3prl_dphubert.bench.speed_report import write
 from s3prl_dphubert.bench.subjects import Own, Plain, Products, Subject
 from s3prl_dphubert.bench.worker import Worker
 from s3prl_dphubert.bench.workload import FULL, Workload
+from s3prl_dphubert.checkpoint import load_model, save_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.cost import macs, parameters
 from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
-from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.export.config import ExportConfig
+from s3prl_dphubert.export.exporter import export_model
+from s3prl_dphubert.model import ModelConfig, SpeechModel
 
 TINY = ModelConfig(
     conv_channels=(9, 8, 9, 7, 9, 8, 7),
@@ -171,6 +175,47 @@ def test_report(measured):
     assert f"## {MIXED.name}" in markdown
     assert str(benchmark.out) not in markdown
     assert paths[2].stat().st_size > 10_000
+
+
+def test_others_run_the_same_shape(tmp_path):
+    """transformers and s3prl, each from its own files; DistilHuBERT with its prediction heads."""
+    dense = replace(TINY, conv_channels=(8,) * 7, heads=((0, 1, 2, 3),) * 2, ffn=(16, 16))
+    waveforms, lengths = MIXED.batch()
+    frames = dense.frames(waveforms.shape[1])
+    found = {}
+    for subject in (Transformers("base", dense), S3prl("base", dense), S3prl("distilhubert", dense)):
+        for _ in range(2):  # the second time the files are there
+            subject.prepare(tmp_path)
+        subject.libraries()
+        with torch.no_grad():
+            found[subject.name] = subject.load(tmp_path)(waveforms, lengths)
+    ours, upstream, distilled = found.values()
+    assert len(ours.hidden_states) == len(upstream["hidden_states"]) == dense.num_layers + 1
+    assert len(distilled["hidden_states"]) == 1 + dense.num_layers + 3
+    for state in (*ours.hidden_states, *upstream["hidden_states"], *distilled["hidden_states"]):
+        assert state.shape == (2, frames, dense.embed_dim)
+        assert state.isfinite().all()
+    names = ["transformers, HuBERT Base, fp32", "s3prl, HuBERT Base, fp32", "s3prl, DistilHuBERT, fp32"]
+    assert list(found) == names
+    chosen = bench(tmp_path, transformers=True, s3prl=True, shapes={"base": dense, "distilhubert": dense})
+    assert [s.name for s in chosen.subjects() if s.name.startswith(("transformers", "s3prl"))] == names
+
+
+def test_exported_files_are_known_by_their_weights(tmp_path):
+    benchmark = bench(tmp_path)
+    (checkpoint,) = benchmark.prepare()
+    torch.manual_seed(1)
+    other = save_model(SpeechModel(TINY), tmp_path / "other")
+    paths = tuple(tmp_path / f"{source.name}.onnx" for source in (checkpoint, other))
+    for source, path in zip((checkpoint, other), paths, strict=True):
+        export_model(source, path, ExportConfig(format="onnx"))
+    known, unknown = bench(tmp_path, exported=paths).subjects()[-2:]
+    assert (known.shape, known.own_weights, known.config) == ("pruned", True, TINY)
+    assert (unknown.shape, unknown.own_weights) == ("", False)
+    assert known.name == f"exported, pruned, fp32 ({tmp_path.name}/pruned.onnx)"
+    assert "another model" in unknown.name
+    wanted, _ = load_model(checkpoint).extract_features(ALONE.batch()[0])
+    torch.testing.assert_close(known.load(tmp_path)(*ALONE.batch()), wanted[-1], atol=1e-4, rtol=1e-4)
 
 
 def test_numbers_of_rows(tmp_path):
