@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from superb_runs import environment
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.superb.run import logs
 from s3prl_dphubert.superb.run.launcher import Launcher, StoppedError
+from s3prl_dphubert.superb.run.lines import Lines
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 BARS = (
@@ -41,6 +44,19 @@ def test_progress_is_what_the_last_bar_says(tmp_path):
     assert logs.progress(log, "train") == logs.Progress(1, 2, "00:00", "7.00it/s")
     log.write_text(BARS[:50])
     assert logs.progress(log, logs.OVERALL) == logs.Progress(0, 200, "?", "?it/s")
+
+
+def test_a_job_tells_how_far_it_is_now_and_then(tmp_path):
+    out, log = io.StringIO(), tmp_path / "x.log"
+    look = Lines(out, every=0).watch("pr", "trains", log, logs.OVERALL)
+    look()
+    log.write_text(BARS)
+    look()
+    line = r"\d\d:\d\d:\d\d  pr +trains: 24 of 200, 2\.40it/s, 01:13 left\n"
+    assert re.fullmatch(line, out.getvalue())
+    seldom = Lines(out, every=1000).watch("pr", "trains", log)
+    seldom()
+    assert out.getvalue().count("\n") == 1
 
 
 def test_a_failure_shows_the_end_of_the_log_and_where_it_is(tmp_path):

@@ -57,6 +57,9 @@ def run(plan: Plan, rows: Sequence[Row], lines: Lines | None = None) -> Outcome:
     plan.write()
     if not recipes:
         return outcome
+    if plan.cache is not None:
+        for recipe in recipes:  # which writes options that the tasks share
+            plan.cache.upstreams(plan.upstream, recipe.task, plan.out)
     lanes = Lanes(plan.places)
     with Launcher(_environment(plan)) as launcher:
         try:
@@ -89,4 +92,4 @@ def _environment(plan: Plan) -> dict[str, str]:
     """Threads of each process: jobs side by side share the processors."""
     if plan.device != "cpu" or "OMP_NUM_THREADS" in os.environ:
         return {}
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // plan.jobs))}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // (plan.jobs * plan.processes)))}
