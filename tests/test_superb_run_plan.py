@@ -125,7 +125,8 @@ def test_all_faults_of_a_plan_are_told_at_once(tmp_path):
         assert fault in str(caught.value)
 
 
-def test_jobs_get_a_gpu_or_several_or_none(tmp_path):
+def test_jobs_get_a_gpu_or_several_or_none(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert plan(tmp_path, jobs=2).places == [Where("cpu"), Where("cpu")]
     assert plan(tmp_path, device="cuda").places == [Where("cuda")]
     assert plan(tmp_path, device="cuda", gpus=("0", "2")).places == [Where("cuda", "0"), Where("cuda", "2")]
@@ -133,6 +134,8 @@ def test_jobs_get_a_gpu_or_several_or_none(tmp_path):
     assert four.places == [Where("cuda", "0,1", 2), Where("cuda", "2,3", 2)]
     assert four.places[1].environment == {"CUDA_VISIBLE_DEVICES": "2,3"}
     assert Where("cuda").environment == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7a")
+    assert plan(tmp_path, device="cuda", gpus=("1",)).places == [Where("cuda", "GPU-7a")]
 
     with pytest.raises(ConfigError, match="processes is 2, allowed: a divisor of the number of --gpus"):
         plan(tmp_path, device="cuda", gpus=("0", "1", "2"), processes=2)

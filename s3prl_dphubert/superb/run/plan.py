@@ -87,8 +87,11 @@ class Plan:
         """Where jobs run side by side."""
         if self.device == "cpu":
             return [Where("cpu", processes=self.processes)] * self.jobs
-        groups = [self.gpus[i : i + self.processes] for i in range(0, len(self.gpus), self.processes)]
-        return [Where(self.device, ",".join(group), self.processes) for group in groups or [()]]
+        # Numbers count what this process may see, as torch does; a cluster may have hidden others.
+        visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+        gpus = [visible[int(gpu)] if int(gpu) < len(visible) else gpu for gpu in self.gpus]
+        groups = [gpus[i : i + self.processes] for i in range(0, len(gpus), self.processes)]
+        return [Where(self.device, ",".join(group), self.processes) for group in groups or [[]]]
 
     def rates_of(self, recipe: Recipe) -> tuple[float, ...]:
         """Learning rates to try for a task; none without a sweep, or without training."""
