@@ -10,6 +10,7 @@ from torch import nn
 from s3prl_dphubert.model.lean import lean_features
 from s3prl_dphubert.model.noise import attend, draw, dropout, factor, kept
 from s3prl_dphubert.model.open_units import OpenUnits
+from s3prl_dphubert.model.positional import spectral_conv
 from s3prl_dphubert.model.strided import gelu_conv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,7 +84,10 @@ def test_bf16_is_as_near_to_float32_as_plain_bf16():
         with torch.autocast("cpu", torch.bfloat16):
             states = run(student, function, student.gates.sample(torch.Generator().manual_seed(0)))[0]
         errors.append(
-            sum(float((a.float() - b).norm() / b.norm()) for a, b in zip(states, truth, strict=True))
+            sum(
+                float((a.detach().float() - b.detach()).norm() / b.detach().norm())
+                for a, b in zip(states, truth, strict=True)
+            )
         )
     assert 0 < errors[1] < 1.5 * errors[0] < 0.2
 
@@ -102,6 +106,21 @@ def test_gelu_conv_is_a_convolution_of_gelu(kernel, stride, frames):
     true = torch.autograd.grad(expected.transpose(1, 2), [x, weight], of_y, retain_graph=True)
     torch.testing.assert_close(own[0], true[0])
     torch.testing.assert_close(own[1], true[1], atol=1e-5, rtol=1e-5)  # summed in float32
+
+
+@pytest.mark.parametrize(("kernel", "frames"), [(16, 1), (16, 40), (5, 17), (128, 300), (1, 3)])
+def test_spectral_convolution_has_the_gradients_of_a_convolution(kernel, frames):
+    torch.manual_seed(0)
+    x = torch.randn(2, frames, 12, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(12, 4, kernel, dtype=torch.float64, requires_grad=True)
+    y = spectral_conv(x, weight, 3)
+    plain = nn.functional.conv1d(x.transpose(1, 2), weight, padding=kernel // 2, groups=3)
+    plain = plain[..., :frames].transpose(1, 2)
+    torch.testing.assert_close(y, plain)
+    of_y = torch.randn_like(y)
+    own = torch.autograd.grad(y, [x, weight], of_y)
+    for a, b in zip(own, torch.autograd.grad(plain, [x, weight], of_y), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_dropout_keeps_the_mean_and_follows_the_seed():

@@ -17,9 +17,10 @@ from .extractor import ConvLayer, FeatureExtractor, FeatureProjection, open_norm
 from .masks import NO_MASKS, Masks
 from .noise import attend, dropout
 from .open_units import OpenUnits
+from .positional import positional
 from .speech_model import SpeechModel, checked, normalise
 from .strided import gelu_conv
-from .transformer import Attention, FeedForward, TransformerLayer
+from .transformer import Attention, FeedForward, PositionalConv, TransformerLayer
 
 
 def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS) -> list[Tensor]:
@@ -44,7 +45,11 @@ def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS
     x = _project(model.encoder.feature_projection, x, units, masks)
     states = [x]
     transformer = model.encoder.transformer
-    x = x + transformer.pos_conv_embed(x)
+    block = transformer.pos_conv_embed
+    if device == "cpu" and isinstance(block, PositionalConv):
+        x = x + positional(block, x)
+    else:
+        x = x + block(x)
     if not transformer.layer_norm_first:
         x = transformer.layer_norm(x)
     x = dropout(x, transformer.dropout.p)
