@@ -20,7 +20,7 @@ from .open_units import OpenUnits
 from .positional import positional
 from .speech_model import SpeechModel, checked, normalise
 from .strided import gelu_conv
-from .transformer import Attention, FeedForward, PositionalConv, TransformerLayer
+from .transformer import Attention, FeedForward, TransformerLayer
 
 
 def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS) -> list[Tensor]:
@@ -45,11 +45,7 @@ def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS
     x = _project(model.encoder.feature_projection, x, units, masks)
     states = [x]
     transformer = model.encoder.transformer
-    block = transformer.pos_conv_embed
-    if device == "cpu" and isinstance(block, PositionalConv):
-        x = x + positional(block, x)
-    else:
-        x = x + block(x)
+    x = x + positional(transformer.pos_conv_embed, x)
     if not transformer.layer_norm_first:
         x = transformer.layer_norm(x)
     x = dropout(x, transformer.dropout.p)

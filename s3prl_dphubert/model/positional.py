@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .transformer import PositionalConv
+from .transformer import PositionalConv, PositionalStack
 
 
-def positional(block: PositionalConv, x: Tensor) -> Tensor:
-    """As ``block(x)``, x (B, F, D) -> (B, F, D)."""
+def positional(block: PositionalConv | PositionalStack, x: Tensor) -> Tensor:
+    """As ``block(x)``, x (B, F, D) -> (B, F, D); only a single convolution on the CPU is done otherwise."""
+    if x.device.type != "cpu" or not isinstance(block, PositionalConv):
+        return block(x)
     conv = block.conv
     wide = torch.promote_types(x.dtype, torch.float32)  # no other types have a complex one
     y = spectral_conv(x.to(wide), conv.weight().to(wide), conv.groups) + conv.bias
