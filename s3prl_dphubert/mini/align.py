@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from ..files import write_text
 from .corpus import Clip, read_table
 from .words import normalise
+from .workers import pool
 
 SEARCHES: tuple[dict[str, float], ...] = (
     {"logbase": 1.0002, "beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60},
@@ -126,8 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     ]
     spoken: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     rows = ["name\twords\n"]
-    with ProcessPoolExecutor() as pool:
-        aligned = pool.map(partial(align, corpus=corpus), clips, chunksize=16)
+    with pool() as workers:
+        aligned = workers.map(partial(align, corpus=corpus), clips, chunksize=16)
         for clip, words in zip(
             clips, tqdm(aligned, total=len(clips), desc="align", unit="clip"), strict=True
         ):

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..files import write_text
 from ..nano.speech import SOURCES, Source, convert
 from . import asterisk, deb, queen
 from .voices import OPERATOR
+from .workers import pool
 
 QUEEN = "flight-of-the-amazon-queen"
 LABELLED = (QUEEN, asterisk.RECORDINGS)
@@ -85,10 +85,10 @@ def decode(package: str, path: Path, corpus: Path) -> dict[str, int]:
     """
     done = corpus / f"{package}.tsv"
     if not done.exists():
-        with ProcessPoolExecutor() as pool:
+        with pool() as workers:
             found = [clip for clip in _encoded(source(package), path) if not _exists(corpus, package, clip)]
             job = partial(convert, decoder=source(package).decoder, out=corpus / package)
-            for _ in tqdm(pool.map(job, found, chunksize=16), desc=package, total=len(found), unit="clip"):
+            for _ in tqdm(workers.map(job, found, chunksize=16), desc=package, total=len(found), unit="clip"):
                 pass
         files = sorted((corpus / package).glob("*.flac"))
         rows = "".join(f"{file.stem}\t{soundfile.info(file).frames}\n" for file in files)

@@ -28,7 +28,7 @@ _NOTES = {
     "SID": "The same voices in all splits, as the protocol wants; the clips differ.",
     "ASV": "600 pairs of one voice, 600 of two; no test voice is in training.",
     "SD": "Two voices that never met, in turns that pause and overlap; turns come from the alignment.",
-    "ER": "A smoke test: the prosody is synthesised. **Keep it out of every score.** Each session is tested once.",
+    "ER": "A smoke test: the prosody is synthesised. **Keep it out of every score.**",
     "IC": "Synthesised, as there are no free recordings; other variants of the synthesiser are tested.",
     "SF": "Synthesised, as Audio SNIPS itself is; other variants of the synthesiser are tested.",
     "SE": "Hiss, hum or babble added at 0 to 17.5 dB.",
