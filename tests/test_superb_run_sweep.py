@@ -16,10 +16,10 @@ from s3prl_dphubert.superb.run.experiment import best_score, read_json
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Intents whose words are the same in all splits, and keywords; no emotions."""
+    """Intents whose words are the same in all splits, keywords and speakers; no emotions."""
     folder = tmp_path_factory.mktemp("sweep")
-    corpora(folder / "data", ["ic", "ks"])
-    recipes(folder / "recipes", ["ic", "ks", "er"], total_steps=30, eval_step=10, save_step=15)
+    corpora(folder / "data", ["ic", "ks", "asv"])
+    recipes(folder / "recipes", ["ic", "ks", "er", "asv"], total_steps=30, eval_step=10, save_step=15)
     upstream(folder / "model")
     return folder
 
@@ -49,6 +49,25 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     assert set(read_json(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
     assert record.read(folder / record.FILE) == found
+
+
+def test_a_sweep_of_verification_compares_what_s3prl_compares(place):
+    """It has no development set; every saved checkpoint of every rate is tried on the test pairs."""
+    steps = ("--set", "runner.total_steps=2", "--set", "runner.save_step=1")
+    done = run(place, "asv", "--sweep", "lr=1e-4,5e-2", *steps, out="verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder, rates = place / "verify" / "asv", {}
+    for log in folder.glob("candidates/train-lr*/states-*/evaluate.log"):
+        (rate,) = re.findall(r"test-EER: (\S+)", log.read_text())
+        rates.setdefault(log.parents[1].name.removeprefix("train-lr"), []).append(100 * float(rate))
+    assert {rate: len(found) for rate, found in rates.items()} == {"1e-04": 2, "5e-02": 2}
+    told, best = read_json(folder / "sweep.json"), {rate: min(found) for rate, found in rates.items()}
+    assert told["scores"] == pytest.approx(best)
+    assert told["compared"] == "on the test set, as s3prl's own scripts compare them"
+    assert best[f"{told['chosen']:.0e}"] == min(best.values())
+    found = record.read(folder / record.FILE)
+    assert found.metrics["eer"] == pytest.approx(min(best.values()))
+    assert found.learning_rate == told["chosen"]
 
 
 def test_tasks_that_fail_or_lack_something_do_not_stop_the_others(place, capsys):
