@@ -218,6 +218,19 @@ def test_exported_files_are_known_by_their_weights(tmp_path):
     torch.testing.assert_close(known.load(tmp_path)(*ALONE.batch()), wanted[-1], atol=1e-4, rtol=1e-4)
 
 
+def test_own_checkpoints(tmp_path):
+    path = save_model(SpeechModel(TINY), tmp_path / "mine")
+    subjects = bench(tmp_path / "out", checkpoints=(path,)).subjects()[-2:]
+    assert [subject.name for subject in subjects] == ["mine, fp32", "mine, bf16"]
+    for subject in subjects:
+        assert not subject.own_weights
+        subject.prepare(tmp_path / "out")
+        wanted, _ = load_model(path).extract_features(ALONE.batch()[0])
+        found = subject.load(tmp_path / "out")(*ALONE.batch())
+        assert 0 < (found - wanted[-1]).norm() < 0.02 * wanted[-1].norm()
+    assert not (tmp_path / "out").exists()
+
+
 def test_numbers_of_rows(tmp_path):
     """Ratios are of the same turn, whatever the noise between turns; padding is no audio."""
     base = Plain("base", TINY)
@@ -241,9 +254,18 @@ def test_numbers_of_rows(tmp_path):
 
 
 def test_refused(tmp_path, capsys):
+    missing = tmp_path / "pruned.onnx"
     with pytest.raises(ConfigError) as caught:
-        bench(tmp_path, threads=0, turns=0, reference=tmp_path, exported=(tmp_path / "a.onnx",))
-    for said in ("threads is 0", "turns is 0", "reference is", "exported is"):
+        bench(tmp_path, threads=0, turns=0, reference=tmp_path, exported=(missing,), checkpoints=(missing,))
+    faults = (
+        "threads is 0",
+        "turns is 0",
+        "reference is",
+        "exported is",
+        "checkpoints is",
+        "names pruned, p",
+    )
+    for said in faults:
         assert said in str(caught.value)
     assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
     assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err

@@ -34,6 +34,7 @@ class Benchmark:
         reference: clone of the published repository.
         transformers: whether to run HuBERT Base of transformers.
         s3prl: whether to run HuBERT Base and DistilHuBERT of s3prl.
+        checkpoints: models of this package to run too, each under its own name.
         exported: files that ``export`` wrote.
         threads: of every subject; all cores by default.
         turns: runs of every subject with every workload.
@@ -49,6 +50,7 @@ class Benchmark:
     reference: Path | None = None
     transformers: bool = False
     s3prl: bool = False
+    checkpoints: tuple[Path, ...] = ()
     exported: tuple[Path, ...] = ()
     threads: int = field(default_factory=torch.get_num_threads)
     turns: int | None = None
@@ -67,6 +69,12 @@ class Benchmark:
                 yield f"{name} is {value}, allowed: 1 or more"
         if self.reference is not None and not (self.reference / "wav2vec2" / "model.py").is_file():
             yield f"reference is {self.reference}, allowed: a clone of pyf98/DPHuBERT"
+        for path in self.checkpoints:
+            if not path.exists():
+                yield f"checkpoints is {path}, allowed: a checkpoint directory or released .pth"
+        names = [*self.shapes, *(path.stem for path in self.checkpoints)]
+        if len(set(names)) < len(names):
+            yield f"checkpoints have the names {', '.join(names)}, allowed: each once"
         for path in self.exported:
             if not path.is_file():
                 yield f"exported is {path}, allowed: a file that export wrote"
@@ -88,6 +96,9 @@ class Benchmark:
             found.append(Plain(shape, config))
             if self.reference is not None and shape != "distilhubert":
                 found.append(Published(shape, config, clone=self.reference.absolute()))
+        for path in self.checkpoints:
+            config = load_model(path).config
+            found += [Own(path.stem, config, p, path.absolute()) for p in ("fp32", "bf16")]
         base = self.shapes.get("base")
         if self.transformers and base is not None:
             found.append(Transformers("base", base))

@@ -58,7 +58,13 @@ class Subject(ABC):
 
 @dataclass(frozen=True)
 class Own(Subject):
-    """A model of this package, folded for inference."""
+    """A model of this package, folded for inference.
+
+    Args:
+        path: a checkpoint of its own, instead of the shape's with random weights.
+    """
+
+    path: Path | None = None
 
     @property
     def name(self) -> str:
@@ -67,12 +73,12 @@ class Own(Subject):
 
     @property
     def own_weights(self) -> bool:
-        """Yes."""
-        return True
+        """If it has no other."""
+        return self.path is None
 
     def prepare(self, models: Path) -> None:
         """Write the checkpoint."""
-        if self.config is not None:
+        if self.config is not None and self.path is None:
             checkpoint(models, self.shape, self.config)
 
     def libraries(self) -> None:
@@ -89,7 +95,7 @@ class Own(Subject):
         from ..checkpoint import load_model
         from ..model.folded import fold
 
-        model = fold(load_model(models / self.shape), self.precision)
+        model = fold(load_model(self.path or models / self.shape), self.precision)
         return lambda waveforms, lengths: model.extract_features(waveforms, lengths)[0][-1]
 
 
@@ -106,7 +112,7 @@ class Plain(Own):
         """Load."""
         from ..checkpoint import load_model
 
-        model, dtype = load_model(models / self.shape), AUTOCAST.get(self.precision)
+        model, dtype = load_model(self.path or models / self.shape), AUTOCAST.get(self.precision)
 
         def call(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
             with torch.autocast("cpu", dtype, enabled=dtype is not None):

@@ -18,6 +18,9 @@ def add(commands: Any) -> None:
     bench.add_argument("--transformers", action="store_true", help="run HuBERT Base of transformers too")
     bench.add_argument("--s3prl", action="store_true", help="run HuBERT Base and DistilHuBERT of s3prl too")
     bench.add_argument(
+        "--checkpoint", type=Path, nargs="+", default=[], metavar="PATH", help="checkpoints to run too"
+    )
+    bench.add_argument(
         "--exported", type=Path, nargs="+", default=[], metavar="FILE", help="exported files to run too"
     )
     bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
@@ -38,6 +41,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         reference=arguments.reference,
         transformers=arguments.transformers,
         s3prl=arguments.s3prl,
+        checkpoints=tuple(arguments.checkpoint),
         exported=tuple(arguments.exported),
         turns=arguments.turns,
         quick=arguments.quick,
@@ -58,6 +62,7 @@ def _command(arguments: argparse.Namespace) -> str:
         words.append("--reference CLONE")
     words += [f"--{name}" for name in ("transformers", "s3prl", "quick") if getattr(arguments, name)]
     words += [f"--{name} {v}" for name in ("threads", "turns") if (v := getattr(arguments, name)) is not None]
-    if arguments.exported:
-        words += ["--exported", *(f"{path.parent.name}/{path.name}" for path in arguments.exported)]
+    for option in ("checkpoint", "exported"):
+        if paths := getattr(arguments, option):
+            words += [f"--{option}", *(f"{path.parent.name}/{path.name}" for path in paths)]
     return " ".join(words)
