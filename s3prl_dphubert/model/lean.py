@@ -19,7 +19,7 @@ from .noise import attend, dropout
 from .open_units import OpenUnits
 from .positional import positional
 from .speech_model import SpeechModel, checked, normalise
-from .strided import gelu_conv
+from .strided import gelu_conv, gelu_linear
 from .transformer import Attention, FeedForward, TransformerLayer
 
 
@@ -175,7 +175,10 @@ def _feed(feed_forward: FeedForward, x: Tensor, units: OpenUnits) -> Tensor:
     if not outer.in_features or (units.index is not None and not len(units.index)):
         out = outer.bias.expand_as(x)
     else:
-        hidden = F.gelu(F.linear(x, units.cut(inner.weight), units.cut(inner.bias)))
-        hidden = dropout(hidden, feed_forward.intermediate_dropout.p)
-        out = F.linear(hidden, units.scale(outer.weight, 1), outer.bias)
+        hidden = F.linear(x, units.cut(inner.weight), units.cut(inner.bias))
+        weight, inner_dropout = units.scale(outer.weight, 1), feed_forward.intermediate_dropout.p
+        if inner_dropout:
+            out = F.linear(dropout(F.gelu(hidden), inner_dropout), weight, outer.bias)
+        else:
+            out = gelu_linear(hidden, weight.to(hidden.dtype), outer.bias.to(hidden.dtype))
     return dropout(out, feed_forward.output_dropout.p)

@@ -1,4 +1,4 @@
-"""Strided convolutions over frames x channels as plain matrix products, for training on the CPU.
+"""Strided convolutions over frames x channels as plain matrix products, and maps of GELU, for training.
 
 Their inputs are the outputs of the layer before, ahead of its GELU: one tensor a layer is kept for the
 backward pass in place of two or three, and its windows are never copied.
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 gelu, gelu_backward = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
@@ -66,6 +67,30 @@ class _GeluConv(torch.autograd.Function):
             out.copy_(gelu_backward(out, row))
         of_weight = of_taps.unflatten(0, (kernel, -1)).permute(2, 1, 0)
         return of_x, of_weight.to(weight.dtype), None
+
+
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Linear map of GELU(x), which is computed again in the backward pass rather than kept.
+
+    Args:
+        x: (..., inputs).
+        weight: (outputs, inputs), of the same type; likewise bias (outputs,).
+    """
+    return _GeluLinear.apply(x, weight, bias)
+
+
+class _GeluLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(gelu(x), weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        rows = gradients[0].flatten(0, -2)
+        of_x = gelu_backward((rows @ weight).view_as(x), x)
+        return of_x, rows.t() @ gelu(x).flatten(0, -2), rows.sum(0)
 
 
 def _groups(kernel: int, stride: int) -> Iterator[tuple[int, int]]:
