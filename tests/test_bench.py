@@ -22,6 +22,7 @@ from s3prl_dphubert.bench.subjects import Own, Plain, Products, Subject
 from s3prl_dphubert.bench.worker import Worker
 from s3prl_dphubert.bench.workload import FULL, Workload
 from s3prl_dphubert.checkpoint import load_model, save_model
+from s3prl_dphubert.cli import bench as bench_command
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.cost import macs, parameters
 from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
@@ -173,6 +174,7 @@ def test_report(measured):
     assert markdown.count("| pruned, bf16 |") == 3
     assert "s3prl-dphubert bench --out OUT" in markdown
     assert f"## {MIXED.name}" in markdown
+    assert markdown.count("2 runs each; load average ") == 2
     assert str(benchmark.out) not in markdown
     assert paths[2].stat().st_size > 10_000
 
@@ -267,5 +269,6 @@ def test_refused(tmp_path, capsys):
     )
     for said in faults:
         assert said in str(caught.value)
+    assert tuple(SHAPES) == bench_command.SHAPES
     assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
     assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err

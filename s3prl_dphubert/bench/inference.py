@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -185,7 +186,8 @@ def _turns(workers: Sequence[Worker], workload: Workload, count: int, record: Re
             times[worker.subject.name] = worker.time(workload)
             bar.update()
         if turn >= 0:
-            record.add({"kind": "turn", "workload": workload.name, "seconds": times})
+            load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+            record.add({"kind": "turn", "workload": workload.name, "seconds": times, "load": load})
 
 
 def _peaks(workers: Sequence[Worker], workloads: Sequence[Workload], record: Record) -> None:

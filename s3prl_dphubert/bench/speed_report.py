@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -82,8 +83,17 @@ def markdown(record: Record, subjects: Sequence[Subject], found: Sequence[Row], 
             "peak memory",
         ]
         lines = [[_cell(row.subject), *_numbers(row, names)] for row in chosen]
-        parts.append(f"## {workload}\n\n{chosen[0].runs} runs each.\n\n{_table([head, *lines])}\n")
+        runs = f"{chosen[0].runs} runs each{_load(record, workload)}."
+        parts.append(f"## {workload}\n\n{runs}\n\n{_table([head, *lines])}\n")
     return "\n".join([*parts, _starts(record)])
+
+
+def _load(record: Record, workload: str) -> str:
+    """How busy the machine was."""
+    loads = [turn["load"] for turn in record.of("turn", workload=workload) if turn.get("load") is not None]
+    if not loads:
+        return ""
+    return f"; load average {statistics.median(loads):.1f}, the benchmark's own {record.setting['threads']} included"
 
 
 def _facts(record: Record) -> str:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+SHAPES = ("base", "pruned", "distilhubert")
+
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
@@ -23,6 +25,13 @@ def add(commands: Any) -> None:
     bench.add_argument(
         "--exported", type=Path, nargs="+", default=[], metavar="FILE", help="exported files to run too"
     )
+    bench.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=SHAPES,
+        default=list(SHAPES),
+        help="models with random weights (default all)",
+    )
     bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
     bench.add_argument("--turns", type=int, help="runs of each with each batch (default 10)")
     bench.add_argument("--quick", action="store_true", help="3 turns, short batches")
@@ -32,6 +41,7 @@ def add(commands: Any) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+    from ..bench import shapes
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
 
@@ -43,6 +53,7 @@ def _bench(arguments: argparse.Namespace) -> None:
         s3prl=arguments.s3prl,
         checkpoints=tuple(arguments.checkpoint),
         exported=tuple(arguments.exported),
+        shapes={name: config for name, config in shapes.SHAPES.items() if name in arguments.shapes},
         turns=arguments.turns,
         quick=arguments.quick,
         **chosen,
@@ -62,6 +73,8 @@ def _command(arguments: argparse.Namespace) -> str:
         words.append("--reference CLONE")
     words += [f"--{name}" for name in ("transformers", "s3prl", "quick") if getattr(arguments, name)]
     words += [f"--{name} {v}" for name in ("threads", "turns") if (v := getattr(arguments, name)) is not None]
+    if set(arguments.shapes) != set(SHAPES):
+        words += ["--shapes", *arguments.shapes]
     for option in ("checkpoint", "exported"):
         if paths := getattr(arguments, option):
             words += [f"--{option}", *(f"{path.parent.name}/{path.name}" for path in paths)]
