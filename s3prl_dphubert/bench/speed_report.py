@@ -93,7 +93,8 @@ def _load(record: Record, workload: str) -> str:
     loads = [turn["load"] for turn in record.of("turn", workload=workload) if turn.get("load") is not None]
     if not loads:
         return ""
-    return f"; load average {statistics.median(loads):.1f}, the benchmark's own {record.setting['threads']} included"
+    own = record.setting["threads"]
+    return f"; load average {statistics.median(loads):.1f}, the benchmark's own {own} included"
 
 
 def _facts(record: Record) -> str:
