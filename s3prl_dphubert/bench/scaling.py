@@ -297,7 +297,8 @@ s3prl_dphubert.bench.loading`):
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
 - `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB a second of audio, {hour:.1f} GB an hour,
   in the run's folder; {libri:.1f} TB for 960 h. Finding targets takes a thousandth of the
-  time of computing them. It pays for corpora of some hours that are seen dozens of times, not for one that is seen 14 times.
+  time of computing them. It pays for corpora of some hours that are seen dozens of times, not for one that
+  is seen 14 times.
 - `save_every` so that a checkpoint is written every ten minutes or so.
 """
 

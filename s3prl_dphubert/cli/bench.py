@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+
 SHAPES = ("base", "pruned", "distilhubert")
 
 
@@ -13,7 +15,13 @@ def add(commands: Any) -> None:
     """Add the command to a parser."""
     bench = commands.add_parser("bench", help="how fast models infer here, beside other implementations")
     bench.set_defaults(run=_bench)
-    bench.add_argument("--out", type=Path, required=True, help="folder of the results; again: goes on")
+    bench.add_argument("--out", type=Path, help="folder of the results; again: goes on")
+    bench.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="only measure what units of HuBERT Base cost, for budgets in time",
+    )
     bench.add_argument(
         "--reference", type=Path, metavar="CLONE", help="a clone of pyf98/DPHuBERT, to run too"
     )
@@ -41,6 +49,14 @@ def add(commands: Any) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.table is not None:
+        from ..bench import units
+
+        threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
+        units.main([str(arguments.table), *threads])
+        return
+    if arguments.out is None:
+        raise ConfigError("bench: out is missing, allowed: a folder, or --table FILE alone")
     from ..bench import shapes
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
