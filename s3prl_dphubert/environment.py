@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
+from importlib import metadata
 
 import numpy as np
 import torch
@@ -27,6 +29,17 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
         "processes": processes,
         "micro-batches an update": accumulate * processes,
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, of this package and of those of the others that are installed."""
+    found = {"python": platform.python_version(), "s3prl_dphubert": __version__}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def changes(before: Environment, now: Environment) -> str:

@@ -14,7 +14,13 @@ from .errors import CheckpointError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``path`` when the block ends without error."""
+    """Give a temporary path to write to; it becomes ``path`` when the block ends without error.
+
+    What is there and no file, such as ``/dev/stdout``, is written to as it is: a file must not take its place.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial

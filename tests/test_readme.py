@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3prl_dphubert.cli.readme import commands, fill, markdown
+from s3prl_dphubert.errors import ConfigError
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -24,5 +25,5 @@ def test_every_argument_has_a_help_text():
 
 
 def test_a_readme_without_markers_is_refused():
-    with pytest.raises(ValueError, match="holds no"):
+    with pytest.raises(ConfigError, match="README: holds no"):
         fill("# nothing\n")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from ..version import __version__
+from .. import environment
 
 PACKAGES = ("torch", "transformers", "s3prl", "onnxruntime", "openvino", "numpy")
 FLAGS = (
@@ -45,13 +44,7 @@ def machine() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of what computes, where it is installed."""
-    found = {"python": platform.python_version(), "s3prl_dphubert": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return environment.versions(PACKAGES)
 
 
 def _cpuinfo() -> dict[str, str]:

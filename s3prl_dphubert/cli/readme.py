@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import pages
 from ..files import write_text
 from . import parser
 
@@ -70,13 +71,9 @@ def fill(text: str) -> str:
     """Put today's commands between the markers of a README.
 
     Raises:
-        ValueError: the markers are missing.
+        ConfigError: the markers are missing.
     """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the README holds no {BEGIN.strip()} and {END.strip()}")
-    return f"{head}{begin}\n{markdown()}\n{end}{tail}"
+    return pages.fill(text, BEGIN, END, markdown(), "README")
 
 
 if __name__ == "__main__":

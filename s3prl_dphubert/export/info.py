@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import environment
 from ..errors import CheckpointError, ConfigError
 from ..model import ModelConfig, SpeechModel
-from ..version import __version__
 
 FORMAT_VERSION = 1
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino")
@@ -86,10 +85,4 @@ def weights_hash(model: SpeechModel) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that export with it, where they are installed."""
-    found = {"s3prl-dphubert": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return environment.versions(PACKAGES)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from .. import pages
 from ..files import write_text
 from . import points, recipe
 from .model import published
@@ -33,11 +33,7 @@ def fill(text: str, found: Recipe) -> str:
     Raises:
         ConfigError: the markers are missing.
     """
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise ConfigError(f"{found.folder / PAGE}: holds no {BEGIN.strip()} and {END.strip()}")
-    return f"{head}{begin}\n{numbers(found)}\n{end}{tail}"
+    return pages.fill(text, BEGIN, END, numbers(found), str(found.folder / PAGE))
 
 
 def numbers(found: Recipe) -> str:
