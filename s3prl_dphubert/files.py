@@ -16,7 +16,7 @@ from .errors import CheckpointError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes ``path`` when the block ends without error.
 
-    What is there and no file, such as ``/dev/stdout``, is written to as it is: a file must not take its place.
+    What is there and no file, such as ``/dev/stdout``, is written to as it is.
     """
     if path.exists() and not path.is_file():
         yield path
