@@ -57,6 +57,18 @@ def test_a_record_comes_back(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["score.json"]
 
 
+def test_what_has_a_caution_is_in_no_report(tmp_path, capsys):
+    run(tmp_path, without=["ER"])
+    made = replace(RECORD, task="ER", metrics={"acc": 99.0}, caution="synthesised")
+    record.write(made, tmp_path / "mine" / "er")
+    assert main(["superb", "report", str(tmp_path), "--no-published"]) == 0
+    told = capsys.readouterr()
+    assert "left out: ER of mine: synthesised" in told.err
+    assert "99.0" not in told.out
+    assert from_records(record.collect([tmp_path]))[0].score() is None
+    assert main(["superb", "report", str(tmp_path / "mine" / "er")]) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

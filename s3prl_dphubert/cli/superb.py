@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,15 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from ..superb import model, record, summary
+    from ..superb.errors import ResultError
 
-    runs = model.from_records(record.collect(arguments.folders))
+    records = record.collect(arguments.folders)
+    for one in records:
+        if one.caution:
+            print(f"left out: {one.task} of {one.upstream}: {one.caution}", file=sys.stderr)
+    runs = model.from_records(records)
+    if not runs:
+        raise ResultError("no result that belongs into a report")
     others = () if arguments.no_published else model.published()
     teacher = model.choose(arguments.teacher, runs) if arguments.teacher else None
     if teacher is not None and teacher not in (*runs, *others):

@@ -86,11 +86,13 @@ class Model:
 def from_records(records: Iterable[Record]) -> list[Model]:
     """Models from the ``score.json`` of their tasks, in the order of first appearance.
 
+    Records with a caution are left out.
+
     Raises:
         ResultError: a seed of a task is there twice, or an upstream changes its size.
     """
     upstreams: dict[str, dict[str, list[Record]]] = {}
-    for record in records:
+    for record in (each for each in records if not each.caution):
         upstreams.setdefault(record.upstream, {}).setdefault(record.task, []).append(record)
     models = []
     for name, tasks in upstreams.items():

@@ -42,6 +42,7 @@ class Needs:
         gpu_gb: memory of the GPU that training takes.
         hours: of training on one GPU.
         blocked: why the task cannot run here, and what to do; it is left out with this message.
+        caution: why the result belongs into no score and no report.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -57,6 +58,7 @@ class Needs:
     gpu_gb: float = 0.0
     hours: float = 0.0
     blocked: str = ""
+    caution: str = ""
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("recipe", self._faults())
@@ -73,7 +75,7 @@ class Needs:
                     for each in value
                     if each.startswith(("/", "~", "{")) or ".." in Path(each).parts
                 ]
-        for name in ("reference", "reference_dev", "blocked"):
+        for name in ("reference", "reference_dev", "blocked", "caution"):
             value = getattr(self, name)
             if not isinstance(value, str):
                 faults.append(f"{name} is {value!r}, allowed: a text")

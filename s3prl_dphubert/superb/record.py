@@ -31,6 +31,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "macs": (int | None, "a whole number or null"),
     "checkpoints": (dict, "a mapping of parts to texts"),
     "versions": (dict, "a mapping of packages to versions"),
+    "caution": (str, "a text"),
 }
 
 
@@ -52,6 +53,7 @@ class Record:
         macs: of the upstream on SUPERB's utterances, if known.
         checkpoints: what was evaluated and why it was chosen; by part, or under the task's folder.
         versions: of the packages at work.
+        caution: why it belongs into no score and no report; empty where it does.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -70,6 +72,7 @@ class Record:
     macs: int | None = None
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    caution: str = ""
 
     def __post_init__(self) -> None:
         faults = [

@@ -121,7 +121,8 @@ class TaskRun:
         if not path.exists() or path.stat().st_mtime_ns < max(evaluated):
             record.write(self._record(metrics, found, rate), self.folder, overwrite=True)
         shown = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-        self.lines.say(self.task.folder, f"{shown}  {path}")
+        caution = f"  counts for nothing: {self.recipe.needs.caution}" if self.recipe.needs.caution else ""
+        self.lines.say(self.task.folder, f"{shown}  {path}{caution}")
         return metrics
 
     def _record(self, metrics: dict[str, float], found: dict[str, Found], rate: Rate) -> record.Record:
@@ -151,6 +152,7 @@ class TaskRun:
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in PACKAGES},
             },
+            caution=self.recipe.needs.caution,
         )
 
     def _submit(self, part: PartRun, work: Callable[[PartRun, Where, Rate], Any], rate: Rate) -> Future[Any]:
