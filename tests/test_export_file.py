@@ -218,6 +218,24 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys, files, module
             load_exported(files[extra][0])
 
 
+def test_signals_are_handled_when_models_are_gone(files):
+    """In a process of its own, which OpenVINO would end."""
+    script = (
+        "import signal, subprocess, sys\n"
+        "from s3prl_dphubert.export import load_exported\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))\n"
+        "first, second = load_exported(sys.argv[1]), load_exported(sys.argv[1])\n"
+        "del first\n"
+        "del second\n"
+        "subprocess.run([sys.executable, '-c', ''], check=True)\n"
+        "print(len(heard) > 0)\n"
+    )
+    run = [sys.executable, "-c", script, str(files["openvino"][0])]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr
+
+
 def test_files_that_cannot_be_run(tmp_path, files):
     foreign = onnx.load(files["onnx"][0])
     del foreign.metadata_props[:]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -83,11 +84,22 @@ class OnnxSession:
         return dict(zip(self.names, self._session.run(None, dict(feeds)), strict=True))
 
 
+@cache
+def _core(openvino: ModuleType) -> Any:
+    """The one ``Core`` of this process, which is never given up.
+
+    OpenVINO's CPU plugin gives the process another stack for signals, and takes it away with the ``Core``
+    that loaded it. Where several go in the order in which they came, the stack of one that is gone stays
+    in use: the next signal with a handler, such as the end of a child, ends the process.
+    """
+    return openvino.Core()
+
+
 class OpenVinoSession:
     """OpenVINO on the CPU, with the numbers that the graph names: its own choice would be coarser."""
 
     def __init__(self, source: Path | bytes, threads: int) -> None:
-        core = needed("openvino", "openvino").Core()
+        core = _core(needed("openvino", "openvino"))
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
