@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-dependencies = ["torch", "safetensors", "yaml", "huggingface_hub", "filelock"]
+dependencies = ["torch", "numpy", "safetensors", "yaml", "huggingface_hub", "filelock"]
 
 # torch.hub takes this folder off sys.path when an entry returns; what is imported later, and by other
 # processes, has to be found all the same. At the end, so that it hides nothing.

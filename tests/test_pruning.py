@@ -161,7 +161,9 @@ def test_any_kinds_of_gates_keep_a_budget(kinds, shape, exact):
 
 def test_expected_costs_are_differentiable():
     student = gated(tiny("wavlm"), kinds=("conv", "heads", "ffn", "attention", "feed_forward"))
-    counts = dict.fromkeys(COUNTS[1:], 0.5)
+    counts = dict.fromkeys(
+        (count for count in COUNTS[1:] if count != "latency"), 0.5
+    )  # it has tests of its own
     assert list(counts) == ["published", "macs", "superb_macs"]
     for count in counts:
         student.zero_grad()
