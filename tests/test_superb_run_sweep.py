@@ -6,9 +6,11 @@ import json
 import re
 
 import pytest
+from models import tiny
 from superb_runs import corpora, recipes, run, upstream
 
 from s3prl_dphubert import pickles
+from s3prl_dphubert.checkpoint import save_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb import record
 from s3prl_dphubert.superb.run.experiment import best_score, read_json
@@ -138,6 +140,40 @@ def test_hidden_states_that_are_kept_change_no_score(place, plain):
     assert (plain / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
     key = "made_from"
     assert read_json(plain / "train/state.json")[key] == read_json(other / "train/state.json")[key]
+
+
+def test_downstreams_of_another_run_are_evaluated_with_this_upstream(place, plain):
+    """They are the ones that run evaluated; weights, options and all else are this upstream's."""
+    exact, before = str(place / "exact.yaml"), tree(place / "plain")
+    same = run(place, "ic", "--options", exact, "--trained", str(place / "plain"), out="same")
+    assert same.returncode == 0, same.stdout + same.stderr
+    predicted = [(place / name / "ic" / "test_predict.csv").read_text() for name in ("plain", "same")]
+    assert predicted[0] == predicted[1]
+    assert not list((place / "same").rglob("*.ckpt"))
+
+    save_model(tiny("hubert", seed=5), place / "model5")
+    other = run(place, "ic", "--trained", str(place / "plain"), out="other", model="model5")
+    assert other.returncode == 0, other.stdout + other.stderr
+    log = (place / "other/ic/evaluate.log").read_text()
+    assert f"args.upstream_ckpt = {place / 'model5'}" in log
+    assert "args.upstream_model_config = None" in log
+    assert record.read(place / "other/ic/score.json").checkpoints["ic"].endswith(", trained by a run of tiny")
+    assert tree(place / "plain") == before
+
+    more = run(place, "ic", "--trained", str(place / "plain"), "--set", "optimizer.lr=1", out="more")
+    assert more.returncode == 1
+    assert "was made from something else: config.optimizer.lr 1 (was " in more.stdout
+    none = run(place, "ks", "--trained", str(place / "plain"), out="none-there")
+    assert none.returncode == 1
+    assert "plain/ks/train: holds no finished training" in none.stdout
+    nowhere = run(place, "ic", "--sweep", "lr", "--trained", str(place / "data"), out="nowhere")
+    assert nowhere.returncode == 2
+    assert "allowed: folder of a run" in nowhere.stderr
+    assert "sweep is asked for, allowed without trained" in nowhere.stderr
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
 
 
 def test_two_processes_train_as_one_on_all_of_the_batch(place, plain):

@@ -43,6 +43,12 @@ def add(group: Any) -> None:
         "--cache-features", type=Path, metavar="DIR", help="keep hidden states there (padding: exact)"
     )
     run.add_argument("--cache-limit", default="100", metavar="GB", help="that they may take (default 100)")
+    run.add_argument(
+        "--trained",
+        type=Path,
+        metavar="RUN",
+        help="train nothing: evaluate that run's downstreams with this upstream",
+    )
     run.add_argument("--check", action="store_true", help="only say what is missing")
 
     status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
@@ -92,6 +98,7 @@ def _plan(arguments: argparse.Namespace) -> Any:
         jobs=arguments.jobs,
         processes=arguments.processes,
         cache=Cache(Path(os.path.abspath(cache)), limit) if cache else None,
+        trained=Path(os.path.abspath(arguments.trained)) if arguments.trained else None,
         command=shlex.join(["s3prl-dphubert", *sys.argv[1:]]),
     )
 

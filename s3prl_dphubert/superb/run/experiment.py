@@ -65,6 +65,7 @@ class Experiment:
         seed: of the training.
         processes: that train, each on its GPU.
         lists: digests of the corpus's lists of files, whatever their keys mean.
+        borrowed: whether it is another run's, perhaps with another upstream: it is only evaluated.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Experiment:
     seed: int = SEED
     processes: int = 1
     lists: Mapping[str, str] = field(default_factory=dict)
+    borrowed: bool = False
 
     @property
     def steps(self) -> int:
@@ -118,17 +120,27 @@ class Experiment:
         if known.get("made_from") == told:
             return
         if known and not renew and self.last() is not None:
-            changes = sorted(differences(known.get("made_from"), told))
-            listed = "; ".join(
-                f"{name} {_short(new)} (was {_short(old)})" for name, (old, new) in changes[:5]
-            )
             raise RunError(
-                f"{self.folder}: was made from something else: {listed}; choose another --out or remove it"
+                f"{self.folder}: was made from something else: {_changes(known.get('made_from'), told)}; "
+                "choose another --out or remove it"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_text(self.folder / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False))
         write_text(self.folder / STATE, json.dumps({"made_from": told}, indent=1) + "\n")
+
+    def borrow(self) -> None:
+        """Refuse a training of another run that is not finished, or differs in more than its upstream.
+
+        Raises:
+            RunError: the message says what differs.
+        """
+        known = read_json(self.folder / STATE).get("made_from")
+        if known is None or not self.finished:
+            raise RunError(f"{self.folder}: holds no finished training")
+        told = {**self.made_from, "upstream": known.get("upstream")}
+        if known != told:
+            raise RunError(f"{self.folder}: was made from something else: {_changes(known, told)}")
 
     def train(self, log: Path, where: Where, watch: Watch = lambda: None, renew: bool = False) -> bool:
         """Train to the end, from the last whole checkpoint where there is one.
@@ -178,7 +190,7 @@ class Experiment:
             RunError: s3prl failed.
         """
         told = self._told(checkpoint, split)
-        arguments = ["-e", str(checkpoint), "-o", _here(out, self.evaluating)]
+        arguments = ["-e", str(checkpoint), "-o", _here(out, self.evaluating, self.borrowed)]
         return self._evaluate(["-m", "evaluate", "-t", split, *arguments], told, out, where, watch)
 
     def evaluated(self, checkpoint: Path, split: str, out: Path) -> bool:
@@ -243,9 +255,16 @@ class Experiment:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _here(out: Path, upstream: Upstream) -> str:
-    """s3prl's ``-o`` for places that a checkpoint remembers and that may have changed."""
-    places = {"expdir": str(out), **upstream.places}
+def _here(out: Path, upstream: Upstream, other: bool = False) -> str:
+    """s3prl's ``-o`` for places that a checkpoint remembers and that may have changed.
+
+    With ``other`` for another upstream than it was trained with.
+    """
+    places: dict[str, str | None] = {"expdir": str(out), **upstream.places}
+    if other:
+        places["upstream"] = upstream.name
+        places.setdefault("upstream_ckpt", upstream.checkpoint or None)
+        places.setdefault("upstream_model_config", None)
     return ",,".join(f"args.{name}={place}" for name, place in places.items())
 
 
@@ -285,6 +304,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _changes(known: Any, told: Any) -> str:
+    """The first differences, for a message."""
+    found = sorted(differences(known, told))[:5]
+    return "; ".join(f"{name} {_short(new)} (was {_short(old)})" for name, (old, new) in found)
 
 
 def _short(value: Any) -> str:

@@ -19,7 +19,7 @@ from . import choice, lists, logs
 from .experiment import EVALUATED, LOG, Experiment, Where, read_json
 from .launcher import Launcher
 from .lines import Lines, took
-from .plan import Plan
+from .plan import FILE, Plan
 
 Rate = float | None
 TRAIN = "train"
@@ -112,7 +112,9 @@ class PartRun:
         if plan.cache is not None:
             upstream, evaluating = plan.cache.upstreams(plan.upstream, self.task, plan.out)
         return Experiment(
-            folder=self.folder / (TRAIN if rate is None else f"{TRAIN}-lr{named(rate)}"),
+            folder=plan.training(self.task)
+            / self.part.name
+            / (TRAIN if rate is None else f"{TRAIN}-lr{named(rate)}"),
             downstream=self.task.downstream,
             config=config,
             upstream=upstream,
@@ -121,6 +123,7 @@ class PartRun:
             seed=plan.seed,
             processes=plan.processes if self.task.best else 1,
             lists=lists.digests(config, own, [plan.data / each for each in recipe.needs.data]),
+            borrowed=plan.trained is not None,
         )
 
     def train(self, where: Where, rate: Rate = None) -> None:
@@ -128,6 +131,9 @@ class PartRun:
         if not self.task.best:
             return
         experiment, title, began = self.experiment(rate), self.title(rate), time.monotonic()
+        if experiment.borrowed:
+            experiment.borrow()
+            return
         log = self.folder / f"{experiment.folder.name}.log"
         if not experiment.finished:
             self.setting.lines.say(title, f"trains, {experiment.steps} steps")
@@ -150,7 +156,12 @@ class PartRun:
             return self._best_saved(where, rate)
         experiment = self.experiment(rate)
         checkpoint, note = choice.dev_best(self.task, experiment)
-        return Found(self._evaluated(experiment, checkpoint, self.folder, where), note)
+        return Found(self._evaluated(experiment, checkpoint, self.folder, where), note + self._lender())
+
+    def _lender(self) -> str:
+        """Whose training it is, if another run's."""
+        trained = self.setting.plan.trained
+        return f", trained by a run of {read_json(trained / FILE).get('upstream')}" if trained else ""
 
     def _evaluated(self, experiment: Experiment, checkpoint: Path, out: Path, where: Where) -> Output:
         lines, title, began = self.setting.lines, self.title(), time.monotonic()
@@ -185,7 +196,7 @@ class PartRun:
         chosen = choice.best(found, self._higher)
         name = self.task.metrics[0].name
         note = f"{chosen.name}, best {name} of {len(found)} saved checkpoints {choice.ON_TEST}"
-        return Found(self._take(self._candidate(self.experiment(rate), chosen)), note)
+        return Found(self._take(self._candidate(self.experiment(rate), chosen)), note + self._lender())
 
     def _take(self, candidate: Path) -> Output:
         """Copy what the chosen candidate left to where the task's results are."""

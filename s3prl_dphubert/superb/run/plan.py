@@ -41,6 +41,7 @@ class Plan:
         jobs: trainings at a time on the CPU.
         processes: of one training, each on its GPU if there are any.
         cache: where hidden states are kept, if they are.
+        trained: folder of a run whose trainings are evaluated with this upstream, instead of own ones.
         command: how it was asked for.
 
     Raises:
@@ -59,6 +60,7 @@ class Plan:
     jobs: int = 1
     processes: int = 1
     cache: Cache | None = None
+    trained: Path | None = None
     command: str = "s3prl-dphubert superb run"
 
     def __post_init__(self) -> None:
@@ -78,6 +80,11 @@ class Plan:
             faults.append(f"gpus is {','.join(self.gpus)!r}, allowed: numbers, each once, as 0,1")
         if not all(0 < rate < float("inf") for rate in self.rates):
             faults.append(f"rates is {self.rates}, allowed: numbers above 0")
+        if self.trained is not None:
+            if not (self.trained / FILE).is_file():
+                faults.append(f"trained is {str(self.trained)!r}, allowed: folder of a run")
+            if self.sweep:
+                faults.append("sweep is asked for, allowed without trained")
         for name in ("data", "out"):
             faults += plain(name, str(getattr(self, name)))
         ConfigError.raise_for("superb run", faults)
@@ -102,6 +109,10 @@ class Plan:
     def folder(self, task: Task) -> Path:
         """Where a task's results are."""
         return self.out / task.folder
+
+    def training(self, task: Task) -> Path:
+        """Where a task's trainings are."""
+        return (self.trained or self.out) / task.folder
 
     def prepared(self, recipe: Recipe) -> Path:
         """Where what is made of a task's corpus is kept, for all runs."""
