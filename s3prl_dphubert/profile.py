@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from . import pages
 from .cost import mac_parts, parameter_parts, parameters, superb_macs
 from .model import SpeechModel
 
@@ -95,19 +96,20 @@ def _by_part(model: SpeechModel, waveforms: Tensor) -> Times:
 def table(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> str:
     """Parameters, MACs by SUPERB bucket and real-time factor of each model, as Markdown."""
     speed = real_time_factors(models, seconds, repeats)
-    rows = [["", *models], ["parameters", *(f"{parameters(model.config):,}" for model in models.values())]]
+    rows = [["parameters", *(f"{parameters(model.config):,}" for model in models.values())]]
     buckets = [superb_macs(model.config) for model in models.values()]
     rows += [[f"SUPERB MACs, {name}", *(f"{bucket[name]:,}" for bucket in buckets)] for name in buckets[0]]
     rows.append(["SUPERB MACs", *(f"{sum(bucket.values()):,}" for bucket in buckets)])
     factor = f"real-time factor ({seconds:g} s, {torch.get_num_threads()} threads)"
     rows.append([factor, *(f"{speed[name]:.4f}" for name in models)])
-    return _markdown(rows)
+    return pages.table(["", *models], rows)
 
 
 def part_tables(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> str:
     """Parameters, MACs and measured time of every part of each model, with its share, as Markdown."""
     measured = part_times(models, seconds, repeats)
-    head = f"MACs of {seconds:g} s", f"ms ({torch.get_num_threads()} threads)"
+    costs = "parameters", f"MACs of {seconds:g} s", f"ms ({torch.get_num_threads()} threads)"
+    head = ["part", *(cell for name in costs for cell in (name, "%"))]
     tables = []
     for name, model in models.items():
         config = model.config
@@ -117,17 +119,12 @@ def part_tables(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: 
             {part: 1000 * took for part, took in measured[name].items()},
         ]
         totals = [sum(column.values()) for column in columns]
-        rows = [["part", "parameters", "%", head[0], "%", head[1], "%"]]
+        rows = []
         for part in (*columns[0], "total"):
             row = [part]
             for column, total, shown in zip(columns, totals, (",", ",", ",.2f"), strict=True):
                 value = total if part == "total" else column[part]
                 row += [format(value, shown), f"{100 * value / total:.1f}"]
             rows.append(row)
-        tables.append(f"## {name}\n\n{_markdown(rows)}")
+        tables.append(f"## {name}\n\n{pages.table(head, rows)}")
     return "\n\n".join(tables)
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])

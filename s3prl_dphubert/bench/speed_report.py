@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .. import pages
 from ..files import replacing, write_text
 from .inference import Benchmark
 from .record import Record
@@ -84,7 +85,7 @@ def markdown(record: Record, subjects: Sequence[Subject], found: Sequence[Row], 
         ]
         lines = [[_cell(row.subject), *_numbers(row, names)] for row in chosen]
         runs = f"{chosen[0].runs} runs each{_load(record, workload)}."
-        parts.append(f"## {workload}\n\n{runs}\n\n{_table([head, *lines])}\n")
+        parts.append(f"## {workload}\n\n{runs}\n\n{pages.table(head, lines)}\n")
     return "\n".join([*parts, _starts(record)])
 
 
@@ -99,7 +100,7 @@ def _load(record: Record, workload: str) -> str:
 
 def _facts(record: Record) -> str:
     facts = record.setting["machine"] | {"threads": record.setting["threads"]} | record.setting["versions"]
-    return _table([["", ""], *([name, str(value)] for name, value in facts.items())]) + "\n"
+    return pages.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
 
 
 def _numbers(row: Row, names: Sequence[str]) -> list[str]:
@@ -128,16 +129,11 @@ def _starts(record: Record) -> str:
         for name, e in latest.items()
         if not name.startswith("matrix products")
     ]
-    return STARTS + _table([head, *lines]) + "\n"
+    return STARTS + pages.table(head, lines) + "\n"
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "/")
-
-
-def _table(lines: list[list[str]]) -> str:
-    head, *others = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|---" * len(lines[0]) + "|", *others])
 
 
 def plot(found: Sequence[Row], target: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import pages
 from ..files import write_text
 from ..superb.tasks import TASKS
 from .corpus import read_table
@@ -100,41 +101,39 @@ def page(known: dict[str, Any]) -> str:
     """Markdown of everything that a build holds, from its ``splits.json``."""
     tasks: dict[str, dict[str, dict[str, Any]]] = known["tasks"]
     rows = [
-        f"| {task} | {name} | {split['files']} | {split['minutes']:.1f} | {len(split['voices'])} |"
+        [task, name, str(split["files"]), f"{split['minutes']:.1f}", str(len(split["voices"]))]
         for task, found in tasks.items()
         for name, split in found.items()
     ]
     parts = [
         HEAD,
-        "\n".join(["| task | split | files | minutes | voices |", "|---|---|---|---|---|", *rows]),
+        pages.table(["task", "split", "files", "minutes", "voices"], rows),
         "\n".join(f"- **{task}**: {_NOTES[task]}" for task in tasks),
         "## Who is heard in the tests",
         HEARD.format(unheard=", ".join(UNHEARD)),
-        "\n".join(_heard(tasks)),
+        _heard(tasks),
         *(_labels(task, tasks[task]) for task in LABELS if task in tasks),
         f"All files of the tasks together: sha256 `{known['sha256']}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _heard(tasks: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
-    rows = ["| task | test split | voices not heard | voices heard, unlabelled |", "|---|---|---|---|"]
+def _heard(tasks: dict[str, dict[str, dict[str, Any]]]) -> str:
+    rows = []
     for task, found in tasks.items():
         for name, split in found.items():
             if name.startswith("test") or name == "documents":
                 heard = split["heard_by_hubert_nano"]
                 unheard = [voice for voice in split["voices"] if voice not in heard]
-                rows.append(f"| {task} | {name} | {', '.join(unheard)} | {', '.join(heard)} |")
-    return rows
+                rows.append([task, name, ", ".join(unheard), ", ".join(heard)])
+    return pages.table(["task", "test split", "voices not heard", "voices heard, unlabelled"], rows)
 
 
 def _labels(task: str, found: dict[str, dict[str, Any]]) -> str:
     names = sorted({label for split in found.values() for label in split.get("labels", {})})
-    rows = [f"| {task} | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
-    for label in names:
-        counts = " | ".join(str(split.get("labels", {}).get(label, 0)) for split in found.values())
-        rows.append(f"| `{label}` | {counts} |")
-    return "\n".join(rows)
+    counts = [split.get("labels", {}) for split in found.values()]
+    rows = [[f"`{label}`", *(str(count.get(label, 0)) for count in counts)] for label in names]
+    return pages.table([task, *found], rows)
 
 
 HEAD = f"""# mini-SUPERB

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import pages
 from ..files import write_text
 from . import points
 from .errors import ResultError
@@ -91,8 +92,7 @@ def _size(model: Model) -> list[str]:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return pages.table(head, ([pages.cell(name), *cells] for name, *cells in rows), rule=" --- ")
 
 
 def heading(task: Task, metric: Metric) -> str:
