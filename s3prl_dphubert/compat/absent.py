@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import RunError
+from . import stft
 from .patch import Patch, Undo
 
 Contents = Mapping[str, Callable[[], Mapping[str, Any]]]  # of the modules that stand in, when they do
@@ -146,6 +147,6 @@ PATCHES = (
     _patch("pkg_resources", "webrtcvad", "its version; s3prl's evaluate.py needs it", _RESOURCES, "2.0.10"),
     *(
         _patch("asteroid", f"s3prl.downstream.{name}.expert", "STOI, PESQ, SI-SDR and one loss", _ASTEROID)
-        for name in ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
+        for name in stft.DOWNSTREAMS
     ),
 )

@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
+from . import stft
 from .patch import Patch, swapped
 
 
@@ -76,6 +77,6 @@ PATCHES = (
             needed=_chosen_at_import,
             apply=_follow_features_in_losses,
         )
-        for name in ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
+        for name in stft.DOWNSTREAMS
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from . import stft
 from .patch import Patch
 
 
@@ -37,5 +38,5 @@ PATCHES = tuple(
         needed=_fails,
         apply=_pass_silence,
     )
-    for name in ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
+    for name in stft.DOWNSTREAMS
 )
