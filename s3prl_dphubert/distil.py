@@ -15,7 +15,7 @@ from .model import SpeechModel
 from .model.folded import FoldedModel, fold
 from .model.lean import lean_features
 from .model.masks import NO_MASKS, Masks
-from .model.precision import AUTOCAST
+from .model.precision import AUTOCAST, autocast
 from .objective import Objective
 from .pruning import final_masks
 from .student import Student
@@ -131,11 +131,10 @@ class Distillation:
     @torch.no_grad()
     def targets(self, waveforms: Tensor) -> list[Tensor]:
         """The teacher's hidden states of waveforms (B, T), no deeper than they are needed, each (B, F, D)."""
-        depth, device = self.objective.depth, waveforms.device.type
-        precision = self._precision(device)
-        if device != "cpu":
-            dtype = AUTOCAST.get(precision, torch.bfloat16)
-            with torch.autocast(device, dtype, enabled=precision in AUTOCAST):
+        depth, device = self.objective.depth, waveforms.device
+        precision = self._precision(device.type)
+        if device.type != "cpu":
+            with autocast(device, precision):
                 return self.teacher.extract_features(waveforms, num_layers=depth)[0]
         if precision not in self._folded:
             self._folded[precision] = fold(self.teacher, precision)

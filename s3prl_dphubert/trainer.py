@@ -30,7 +30,7 @@ from .data.batches import Batch, BatchStream, loader
 from .environment import Environment, changes, environment
 from .files import replacing
 from .journal import Journal
-from .model.precision import AUTOCAST
+from .model.precision import autocast
 from .optimizer import ScheduledAdamW
 from .processes import Processes
 from .skips import Skips
@@ -60,12 +60,6 @@ def seeded(seed: int, update: int, micro: int) -> torch.Generator:
     seeds = np.random.SeedSequence((seed, update, micro)).generate_state(2)
     torch.manual_seed(int(seeds[0]))
     return torch.Generator().manual_seed(int(seeds[1]))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision ``bf16`` or ``fp16``; off for ``fp32``."""
-    dtype = AUTOCAST.get(precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 class Trainer:

@@ -13,10 +13,10 @@ from ..budget import Budget
 from ..config import CompressConfig, DataConfig, TrainConfig
 from ..data.batches import Batch
 from ..model import SpeechModel
+from ..model.precision import autocast
 from ..objective import ObjectiveConfig
 from ..optimizer import ScheduledAdamW
 from ..student import Student
-from ..trainer import autocast
 from .published import matched
 from .stopwatch import Stopwatch
 

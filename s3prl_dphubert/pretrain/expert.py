@@ -28,11 +28,12 @@ from ..distil import Distillation
 from ..environment import changes, environment
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
+from ..model.precision import autocast
 from ..pipeline import read_data as read_audio
 from ..skips import report_skip
 from ..start import start
 from ..teachers import load_teacher
-from ..trainer import autocast, seeded
+from ..trainer import seeded
 from .epochs import Epochs
 from .optimizer import GuardedAdamW
 from .recipe import Recipe, last_epoch, read_data, read_training
