@@ -1,0 +1,159 @@
+"""Compression runs under different budgets beside each other: what is left, how fast it is, what it loses.
+
+``python -m s3prl_dphubert.bench.budgets docs/budgets.md GROUP NAME=RUN…`` measures the results of finished
+runs of one teacher, keeps what it found in ``docs/budgets.json`` and fills in the page's table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import pages
+from ..budget import Budget
+from ..checkpoint import load_model
+from ..cost import macs, parameters, superb_macs
+from ..errors import ConfigError
+from ..files import write_text
+from ..model import SpeechModel
+from ..model.folded import fold
+from ..profile import real_time_factors
+from ..settings import from_dict, read_yaml
+from ..teachers import load_teacher
+from .machine import machine, versions
+
+BEGIN, END = (
+    "<!-- numbers: made by `python -m s3prl_dphubert.bench.budgets` -->\n",
+    "<!-- end of numbers -->\n",
+)
+PRECISIONS = ("fp32", "bf16")
+LOSSES = {"stage1": "after stage 1", "pruned": "pruned", "stage2": "after stage 2"}
+TEACHER = "teacher"
+
+
+def measure(runs: dict[str, Path], seconds: float = 10.0, repeats: int = 15) -> dict[str, Any]:
+    """Cost, speed and losses of finished runs of the same teacher, and of the teacher.
+
+    Speed is that of the folded models, which take turns: seconds of compute per second of audio, batch 1.
+
+    Args:
+        runs: name -> folder of a finished run.
+        seconds: length of the utterance that is timed, and whose MACs are counted.
+        repeats: turns.
+
+    Raises:
+        ConfigError: a run is not finished, or they have different teachers.
+    """
+    configs = {name: _config(run) for name, run in runs.items()}
+    teachers = {config["teacher"] for config in configs.values()}
+    if len(teachers) != 1:
+        raise ConfigError(f"runs are of {', '.join(sorted(teachers))}, allowed: one teacher")
+    models: dict[str, SpeechModel] = {TEACHER: load_teacher(teachers.pop()).eval()}
+    models |= {name: load_model(run / "model") for name, run in runs.items()}
+    speeds: dict[str, dict[str, float]] = {name: {} for name in models}
+    for precision in PRECISIONS:
+        folded: dict[str, Any] = {name: fold(model, precision) for name, model in models.items()}
+        for name, factor in real_time_factors(folded, seconds, repeats).items():
+            speeds[name][precision] = factor
+    rows = {}
+    for name, model in models.items():
+        shape, run = model.config, runs.get(name)
+        rows[name] = {
+            "budget": "" if run is None else str(from_dict(Budget, configs[name]["budget"])),
+            "parameters": parameters(shape),
+            "macs": macs(shape, round(seconds * 16_000)),
+            "superb_macs": sum(superb_macs(shape).values()),
+            "speed": speeds[name],
+            "valid": {} if run is None else _losses(run),
+            "kept": {
+                "conv": shape.conv_channels,
+                "heads": [len(h or ()) for h in shape.heads],
+                "ffn": shape.ffn,
+            },
+        }
+    return {
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "machine": machine() | versions(),
+        "rows": rows,
+    }
+
+
+def _config(run: Path) -> dict[str, Any]:
+    if not (run / "results.json").is_file() or not (run / "model").is_dir():
+        raise ConfigError(f"{run} is no finished run, allowed: what `compress --out` named")
+    return read_yaml(run / "config.yaml")
+
+
+def _losses(run: Path) -> dict[str, float]:
+    valid = json.loads((run / "results.json").read_text(encoding="utf8"))["valid"]
+    return {name: scalars["loss"] for name, scalars in valid.items()}
+
+
+def text(groups: dict[str, Any]) -> str:
+    """All groups as Markdown."""
+    return "\n\n".join(_group(title, found) for title, found in groups.items()) + "\n"
+
+
+def _group(title: str, found: dict[str, Any]) -> str:
+    rows, first = found["rows"], found["rows"][TEACHER]
+    seconds, threads, where = found["seconds"], found["threads"], found["machine"]
+    head = ["", "parameters, M", f"MACs of {seconds:g} s, G", "SUPERB MACs, G"]
+    head += [f"real-time factor, {precision} (× teacher)" for precision in PRECISIONS]
+    known = [loss for loss in LOSSES if any(loss in row["valid"] for row in rows.values())]
+    head += [f"loss {LOSSES[loss]}" for loss in known]
+    lines = []
+    for name, row in rows.items():
+        speed, told = row["speed"], f" ({row['budget']})" if row["budget"] else ""
+        line = [f"{name}{told}", f"{row['parameters'] / 1e6:.3f}", f"{row['macs'] / 1e9:.3f}"]
+        line.append(f"{row['superb_macs'] / 1e9:.1f}")
+        line += [f"{speed[p]:.4f} ({speed[p] / first['speed'][p]:.2f})" for p in PRECISIONS]
+        line += [f"{row['valid'][loss]:.4f}" if loss in row["valid"] else "–" for loss in known]
+        lines.append(line)
+    kept = [
+        [name, *(" ".join(map(str, row["kept"][kind])) for kind in ("conv", "heads", "ffn"))]
+        for name, row in rows.items()
+    ]
+    measured = (
+        f"{where['processor']} ({where['flags']}), {threads} thread{'s' * (threads > 1)}, "
+        f"torch {where['torch']}; batch 1, folded models in turns, the best of each."
+    )
+    return "\n\n".join(
+        [
+            f"### {title}",
+            pages.table(head, lines),
+            measured,
+            pages.table(["kept", "conv channels", "heads", "FFN units"], kept),
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure runs and write them into the page, beside the groups that it holds."""
+    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.budgets", description=__doc__)
+    parser.add_argument("page", type=Path, help="a .md file with the markers of the numbers")
+    parser.add_argument(
+        "group", nargs="?", help="title of these runs; without it only the page is written anew"
+    )
+    parser.add_argument("runs", nargs="*", metavar="NAME=RUN", help="folders of finished runs")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    arguments = parser.parse_args(argv)
+    page, store = arguments.page, arguments.page.with_suffix(".json")
+    groups = json.loads(store.read_text(encoding="utf8")) if store.exists() else {}
+    if arguments.group:
+        torch.set_num_threads(arguments.threads)
+        groups[arguments.group] = measure(
+            {name: Path(run) for name, _, run in (r.partition("=") for r in arguments.runs)}
+        )
+        write_text(store, json.dumps(groups, indent=1) + "\n")
+    before = page.read_text(encoding="utf8")
+    write_text(page, pages.fill(before, BEGIN, END, text(groups), str(page)))
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
