@@ -47,8 +47,7 @@ def positions(graph: Graph, block: Any, x: str) -> str:
             x = _positional_layer(graph, layer, x)
         return x
     conv = block.conv
-    weight = conv.weight_v * (conv.weight_g / conv.weight_v.norm(dim=(0, 1), keepdim=True))
-    return graph.rough("Gelu", _same_conv(graph, weight, conv.bias, conv.groups, x))
+    return graph.rough("Gelu", _same_conv(graph, conv.weight(), conv.bias, conv.groups, x))
 
 
 def _positional_layer(graph: Graph, layer: Any, x: str) -> str:
