@@ -8,7 +8,7 @@ from __future__ import annotations
 from .layout import Piece, Plan
 from .turns import Conversation, converse
 from .utterance import Material
-from .voices import DEV, TEST, TRAIN, UNHEARD
+from .voices import DEV, TEST, TRAIN
 
 ROOT = "conversations"
 COUNTS = {TRAIN: 240, DEV: 40, TEST: 60}
@@ -23,7 +23,7 @@ def plan(material: Material) -> Plan:
     pieces: list[Piece] = []
     texts: dict[str, str] = {}
     for split, count in COUNTS.items():
-        said = material.of_the_game(voices=UNHEARD) if split == TEST else material.of_the_game(split)
+        said = material.unheard_in_tests(split)
         tables: dict[str, list[str]] = {}
         for conversation in converse(said, count, TURNS, OVERLAP, f"sd-{split}"):
             path = f"{ROOT}/{split}/wav/{conversation.name}.flac"

@@ -10,7 +10,7 @@ from ..data.audio import SAMPLE_RATE
 from .layout import Piece, Plan
 from .turns import Conversation, converse
 from .utterance import Material, Utterance, generator, shuffled
-from .voices import DEV, TEST, TRAIN, UNHEARD
+from .voices import DEV, TEST, TRAIN
 
 NOISY_ROOT, MIXED_ROOT = "VoiceBank-DEMAND", "Libri2Mix"
 NOISY = {TRAIN: 300, DEV: 30, TEST: 60}
@@ -48,7 +48,7 @@ def separation(material: Material) -> Plan:
     """Two voices at once, cut to the shorter one, and each alone; Libri2Mix's folders."""
     pieces: list[Piece] = []
     for split, count in MIXED.items():
-        said = _said(material, split)
+        said = material.unheard_in_tests(split)
         for talk in converse(said, count, 1, (60.0, 60.0), f"ss-{split}"):
             folder = f"{MIXED_ROOT}/wav16k/min/{_PARTS[split]}"
             for kind, voice in (("mix_clean", None), ("s1", talk.voices[0]), ("s2", talk.voices[1])):
@@ -57,13 +57,10 @@ def separation(material: Material) -> Plan:
     return Plan(tuple(pieces), {})
 
 
-def _said(material: Material, split: str) -> list[Utterance]:
-    return material.of_the_game(voices=UNHEARD) if split == TEST else material.of_the_game(split)
-
-
 def _some(material: Material, split: str, count: int, purpose: str) -> list[Utterance]:
     low, high = SECONDS
-    fitting = [u for u in _said(material, split) if u.words and low <= u.clip.seconds <= high]
+    said = material.unheard_in_tests(split)
+    fitting = [u for u in said if u.words and low <= u.clip.seconds <= high]
     return shuffled(fitting, lambda u: u.clip.path, purpose)[:count]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.audio import SAMPLE_RATE, read
 from ..errors import DataError
 from .corpus import QUEEN, Clip
-from .voices import ROLES, split_of
+from .voices import ROLES, TEST, UNHEARD, split_of
 from .words import normalise
 
 Item = TypeVar("Item")
@@ -100,6 +100,10 @@ class Material:
             set(voices) if voices is not None else set(ROLES[split] if split else sum(ROLES.values(), ()))
         )
         return [u for u in self.utterances if u.clip.package == QUEEN and u.clip.voice in chosen]
+
+    def unheard_in_tests(self, split: str) -> list[Utterance]:
+        """Recordings of the game for a split; for tests only voices that ``hubert_nano`` never heard."""
+        return self.of_the_game(voices=UNHEARD) if split == TEST else self.of_the_game(split)
 
 
 def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
