@@ -71,11 +71,6 @@ class Plan:
         return sorted({path.partition("/")[0] for path in paths})
 
 
-def cut(utterance: Utterance, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """A stretch of a recording, in seconds."""
-    return utterance.audio(start, end)
-
-
 def piece(
     path: str,
     task: str,

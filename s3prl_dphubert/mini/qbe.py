@@ -7,7 +7,7 @@ from functools import partial
 from xml.sax.saxutils import quoteattr
 
 from ..data.audio import SAMPLE_RATE
-from .layout import Plan, cut, piece
+from .layout import Plan, piece
 from .utterance import Material, Utterance, Word, shuffled
 from .voices import DEV, ROLES, TEST, UNHEARD
 
@@ -48,7 +48,7 @@ def plan(material: Material) -> Plan:
         rows = []
         for name, (utterance, word) in queries.items():
             path = f"{label}_queries/{name}.wav"
-            render = partial(cut, utterance, max(word.start - MARGIN, 0.0), word.end + MARGIN)
+            render = partial(utterance.audio, max(word.start - MARGIN, 0.0), word.end + MARGIN)
             pieces.append(piece(f"{ROOT}/{path}", "QbE", split, utterance, render, word.text))
             rows.append(f"quesst14/{path} {LANGUAGE}\n")
         texts[f"{ROOT}/scoring/language_key_{label}.lst"] = "".join(rows)
