@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from ..files import write_text
-from .corpus import Clip, read_table
+from .corpus import Clip, read_clips
 from .words import normalise
 from .workers import pool
 
@@ -120,10 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder of a build, which holds corpus/")
     folder: Path = parser.parse_args(argv).folder
     corpus = folder / "corpus"
-    clips = [
-        Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
-        for row in read_table(corpus / "clips.tsv")
-    ]
+    clips = read_clips(corpus / "clips.tsv")
     spoken: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     rows = ["name\twords\n"]
     with pool() as workers:

@@ -103,9 +103,14 @@ def label(debs: dict[str, Path], corpus: Path) -> list[Clip]:
         clips = [*_of_the_game(debs, corpus), *_of_the_operator(debs, corpus)]
         rows = "".join(f"{c.package}\t{c.name}\t{c.voice}\t{c.text}\t{c.samples}\n" for c in clips)
         write_text(table, f"package\tname\tvoice\ttext\tsamples\n{rows}")
+    return read_clips(table)
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """The labelled clips that ``clips.tsv`` lists."""
     return [
         Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
-        for row in read_table(table)
+        for row in read_table(path)
     ]
 
 
