@@ -1,9 +1,8 @@
 """Who says what in Flight of the Amazon Queen: the recordings and the script in the game's data file.
 
-The table at byte 13 counts the entries; each holds a name of 12 bytes, a bundle byte, offset and size
-(big-endian). ``*.SB`` is MP3, 11,025 Hz. ``*.DOG`` is a dialogue with one character, whose name is the
-file's, ``QUEEN2.JAS`` holds what the hero remarks, ``*.CUT`` a cut scene. A text is recorded in pieces:
-a ``*`` with two letters of a command ends one, and the last digit of a recording's name counts them.
+``*.SB`` is MP3, 11,025 Hz. ``*.DOG`` is a dialogue with one character, whose name is the file's,
+``QUEEN2.JAS`` holds what the hero remarks, ``*.CUT`` a cut scene. A text is recorded in pieces: a ``*`` with
+two letters of a command ends one, and the last digit of a recording's name counts them.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import DataError
+from ..nano.speech import queen_entries
 
 HERO = "joe"
 SPEECH = re.compile(r"(?:\d\d[0-9A-FSX]{4}[JP]|JOE\d{4}|C\d\w{3}\d\d)[0-9A-F]")
@@ -48,7 +48,7 @@ def lines(archive: bytes) -> Iterator[Line]:
         DataError: the file is damaged.
     """
     try:
-        entries = _entries(archive)
+        entries = dict(queen_entries(archive))
         said = _script(entries)
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise DataError(f"queen.1c: not the game's data file, or damaged ({error})") from error
@@ -57,16 +57,6 @@ def lines(archive: bytes) -> Iterator[Line]:
         if name != entry and (SPEECH.fullmatch(name) or name in said):
             voice, text = said.get(name, (HERO if name.startswith("JOE") else "", ""))
             yield Line(name, voice, text, entries[entry])
-
-
-def _entries(archive: bytes) -> dict[str, bytes]:
-    """Name -> content of everything in the data file."""
-    (count,) = struct.unpack_from(">H", archive, 13)
-    found = {}
-    for index in range(count):
-        raw, _, offset, size = struct.unpack_from(">12sBII", archive, 15 + 21 * index)
-        found[raw.split(b"\0")[0].decode("ascii")] = archive[offset : offset + size]
-    return found
 
 
 def _script(entries: dict[str, bytes]) -> dict[str, tuple[str, str]]:

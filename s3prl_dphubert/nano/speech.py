@@ -81,18 +81,23 @@ HELD_OUT = re.compile(r"^flight-of-the-amazon-queen/(11|18|19|20|21|22|24|37|38|
 """Four characters of one game (Faye, Chief, Naomi, Henry), kept from training for the probe."""
 
 
-def queen_clips(archive: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, MP3 bytes) of each spoken line in the game's data file.
+def queen_entries(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of everything in the data file of Flight of the Amazon Queen.
 
     The table at byte 13 counts the entries; each holds a name of 12 bytes, a bundle byte,
-    offset and size (big-endian). Names ending in ``SSSS`` are sound effects.
+    offset and size (big-endian).
     """
     (count,) = struct.unpack_from(">H", archive, 13)
     for index in range(count):
         raw, _, offset, size = struct.unpack_from(">12sBII", archive, 15 + 21 * index)
-        name = raw.split(b"\0")[0].decode("ascii")
+        yield raw.split(b"\0")[0].decode("ascii"), archive[offset : offset + size]
+
+
+def queen_clips(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, MP3 bytes) of each spoken line in that file; names ending in ``SSSS`` are effects."""
+    for name, data in queen_entries(archive):
         if name.endswith(".SB") and not name.endswith("SSSS.SB"):
-            yield name.removesuffix(".SB"), archive[offset : offset + size]
+            yield name.removesuffix(".SB"), data
 
 
 def decode(data: bytes, decoder: str) -> tuple[np.ndarray, int]:
