@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def small(tmp_path_factory):
     (folder / "pool").mkdir()
     path = folder / "pool" / f"{NAME}_1.0_all.deb"
     path.write_bytes(mini_packages.deb({"usr/share/doc/a.txt": b"one", "usr/share/b": b"two"}))
-    digest = packages.hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return folder, packages.Package(NAME, "1.0", path.stat().st_size, digest, f"pool/{path.name}")
 
 

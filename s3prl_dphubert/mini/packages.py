@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import shutil
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from tqdm import tqdm
 
+from ..download import checksum, download
 from ..errors import DataError
 from ..files import replacing
 
@@ -24,7 +23,7 @@ MIRRORS = (
 )
 """Where packages are; the second keeps versions that the first has replaced."""
 
-BLOCK = 1 << 20
+TIMEOUT = 60  # seconds without an answer
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,9 @@ def fault(package: Package, path: Path) -> str:
     size = path.stat().st_size
     if size != package.bytes:
         return f"has {size} bytes, {package.name} {package.version} has {package.bytes}"
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != package.sha256:
-        return f"has the sha256 {digest.hexdigest()}, {package.name} {package.version} has {package.sha256}"
+    found = checksum(path, "sha256")
+    if found != package.sha256:
+        return f"has the sha256 {found}, {package.name} {package.version} has {package.sha256}"
     return ""
 
 
@@ -131,17 +127,12 @@ def _download(package: Package, path: Path, mirrors: tuple[str, ...]) -> None:
     for mirror in mirrors:
         url = f"{mirror}/{package.pool}"
         try:
-            with (
-                replacing(path) as partial,
-                urllib.request.urlopen(url, timeout=60) as answer,
-                partial.open("wb") as file,
-            ):
-                shutil.copyfileobj(answer, file, BLOCK)
-                file.flush()
+            with replacing(path) as partial:
+                download(url, partial, package.file, TIMEOUT)
                 if wrong := fault(package, partial):
                     raise OSError(f"the file {wrong}")
             return
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, HTTPException) as error:
             faults.append(f"{url}: {error}")
     raise DataError(f"{package.name} {package.version}: cannot be fetched ({'; '.join(faults)})")
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
-
-from tqdm import tqdm
 
 from ...compat import caches
+from ...download import checksum, download
 from ...errors import DataError
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3  # for a connection that breaks; each goes on where the last one ended
 TIMEOUT = 30  # seconds without an answer
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Listed:
         if self.size is not None and size != self.size:
             return f"it has {size} bytes, not {self.size}"
         kind, _, wanted = self.checksum.partition(":")
-        found = _checksum(path, kind)
+        found = checksum(path, kind)
         return "" if found == wanted else f"its {kind} checksum is {found}, not {wanted}"
 
     def _fetch(self, kept: Path, data: Path) -> None:
@@ -94,7 +90,7 @@ class Listed:
         reason = ""
         for _ in range(ATTEMPTS):
             went_on = part.exists()
-            reason = _download(url, part, self.name)
+            reason = _missing(url, part, self.name)
             if not reason:
                 reason = self.fault(part)
                 if not reason:
@@ -105,38 +101,13 @@ class Listed:
         return reason
 
 
-def _download(url: str, part: Path, title: str) -> str:
+def _missing(url: str, part: Path, title: str) -> str:
     """Download what is missing of a file; returns why it is not whole, or nothing."""
-    start = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "s3prl-dphubert", **({"Range": f"bytes={start}-"} if start else {})}
     try:
-        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as answer:
-            start = start if answer.status == 206 else 0
-            length = answer.headers.get("Content-Length")
-            total = start + int(length) if length else None
-            with (
-                part.open("ab" if start else "wb") as file,
-                tqdm(desc=title, total=total, initial=start, unit="B", unit_scale=True) as bar,
-            ):
-                while chunk := answer.read(_CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            size = part.stat().st_size
-            return "" if total is None or size == total else f"ended after {size} of {total} bytes"
+        total = download(url, part, title, TIMEOUT)
     except HTTPError as error:
-        if error.code == 416 and start:  # nothing is behind what is here: it is whole, or of another file
-            return ""
         return f"HTTP {error.code} {error.reason}"
     except (OSError, HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
-
-
-def _checksum(path: Path, kind: str) -> str:
-    if kind == "git":
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    else:
-        digest = hashlib.new(kind)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    size = part.stat().st_size
+    return "" if total is None or size == total else f"ended after {size} of {total} bytes"
