@@ -58,6 +58,14 @@ def waveforms():
     return [torch.randn(count, generator=generator) for count in SAMPLES]
 
 
+def printed(script, *arguments):
+    """What a script prints in a process of its own."""
+    run = [sys.executable, "-c", script, *map(str, arguments)]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 @torch.no_grad()
 def test_the_interface_of_the_model(files, form):
@@ -136,10 +144,7 @@ def test_s3prl_takes_a_file(files):
         "same = [(p == q).all().item() for p, q in zip(frames, counted, strict=True)]\n"
         "print(len(hidden), worst, all(same), a.num_layers == b.num_layers)\n"
     )
-    run = [sys.executable, "-c", script, str(files["onnx"][0]), str(PRUNED)]
-    ended = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    count, difference, *same = ended.stdout.split()
+    count, difference, *same = printed(script, files["onnx"][0], PRUNED).split()
     assert int(count) == load_model(PRUNED).config.num_layers + 1
     assert float(difference) < 1e-4 and same == ["True", "True"]
 
@@ -231,9 +236,7 @@ def test_signals_are_handled_when_models_are_gone(files):
         "subprocess.run([sys.executable, '-c', ''], check=True)\n"
         "print(len(heard) > 0)\n"
     )
-    run = [sys.executable, "-c", script, str(files["openvino"][0])]
-    ended = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended.stderr
+    assert printed(script, files["openvino"][0]) == "True\n"
 
 
 def test_files_that_cannot_be_run(tmp_path, files):
@@ -281,7 +284,4 @@ def test_a_file_runs_where_nothing_but_its_runtime_is(files):
         "from s3prl_dphubert.export import load_exported\n"
         "print(len(load_exported(sys.argv[1]).extract_features(torch.zeros(1, 400))[0]))\n"
     )
-    run = [sys.executable, "-c", script, str(files["onnx"][0])]
-    ended = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) == load_model(PRUNED).config.num_layers + 1
+    assert int(printed(script, files["onnx"][0])) == load_model(PRUNED).config.num_layers + 1
