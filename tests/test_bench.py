@@ -70,9 +70,11 @@ def bench(folder, **values):
 
 
 def test_real_shapes():
-    assert [round(parameters(config) / 1e6, 1) for config in SHAPES.values()] == [94.4, 23.7, 23.5]
+    assert [round(parameters(config) / 1e6, 1) for config in SHAPES.values()] == [94.4, 23.7, 23.7, 23.5]
     pruned = SHAPES["pruned"]
     assert sum(len(kept) for kept in pruned.heads) == 40
+    assert parameters(SHAPES["macs"]) == pytest.approx(parameters(pruned), rel=2e-3)
+    assert macs(SHAPES["macs"], 160_000) / macs(pruned, 160_000) == pytest.approx(0.62, abs=0.005)
     assert [sum(workload.seconds) for workload in FULL[:3]] == [4, 15, 80]
     waveforms, lengths = FULL[3].batch()
     assert waveforms.shape == (8, max(FULL[3].samples))

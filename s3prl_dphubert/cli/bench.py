@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 
-SHAPES = ("base", "pruned", "distilhubert")
+SHAPES = ("base", "pruned", "macs", "distilhubert")
 
 
 def add(commands: Any) -> None:
