@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import pages
 from .config import CompressConfig
 from .cost import macs, parameters, superb_macs
 from .model import ModelConfig, SpeechModel
@@ -39,18 +40,14 @@ def rows_of(values: dict[str, str]) -> str:
 def units_table(config: ModelConfig) -> str:
     """Markdown table of the conv channels, heads and feed-forward units per layer."""
     channels = ", ".join(map(str, config.conv_channels))
-    rows = [
-        f"Conv channels: {channels}",
-        "",
-        "| layer | heads | ids of the heads | feed-forward units |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for index, (heads, width) in enumerate(zip(config.heads, config.ffn, strict=True), start=1):
         count, ids = (
             ("none", "–") if heads is None else (str(len(heads)), " ".join(map(str, heads)) or "bias only")
         )
-        rows.append(f"| {index} | {count} | {ids} | {'none' if width is None else width} |")
-    return "\n".join(rows)
+        rows.append([str(index), count, ids, "none" if width is None else str(width)])
+    table = pages.table(["layer", "heads", "ids of the heads", "feed-forward units"], rows)
+    return f"Conv channels: {channels}\n\n{table}"
 
 
 def render(config: CompressConfig, model: SpeechModel, state: str) -> str:

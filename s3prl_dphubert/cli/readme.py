@@ -64,7 +64,7 @@ def _shape(action: argparse.Action) -> str:
 
 
 def _cell(text: str | None) -> str:
-    return (text or "").replace("%%", "%").replace("|", "\\|").replace("\n", " ")
+    return pages.cell((text or "").replace("%%", "%").replace("\n", " "))
 
 
 def fill(text: str) -> str:

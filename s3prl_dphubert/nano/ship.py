@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from .. import pages
 from ..checkpoint import save_model
 from ..cost import macs, parameters
 from ..model import ModelConfig, SpeechModel
@@ -77,11 +78,8 @@ def packages_table(speech: Path) -> str:
 
 def probe_table(probe: dict[str, Any]) -> str:
     """Markdown table of the probe's accuracies."""
-    lines = ["| features | trained | random weights |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {value} % | {probe['random'][name]} % |" for name, value in probe["trained"].items()
-    ]
-    return "\n".join(lines)
+    rows = ([name, f"{value} %", f"{probe['random'][name]} %"] for name, value in probe["trained"].items())
+    return pages.table(["features", "trained", "random weights"], rows)
 
 
 def card(speech: Path, run: Path, probe: dict[str, Any] | None) -> str:

@@ -92,13 +92,12 @@ def _expected(task: Task) -> str:
         values = model.means.get(task.name)
         if model.name in ROWS and values:
             shown = (f"{values[metric.name]:.2f}" for metric in metrics)
-            rows.append(f"| {model.name} | {' | '.join(shown)} | {model.source} |")
+            rows.append([model.name, *shown, model.source])
     if not rows:
         return ""
     arrows = {HIGHER: "↑", LOWER: "↓"}
     titles = (f"{f'{metric.title} {metric.unit}'.strip()} {arrows[metric.better]}" for metric in metrics)
-    header = f"| expected | {' | '.join(titles)} | from |"
-    return "\n".join([header, f"|---|{'---|' * len(metrics)}---|", *rows])
+    return pages.table(["expected", *titles, "from"], rows)
 
 
 def _table(title: str, rows: Mapping[str, str]) -> str:
