@@ -10,6 +10,7 @@ from models import tiny
 
 from s3prl_dphubert.bench import training
 from s3prl_dphubert.bench.own import OwnUpdate
+from s3prl_dphubert.bench.shapes import UNITS
 from s3prl_dphubert.bench.stopwatch import Stopwatch
 from s3prl_dphubert.bench.training import Case, locations, measure, table
 from s3prl_dphubert.errors import ConfigError
@@ -28,7 +29,7 @@ def test_gates_at_the_target_leave_what_the_published_result_keeps():
     }
     assert open_units["start"] == {"conv": 7 * 512, "heads": 12 * 12, "ffn": 12 * 3072}
     assert open_units["target"] == {"conv": 2784, "heads": 40, "ffn": 5363}
-    assert sum(training.FFN) == 5363
+    assert sum(UNITS) == 5363
 
 
 def test_measured_updates_are_updates():

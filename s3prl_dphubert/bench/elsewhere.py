@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..files import new_folder, replacing
-from .shapes import TITLES
 from .subjects import Call, Subject
 
 
@@ -23,7 +22,7 @@ class Transformers(Subject):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return f"transformers, {TITLES.get(self.shape, self.shape)}, {self.precision}"
+        return f"transformers, {self.title}, {self.precision}"
 
     def prepare(self, models: Path) -> None:
         """Write a folder for ``from_pretrained``."""
@@ -67,7 +66,7 @@ class S3prl(Subject):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return f"s3prl, {TITLES.get(self.shape, self.shape)}, {self.precision}"
+        return f"s3prl, {self.title}, {self.precision}"
 
     def prepare(self, models: Path) -> None:
         """Write a checkpoint that the upstream loads."""

@@ -41,6 +41,11 @@ class Subject(ABC):
         """What it is called in tables; unique."""
 
     @property
+    def title(self) -> str:
+        """What its shape is called in tables."""
+        return TITLES.get(self.shape, self.shape)
+
+    @property
     def own_weights(self) -> bool:
         """Whether it runs the shape's checkpoint and returns its last hidden state (B, F, D)."""
         return False
@@ -69,7 +74,7 @@ class Own(Subject):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return f"{TITLES.get(self.shape, self.shape)}, {self.precision}"
+        return f"{self.title}, {self.precision}"
 
     @property
     def own_weights(self) -> bool:
@@ -106,7 +111,7 @@ class Plain(Own):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return f"{TITLES.get(self.shape, self.shape)}, not folded, {self.precision}"
+        return f"{self.title}, not folded, {self.precision}"
 
     def load(self, models: Path) -> Call:
         """Load."""
@@ -134,7 +139,7 @@ class Published(Subject):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return f"published code, {TITLES.get(self.shape, self.shape)}, {self.precision}"
+        return f"published code, {self.title}, {self.precision}"
 
     @property
     def own_weights(self) -> bool:
@@ -199,7 +204,7 @@ class Exported(Subject):
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        what = TITLES.get(self.shape, self.shape) or "another model"
+        what = self.title or "another model"
         return f"exported, {what}, {self.precision} ({self.file.parent.name}/{self.file.name})"
 
     @property

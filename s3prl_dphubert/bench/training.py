@@ -31,14 +31,12 @@ from ..gates import gate_sizes
 from ..model import ModelConfig, SpeechModel
 from .own import OwnUpdate
 from .published import PublishedUpdate
+from .shapes import CHANNELS, HEADS, UNITS
 from .stopwatch import Stopwatch
 
 PARTS = ("teacher", "forward", "backward", "optimizer")
 STATES = ("start", "target")
 PUBLISHED = "published, fp32"
-CONV = (391, 389, 402, 407, 411, 399, 385)
-HEADS = (2, 3, 3, 3, 4, 3, 3, 4, 4, 4, 4, 3)
-FFN = (421, 377, 353, 402, 411, 455, 467, 433, 487, 521, 489, 547)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def locations(config: ModelConfig, state: str) -> dict[str, dict[int, Tensor]]:
         for index, size in gate_sizes(config)[kind].items():
             values = mean + 0.01 * torch.randn(size, generator=generator)
             if state == "target":
-                kept = {"conv": CONV, "heads": HEADS, "ffn": FFN}[kind]
+                kept = {"conv": CHANNELS, "heads": HEADS, "ffn": UNITS}[kind]
                 whole = {"conv": 512, "heads": 12, "ffn": 3072}[kind]
                 opened = size * kept[index % len(kept)] / whole
                 order = torch.rand(size, generator=generator).argsort()

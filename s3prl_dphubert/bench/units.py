@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from ..latency import LatencyTable, Line, shape_of
 from ..model import ModelConfig, SpeechModel
 from ..model.folded import FoldedModel, fold
-from ..model.front import STRETCH, gelu_
+from ..model.front import STRETCH
 from ..model.packing import Packing
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -152,15 +152,9 @@ def _front_times(
     """Seconds of each conv layer over the utterance, and the frames (F', C) of its first stretch."""
     front, size = model.front, min(STRETCH, frames)
     waveform = torch.randn((size - 1) * config.stride + config.min_samples)
-    windows = front._windows(waveform)
-    weight, bias = front._first(waveform)
-
-    def first() -> Tensor:
-        x = windows @ weight if bias is None else torch.addmm(bias, windows, weight)
-        return gelu_(front.norm(x) if front.over_channels else x).to(front.dtype)
-
-    times = {"conv 0": _best(first, repeats) * frames / size}
-    x = first()
+    weight, bias = front.weights_for(waveform)
+    times = {"conv 0": _best(lambda: front.first(waveform, weight, bias), repeats) * frames / size}
+    x = front.first(waveform, weight, bias)
     for place, conv in enumerate(front.others, start=1):
         times[f"conv {place}"] = _best(lambda conv=conv, x=x: conv(x), repeats) * frames / size  # type: ignore[misc]
         x = conv(x)

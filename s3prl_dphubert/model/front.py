@@ -85,21 +85,15 @@ class Front:
     def _utterance(self, waveform: Tensor, frames: int) -> Iterator[Tensor]:
         """Yield the first so many frames of an utterance (T,), stretch by stretch."""
         stride, field = self.config.stride, self.config.min_samples
-        weight, bias = self._first(waveform)
+        weight, bias = self.weights_for(waveform)
         for begin in range(0, frames, STRETCH):
             size = min(STRETCH, frames - begin)
-            windows = self._windows(waveform.narrow(0, begin * stride, (size - 1) * stride + field))
-            x = windows @ weight if bias is None else torch.addmm(bias, windows, weight)
-            x = gelu_(_normed(x, self.norm) if self.over_channels else x).to(self.dtype)
+            x = self.first(waveform.narrow(0, begin * stride, (size - 1) * stride + field), weight, bias)
             for conv in self.others:
                 x = conv(x)
             yield x
 
-    def _windows(self, waveform: Tensor) -> Tensor:
-        """waveform (T,) -> (T_out, K), a view."""
-        return waveform.unfold(0, self.config.conv_kernels[0], self.config.conv_strides[0])
-
-    def _first(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+    def weights_for(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight (K, C) and bias (C,) of the first layer, for this utterance (T,) with its padding."""
         if self.over_channels or self.norm is None:
             return self.weight, self.bias
@@ -111,6 +105,16 @@ class Front:
         scale = self.norm.weight / (variance + self.norm.eps).sqrt()
         weight = weight * scale
         return weight.float(), (self.norm.bias - mean @ weight).float()
+
+    def first(self, waveform: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The first layer with its :meth:`weights_for`: (T,) -> (T_out, C), as the others take it."""
+        windows = self._windows(waveform)
+        x = windows @ weight if bias is None else torch.addmm(bias, windows, weight)
+        return gelu_(_normed(x, self.norm) if self.over_channels else x).to(self.dtype)
+
+    def _windows(self, waveform: Tensor) -> Tensor:
+        """waveform (T,) -> (T_out, K), a view."""
+        return waveform.unfold(0, self.config.conv_kernels[0], self.config.conv_strides[0])
 
 
 def _conv(layer: ConvLayer, dtype: torch.dtype) -> Conv:
