@@ -274,3 +274,26 @@ def test_refused(tmp_path, capsys):
     assert tuple(SHAPES) == bench_command.SHAPES
     assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
     assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err
+
+
+def test_options_that_do_not_go_together(tmp_path, capsys):
+    out, table = ["--out", str(tmp_path / "out")], ["--table", str(tmp_path / "table.json")]
+    for words, said in {
+        (*table, *out, "--quick"): "out, quick given with table, allowed: threads",
+        (*table, "--training"): "training given with table, allowed: threads",
+        (
+            *("--training", *out, "--turns", "2", "--shapes", "base", "--s3prl"),
+            *("--prepare", "--exported", "a.xml", "--checkpoint", "b", "--transformers"),
+        ): "transformers, s3prl, checkpoint, exported, shapes, turns, prepare given with training, "
+        "allowed: out, reference, threads, repeats",
+        (
+            "--training",
+            "--quick",
+        ): "quick given with training, allowed: out, reference, threads, repeats; out "
+        "is missing, allowed: a folder",
+        (*out, "--repeats", "2"): "repeats is given without training, allowed: turns",
+        (): "out is missing, allowed: a folder, or --table FILE alone",
+    }.items():
+        assert main(["bench", *words]) == 2
+        assert f"s3prl-dphubert: bench: {said}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

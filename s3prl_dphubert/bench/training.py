@@ -1,34 +1,34 @@
 """How long an update of stage 1 takes, beside the published implementation.
 
-``python -m s3prl_dphubert.bench.training --reference PATH_OF_A_CLONE``: HuBERT Base with random weights,
-4 x 4 s by default. Every contestant has a process of its own, so that memory and the settings of the
-allocator are its own; they take turns, so that all meet the same noise. Ratios are medians of pairs of
-one turn. Two states of the gates: at the start of stage 1, and at its target, where the units of the
-published result are open.
+``s3prl-dphubert bench --training --out DIR --reference CLONE``: HuBERT Base with random weights, 4 x 4 s.
+Every contestant has a process of its own, so that memory and the settings of the allocator are its own;
+they take turns, so that all meet the same noise. Ratios are medians of pairs of one turn. Two states of
+the gates: at the start of stage 1, and at its target, where the units of the published result are open.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import resource
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from .. import pages
 from ..allocator import keep_pages
-from ..environment import environment
 from ..errors import ConfigError, RunError
 from ..files import write_text
 from ..gates import gate_sizes
 from ..model import ModelConfig, SpeechModel
+from .machine import machine, versions
 from .own import OwnUpdate
 from .published import PublishedUpdate
 from .shapes import CHANNELS, HEADS, UNITS
@@ -47,7 +47,7 @@ class Case:
         reference: a clone of the published repository; ``None`` measures ours alone.
         batch: utterances B.
         seconds: of each.
-        threads: of every contestant.
+        threads: of every contestant; all cores by default.
         repeats: turns after one to warm up.
         config: shape of teacher and student.
     """
@@ -55,7 +55,7 @@ class Case:
     reference: Path | None = None
     batch: int = 4
     seconds: float = 4.0
-    threads: int = 2
+    threads: int = field(default_factory=torch.get_num_threads)
     repeats: int = 4
     config: ModelConfig = field(default_factory=ModelConfig)
 
@@ -65,6 +65,8 @@ class Case:
             for name in ("batch", "threads", "repeats")
             if getattr(self, name) < 1
         ]
+        if self.reference is not None and not (self.reference / "wav2vec2" / "model.py").is_file():
+            faults.append(f"reference is {self.reference}, allowed: a clone of pyf98/DPHuBERT")
         if not self.seconds >= 0.1:
             faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")
         ConfigError.raise_for("bench", faults)
@@ -156,26 +158,33 @@ def measure(case: Case, states: Sequence[str] = STATES, names: Sequence[str] = (
         ends[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=_serve, args=(case, name, theirs), daemon=True))
         processes[-1].start()
-    found: dict[str, Any] = {}
-    for state in states:
-        rows: dict[str, Any] = {name: {"turns": [], "cpu": []} for name in ends}
-        for turn in range(case.repeats + 1):
-            for name, end in ends.items():
-                end.send(state)
-                try:
-                    wall, cpu, peak = end.recv()
-                except (EOFError, ConnectionResetError) as error:
-                    raise RunError(f"bench: {name} stopped before it was measured") from error
-                if turn:
-                    rows[name]["turns"].append(wall)
-                    rows[name]["cpu"].append(cpu)
-                rows[name]["peak_mb"] = peak
-        found[state] = rows
+        theirs.close()  # so that its end is seen here
+    total = len(states) * (case.repeats + 1) * len(ends)
+    with tqdm(total=total, desc="bench", unit="update") as bar:
+        found = {state: _turns(case, state, ends, bar) for state in states}
     for end in ends.values():
         end.send(None)
     for process in processes:
         process.join(30)
     return found
+
+
+def _turns(case: Case, state: str, ends: dict[str, Connection], bar: tqdm) -> dict[str, Any]:
+    """Contestant -> what it measured in that state of the gates."""
+    rows: dict[str, Any] = {name: {"turns": [], "cpu": []} for name in ends}
+    for turn in range(case.repeats + 1):
+        for name, end in ends.items():
+            try:
+                end.send(state)
+                wall, cpu, peak = end.recv()
+            except (EOFError, OSError) as error:
+                raise RunError(f"bench: {name} stopped before it was measured") from error
+            if turn:
+                rows[name]["turns"].append(wall)
+                rows[name]["cpu"].append(cpu)
+            rows[name]["peak_mb"] = peak
+            bar.update()
+    return rows
 
 
 def _serve(case: Case, name: str, end: Connection) -> None:
@@ -196,19 +205,23 @@ def _serve(case: Case, name: str, end: Connection) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """Medians in seconds, and the median ratio to the published update of the same turn, as Markdown."""
-    lines = []
+    parts = []
+    head = ["", *PARTS, "all", "ratio (range)", "of CPU time", "peak MB"]
     for state, rows in found.items():
-        lines += ["", f"Gates at the {state} of stage 1:" if state == "start" else "Gates at the target:", ""]
-        lines.append("| | " + " | ".join([*PARTS, "all", "ratio (range)", "of CPU time", "peak MB"]) + " |")
-        lines.append("|---" * (len(PARTS) + 5) + "|")
-        for name, row in rows.items():
-            cells = [f"{statistics.median(t[part] for t in row['turns']):.2f}" for part in (*PARTS, "all")]
-            for clock in ("turns", "cpu"):
-                ratios = _ratios(rows, name, clock)
-                spread = f" ({ratios[0]:.2f}–{ratios[-1]:.2f})" if ratios and clock == "turns" else ""
-                cells.append(f"{statistics.median(ratios):.2f}{spread}" if ratios else "")
-            lines.append(f"| {name} | " + " | ".join([*cells, f"{row['peak_mb']:.0f}"]) + " |")
-    return "\n".join(lines[1:]) + "\n"
+        lines = [[name, *_cells(rows, name)] for name in rows]
+        title = "at the start of stage 1" if state == "start" else "at the target"
+        parts.append(f"Gates {title}:\n\n{pages.table(head, lines)}\n")
+    return "\n".join(parts)
+
+
+def _cells(rows: dict[str, Any], name: str) -> list[str]:
+    row = rows[name]
+    cells = [f"{statistics.median(t[part] for t in row['turns']):.2f}" for part in (*PARTS, "all")]
+    for clock in ("turns", "cpu"):
+        ratios = _ratios(rows, name, clock)
+        spread = f" ({ratios[0]:.2f}–{ratios[-1]:.2f})" if ratios and clock == "turns" else ""
+        cells.append(f"{statistics.median(ratios):.2f}{spread}" if ratios else "")
+    return [*cells, f"{row['peak_mb']:.0f}"]
 
 
 def _ratios(rows: dict[str, Any], name: str, clock: str) -> list[float]:
@@ -218,34 +231,29 @@ def _ratios(rows: dict[str, Any], name: str, clock: str) -> list[float]:
     return sorted(own["all"] / theirs["all"] for own, theirs in pairs)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print and keep what was measured."""
-    parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.training", description=__doc__)
-    parser.add_argument("--reference", type=Path, help="a clone of pyf98/DPHuBERT")
-    parser.add_argument("--out", type=Path, help="write .json and .md of this name")
-    for name, kind in (("batch", int), ("seconds", float), ("threads", int), ("repeats", int)):
-        parser.add_argument(f"--{name}", type=kind, default=getattr(Case, name))
-    parser.add_argument("--states", nargs="+", choices=STATES, default=STATES)
-    parser.add_argument("--only", nargs="+", default=[], help="names of contestants (all need 14 GB at once)")
-    arguments = parser.parse_args(argv)
-    names = ("reference", "batch", "seconds", "threads", "repeats")
-    case = Case(**{name: getattr(arguments, name) for name in names})
-    found: dict[str, Any] = {"updates": measure(case, arguments.states, arguments.only)}
+def write(case: Case, folder: Path) -> list[Path]:
+    """Measure, and write ``training.json`` and ``training.md`` into a folder.
+
+    Raises:
+        RunError: they are there already, or a contestant stopped.
+        ConfigError: the reference is no clone of the published repository.
+    """
+    paths = [folder / f"training.{suffix}" for suffix in ("json", "md")]
+    for path in paths:
+        if path.exists():
+            raise RunError(f"{path}: exists already; choose another --out or remove it first")
+    found: dict[str, Any] = {"updates": measure(case)}
     text = table(found["updates"])
     if case.reference is not None:
         found["losses"] = losses(case)
-        text += "\nDistillation loss of the same weights and masks: "
-        text += ", ".join(f"{name} {value:.6f}" for name, value in found["losses"].items()) + "\n"
-    torch.set_num_threads(case.threads)
-    found["environment"] = environment(torch.device("cpu"), "fp32 and bf16", 1, 1)
-    shown = {name: value for name, value in asdict(case).items() if name not in ("reference", "config")}
-    text += f"\n{shown}, {found['environment']}\n"
-    print(text)
-    if arguments.out is not None:
-        write_text(arguments.out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
-        write_text(arguments.out.with_suffix(".md"), text)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        text += "\nDistillation loss of the same weights and masks, without dropout: "
+        text += ", ".join(f"{name} {value:.6f}" for name, value in found["losses"].items()) + ".\n"
+    names = ("batch", "seconds", "threads", "repeats")
+    found["case"] = {name: getattr(case, name) for name in names}
+    found["machine"], found["versions"] = machine(), versions()
+    facts = found["case"] | found["machine"] | found["versions"]
+    text += "\n" + pages.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in zip(paths, (json.dumps(found, indent=1) + "\n", text), strict=True):
+        write_text(path, content)
+    return paths

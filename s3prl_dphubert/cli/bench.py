@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 
 SHAPES = ("base", "pruned", "macs", "distilhubert")
+ALONE = {"table": ("threads",), "training": ("out", "reference", "threads", "repeats")}
+"""What measures something else than inference, and the options that go with it."""
 
 
 def add(commands: Any) -> None:
     """Add the command to a parser."""
-    bench = commands.add_parser("bench", help="how fast models infer here, beside other implementations")
-    bench.set_defaults(run=_bench)
+    bench = commands.add_parser(
+        "bench", help="how fast models infer or train here, beside other implementations"
+    )
+    bench.set_defaults(run=lambda arguments: _bench(arguments, bench.get_default))
     bench.add_argument("--out", type=Path, help="folder of the results; again: goes on")
     bench.add_argument(
         "--table",
         type=Path,
         metavar="FILE",
         help="only measure what units of HuBERT Base cost, for budgets in time",
+    )
+    bench.add_argument(
+        "--training",
+        action="store_true",
+        help="time updates of stage 1 on the CPU instead; begins anew, in an OUT of its own",
     )
     bench.add_argument(
         "--reference", type=Path, metavar="CLONE", help="a clone of pyf98/DPHuBERT, to run too"
@@ -42,26 +52,49 @@ def add(commands: Any) -> None:
     )
     bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
     bench.add_argument("--turns", type=int, help="runs of each with each batch (default 10)")
+    bench.add_argument("--repeats", type=int, help="timed updates of each with --training (default 4)")
     bench.add_argument("--quick", action="store_true", help="3 turns, short batches")
     bench.add_argument(
         "--prepare", action="store_true", help="only write the models, OUT/models, such as to export them"
     )
 
 
-def _bench(arguments: argparse.Namespace) -> None:
+def _bench(arguments: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    ConfigError.raise_for("bench", _faults(arguments, default))
+    chosen = {
+        name: value for name in ("threads", "repeats") if (value := getattr(arguments, name)) is not None
+    }
     if arguments.table is not None:
         from ..bench import units
 
-        threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
-        units.main([str(arguments.table), *threads])
-        return
-    if arguments.out is None:
-        raise ConfigError("bench: out is missing, allowed: a folder, or --table FILE alone")
+        units.main([str(arguments.table), *(f"--{name}={value}" for name, value in chosen.items())])
+    elif arguments.training:
+        from ..bench import training
+
+        case = training.Case(reference=arguments.reference, **chosen)
+        for path in training.write(case, arguments.out):
+            print(path)
+    else:
+        _inference(arguments, chosen)
+
+
+def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Iterator[str]:
+    given = [n for n, v in vars(arguments).items() if n not in ("run", "command") and v != default(n)]
+    mode = next((name for name in ALONE if name in given), None)
+    if mode is None:
+        if "repeats" in given:
+            yield "repeats is given without training, allowed: turns"
+    elif others := [name for name in given if name not in (mode, *ALONE[mode])]:
+        yield f"{', '.join(others)} given with {mode}, allowed: {', '.join(ALONE[mode])}"
+    if mode != "table" and arguments.out is None:
+        yield "out is missing, allowed: a folder, or --table FILE alone"
+
+
+def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
     from ..bench import shapes
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
 
-    chosen = {name: value for name in ("threads",) if (value := getattr(arguments, name)) is not None}
     benchmark = Benchmark(
         out=arguments.out,
         reference=arguments.reference,
