@@ -1,0 +1,63 @@
+"""Draw models between two others: a line for each task, 0 and 1000 points at its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from ..files import replacing
+from ..superb.between import Between
+from ..superb.model import Model
+from ..superb.task import Task
+from .superb import COLORS, INK, LINES, MARKERS, TEACHER
+
+
+def plot(between: Between, models: Sequence[Model], tasks: Sequence[Task], target: Path) -> None:
+    """Draw points per task as PNG.
+
+    Args:
+        between: what reaches 0 and 1000, as two vertical lines.
+        models: a mark each, with the standard deviation over seeds.
+        tasks: from top to bottom, those without points left out.
+        target: the file.
+    """
+    rows = [task for task in tasks if between.task(task) is not None]
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(9, 1.8 + 0.42 * max(len(rows), 1)), layout=layout)
+    axes = figure.add_subplot()
+    for place, model in ((0, between.zero), (1000, between.top)):
+        axes.axvline(place, color=TEACHER, linewidth=1.6, zorder=1)
+        axes.text(place, -0.75, model.name, ha="center", va="bottom", color=TEACHER, weight="bold")
+    step = 0.5 / max(len(models), 1)
+    for index, model in enumerate(models):
+        found = [
+            (y, task, x) for y, task in enumerate(rows) if (x := between.points(model, task)) is not None
+        ]
+        axes.errorbar(
+            [x for _, _, x in found],
+            [y + step * (index - (len(models) - 1) / 2) for y, _, _ in found],
+            xerr=[between.spread(model, task) for _, task, _ in found],
+            fmt=MARKERS[index % len(MARKERS)],
+            color=COLORS[index % len(COLORS)],
+            markersize=8,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            capsize=3,
+            label=model.name,
+            zorder=3,
+        )
+    axes.set_yticks(range(len(rows)), [task.name for task in rows])
+    axes.set(
+        ylim=(len(rows) - 0.4, -0.6), xlabel=f"points (0: {between.zero.name}, 1000: {between.top.name})"
+    )
+    axes.tick_params(left=False, bottom=False, labelcolor=INK)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.grid(axis="x", color=LINES, linewidth=0.9)
+    axes.set_axisbelow(True)
+    if models:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9, frameon=False)
+    with replacing(target) as partial:
+        figure.savefig(partial, dpi=130, format="png")
