@@ -24,6 +24,8 @@ lint: .venv/installed
 readme: .venv/installed
 	$(BIN)/python -m s3prl_dphubert.cli.readme README.md
 	$(BIN)/python -m s3prl_dphubert.superb.page downstream_recipes/*
+	$(BIN)/python -m s3prl_dphubert.mini.results docs/results
+	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/budgets.md
 
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
