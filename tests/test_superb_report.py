@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from matplotlib.image import imread
+from records import RECORD
 
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError
@@ -16,21 +17,8 @@ from s3prl_dphubert.report.superb import COLORS, TEACHER
 from s3prl_dphubert.superb import record
 from s3prl_dphubert.superb.errors import ResultError
 from s3prl_dphubert.superb.model import Value, choose, from_records, published
-from s3prl_dphubert.superb.record import Record
 from s3prl_dphubert.superb.summary import Summary, markdown, table, values
 from s3prl_dphubert.superb.tasks import CORE
-
-RECORD = Record(
-    task="KS",
-    upstream="mine",
-    metrics={"acc": 96.0},
-    seed=0,
-    learning_rate=1e-4,
-    s3prl="0.4.18",
-    date="2026-11-24T10:00:00",
-    command="python -m s3prl.run_downstream",
-    parameters=23_590_000,
-)
 
 
 def run(folder, like="DPHuBERT", name="mine", seed=0, shift=0.0, without=()):
