@@ -114,9 +114,10 @@ def _results(found: Results) -> str:
 
 def _points(found: Results) -> str:
     rows = [[task.name, *(_point(found, model, task) for model in found.models)] for task in found.tasks]
-    means = [found.between.mean(model, found.shared) for model in found.models]
-    count = len(found.shared)
-    rows.append([f"mean of {count}", *("–" if mean is None else f"**{mean:.0f}**" for mean in means)])
+    shared = [[found.between.points(model, task) or 0.0 for task in found.shared] for model in found.models]
+    for name, middle in (("median", statistics.median), ("mean", statistics.fmean)):
+        cells = [f"**{middle(points):.0f}**" if points else "–" for points in shared]
+        rows.append([f"{name} of {len(found.shared)}", *cells])
     return pages.table(["", *(pages.cell(model.name) for model in found.models)], rows)
 
 

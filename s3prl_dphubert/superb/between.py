@@ -6,7 +6,6 @@ those two have no meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from . import points
@@ -46,12 +45,6 @@ class Between:
         """Standard deviation of a model's points over its seeds; the two count as exact."""
         own = self.task(task)
         return model.points_spread(own) if own is not None else 0.0
-
-    def mean(self, model: Model, tasks: Iterable[Task]) -> float | None:
-        """Mean points over tasks; ``None`` if one has none."""
-        found = [self.points(model, task) for task in tasks]
-        known = [value for value in found if value is not None]
-        return sum(known) / len(known) if known and len(known) == len(found) else None
 
     def _metric(self, task: Task, metric: Metric) -> Metric | None:
         low, high = (model.means.get(task.name, {}).get(metric.name) for model in (self.zero, self.top))
