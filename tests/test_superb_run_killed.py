@@ -120,6 +120,8 @@ def test_an_interrupted_run_ends_its_children_and_says_how_to_go_on(place):
         cwd=place,
         env=environment(place),
         start_new_session=True,
+        # A shell ignores it for what it starts in the background, and that is handed down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log, until = place / "long" / "pr" / "train.log", time.monotonic() + PATIENCE
     while not (logs.busy(log) and logs.progress(log, logs.OVERALL)):
