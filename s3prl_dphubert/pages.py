@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from .errors import ConfigError
 
+BEGIN, END = "<!-- numbers: made by `make readme` -->\n", "<!-- end of numbers -->\n"
+"""Markers around the numbers of a page."""
+
 
 def fill(text: str, begin: str, end: str, content: str, page: str) -> str:
     """Put new content between the markers of a page.

@@ -21,15 +21,12 @@ from ..errors import ConfigError
 from ..files import write_text
 from ..model import SpeechModel
 from ..model.folded import fold
+from ..pages import BEGIN, END
 from ..profile import real_time_factors
 from ..settings import from_dict, read_yaml
 from ..teachers import load_teacher
 from .machine import machine, versions
 
-BEGIN, END = (
-    "<!-- numbers: made by `python -m s3prl_dphubert.bench.budgets` -->\n",
-    "<!-- end of numbers -->\n",
-)
 PRECISIONS = ("fp32", "bf16")
 LOSSES = {"stage1": "after stage 1", "pruned": "pruned", "stage2": "after stage 2"}
 TEACHER = "teacher"

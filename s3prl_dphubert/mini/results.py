@@ -16,14 +16,14 @@ from pathlib import Path
 from .. import pages
 from ..errors import ConfigError
 from ..files import write_text
+from ..pages import BEGIN, END
 from ..superb.between import Between
-from ..superb.model import Model, Value, from_records
+from ..superb.model import Model, from_records
 from ..superb.record import collect
-from ..superb.summary import heading
+from ..superb.summary import heading, shown
 from ..superb.task import Task
 from ..superb.tasks import TASKS
 
-BEGIN, END = "<!-- numbers: made by `make readme` -->\n", "<!-- end of numbers -->\n"
 ZERO, TOP = "fbank", "hubert_nano"
 SEPARATOR = ", "
 
@@ -108,7 +108,7 @@ def _results(found: Results) -> str:
         for metric in task.metrics:
             values = [model.results.get(task.name, {}).get(metric.name) for model in found.models]
             if any(values):
-                rows.append([heading(task, metric), *map(_value, values)])
+                rows.append([heading(task, metric), *map(shown, values)])
     return pages.table(["", *(pages.cell(model.name) for model in found.models)], rows)
 
 
@@ -185,12 +185,6 @@ def _variants(found: Results) -> list[str]:
 def _differences(first: float, others: Sequence[float | None]) -> list[str]:
     shown = [f"{value:.2f} ({value - first:+.2f})" if value is not None else "–" for value in others]
     return [f"{first:.2f}", *shown]
-
-
-def _value(value: Value | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value.mean:.2f}" + (f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else "")
 
 
 def _amount(value: int | None, unit: float, digits: int) -> str:

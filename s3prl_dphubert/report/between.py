@@ -12,7 +12,7 @@ from ..files import replacing
 from ..superb.between import Between
 from ..superb.model import Model
 from ..superb.task import Task
-from .superb import COLORS, INK, LINES, MARKERS, TEACHER
+from .superb import INK, LINES, TEACHER, marks
 
 
 def plot(between: Between, models: Sequence[Model], tasks: Sequence[Task], target: Path) -> None:
@@ -40,12 +40,8 @@ def plot(between: Between, models: Sequence[Model], tasks: Sequence[Task], targe
             [x for _, _, x in found],
             [y + step * (index - (len(models) - 1) / 2) for y, _, _ in found],
             xerr=[between.spread(model, task) for _, task, _ in found],
-            fmt=MARKERS[index % len(MARKERS)],
-            color=COLORS[index % len(COLORS)],
+            **marks(index),
             markersize=8,
-            markeredgecolor="white",
-            markeredgewidth=0.8,
-            capsize=3,
             label=model.name,
             zorder=3,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,6 +50,17 @@ def _color(summary: Summary, model: Model) -> str:
     return TEACHER if model is summary.teacher else OTHERS
 
 
+def marks(index: int) -> dict[str, Any]:
+    """How the points of an own run and their spread are drawn."""
+    return {
+        "fmt": MARKERS[index % len(MARKERS)],
+        "color": COLORS[index % len(COLORS)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8,
+        "capsize": 3,
+    }
+
+
 def _tasks(axes: Axes, summary: Summary) -> None:
     axes.axhline(1000, color=INK, linewidth=0.8, linestyle=":")
     axes.text(len(CORE) - 0.36, 1000, "SOTA", va="center", fontsize=8, color=INK)
@@ -73,12 +85,8 @@ def _tasks(axes: Axes, summary: Summary) -> None:
             [x + step * (index - (len(summary.runs) - 1) / 2) for x, _, _ in found],
             [y for _, _, y in found],
             yerr=[model.points_spread(task) for _, task, _ in found],
-            fmt=MARKERS[index % len(MARKERS)],
-            color=_color(summary, model),
+            **marks(index),
             markersize=7,
-            markeredgecolor="white",
-            markeredgewidth=0.8,
-            capsize=3,
             label=model.name + (" (teacher)" if model is summary.teacher else ""),
             zorder=3,
         )

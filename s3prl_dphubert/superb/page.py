@@ -12,13 +12,13 @@ from typing import Any
 
 from .. import pages
 from ..files import write_text
+from ..pages import BEGIN, END
 from . import points, recipe
 from .model import published
 from .recipe import PAGE, Recipe
 from .task import HIGHER, LOWER, Task
 from .tasks import TASKS
 
-BEGIN, END = "<!-- numbers: made by `make readme` -->\n", "<!-- end of numbers -->\n"
 ROWS = ("HuBERT Base", "DPHuBERT", "DPWavLM", "DistilHuBERT")
 _SIZES = ("train_batch_size", "train_batchsize", "batch_size")  # what s3prl's tasks call it
 _CHOICES = {

@@ -71,7 +71,8 @@ def _columns(summary: Summary) -> list[Cell]:
     ]
 
 
-def _shown(value: Value | None) -> str:
+def shown(value: Value | None) -> str:
+    """A result in a table: the mean, and of several seeds the standard deviation and their number."""
     if value is None:
         return "–"
     return f"{value.mean:.2f}" + (f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else "")
@@ -114,7 +115,7 @@ def markdown(summary: Summary) -> str:
     ]
     rows = []
     for model in summary.models:
-        cells = [_shown(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
+        cells = [shown(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
         name = f"**{model.name}**" if model in summary.runs else model.name
         rows.append([name, *_size(model), *cells, _score(model), f"{ranks[model.name]:.2f}"])
     parts = ["# SUPERB", _table(head, rows), _notes(summary)]
