@@ -20,7 +20,7 @@ from s3prl_dphubert.bench.shapes import SHAPES
 from s3prl_dphubert.bench.speed_report import write
 from s3prl_dphubert.bench.subjects import Own, Plain, Products, Subject
 from s3prl_dphubert.bench.worker import Worker
-from s3prl_dphubert.bench.workload import FULL, Workload
+from s3prl_dphubert.bench.workload import BATCHES, FULL, Workload
 from s3prl_dphubert.checkpoint import load_model, save_model
 from s3prl_dphubert.cli import bench as bench_command
 from s3prl_dphubert.cli import main
@@ -272,8 +272,23 @@ def test_refused(tmp_path, capsys):
     for said in faults:
         assert said in str(caught.value)
     assert tuple(SHAPES) == bench_command.SHAPES
+    assert tuple(BATCHES) == bench_command.BATCHES
     assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
     assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err
+
+
+def test_chosen_batches(tmp_path, monkeypatch):
+    """Only these are measured, and the page's command says so."""
+    found = {}
+    monkeypatch.setattr("s3prl_dphubert.bench.inference.measure", lambda chosen: chosen)
+    monkeypatch.setattr(
+        "s3prl_dphubert.bench.speed_report.write", lambda *given: found.update(given=given) or []
+    )
+    words = ["bench", "--out", str(tmp_path), "--turns", "2", "--batches", "8x10", "1x4", "8x10"]
+    assert main(words) in (0, None)
+    benchmark, _, command = found["given"]
+    assert [workload.name for workload in benchmark.workloads] == ["8 × 10 s", "1 × 4 s"]
+    assert command == "s3prl-dphubert bench --out OUT --turns 2 --batches 8x10 1x4 8x10"
 
 
 def test_options_that_do_not_go_together(tmp_path, capsys):

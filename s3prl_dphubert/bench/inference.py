@@ -132,18 +132,17 @@ def measure(benchmark: Benchmark) -> Record:
     }
     record = Record(benchmark.out / "turns.jsonl", setting)
     missing = {w.name: turns - len(record.of("turn", workload=w.name)) for w in benchmark.workloads}
-    if all(count <= 0 for count in missing.values()) and record.of("peak"):
-        return record
-    first = min(benchmark.workloads, key=lambda workload: sum(workload.seconds))
-    total = sum(max(0, count) + WARM_UP for count in missing.values() if count > 0) + 2
-    with (
-        tqdm(total=total * len(subjects), desc="bench", unit="run") as bar,
-        _workers(benchmark, subjects) as workers,
-    ):
-        _starts(workers, first, record, bar)
-        for workload in benchmark.workloads:
-            _turns(workers, workload, missing[workload.name], record, bar)
-        _peaks(workers, benchmark.workloads, record)
+    left = [count + WARM_UP for count in missing.values() if count > 0]
+    if left:
+        first = min(benchmark.workloads, key=lambda workload: sum(workload.seconds))
+        with (
+            tqdm(total=(sum(left) + 2) * len(subjects), desc="bench", unit="run") as bar,
+            _workers(benchmark, subjects) as workers,
+        ):
+            _starts(workers, first, record, bar)
+            for workload in benchmark.workloads:
+                _turns(workers, workload, missing[workload.name], record, bar)
+    _peaks(benchmark, subjects, record)
     return record
 
 
@@ -188,10 +187,22 @@ def _turns(workers: Sequence[Worker], workload: Workload, count: int, record: Re
         if turn >= 0:
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
             record.add({"kind": "turn", "workload": workload.name, "seconds": times, "load": load})
+    for worker in workers:
+        worker.rest()
 
 
-def _peaks(workers: Sequence[Worker], workloads: Sequence[Workload], record: Record) -> None:
-    for workload in workloads:
-        if not record.of("peak", workload=workload.name):
-            peaks = {worker.subject.name: worker.peak(workload) for worker in workers}
-            record.add({"kind": "peak", "workload": workload.name, "bytes": peaks})
+def _peaks(benchmark: Benchmark, subjects: Sequence[Subject], record: Record) -> None:
+    """Every subject alone in a new process, from the smallest batch on, since runtimes keep what a batch took."""
+    left = [w for w in benchmark.workloads if not record.of("peak", workload=w.name)]
+    if not left:
+        return
+    left.sort(key=lambda workload: sum(workload.seconds))
+    peaks: dict[str, dict[str, int]] = {workload.name: {} for workload in left}
+    for subject in tqdm(subjects, desc="memory", unit="model"):
+        with _workers(benchmark, [subject]) as (worker,):
+            worker.start(left[0])
+            for workload in left:
+                peaks[workload.name][subject.name] = worker.peak(workload)
+                worker.rest()
+    for name, found in peaks.items():
+        record.add({"kind": "peak", "workload": name, "bytes": found})

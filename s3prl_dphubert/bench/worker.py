@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import multiprocessing
 import os
 import resource
@@ -77,6 +80,10 @@ class Worker:
     def hidden(self, workload: Workload) -> np.ndarray:
         """The last hidden state (B, F, D)."""
         return self._ask("hidden", workload)
+
+    def rest(self) -> None:
+        """Give back memory that the process keeps without need, before others take their turns."""
+        self._ask("rest", None)
 
     def stop(self) -> None:
         """End the process."""
@@ -156,4 +163,10 @@ def _hidden(call: Call, workload: Workload) -> np.ndarray:
     return _run(call, *workload.batch()).float().numpy()
 
 
-_MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden}
+def _rest(_call: Call, _workload: None) -> None:
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+_MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden, "rest": _rest}

@@ -39,10 +39,13 @@ class Workload:
         return waveforms, None if min(samples) == max(samples) else torch.tensor(samples)
 
 
-FULL = (
-    Workload("1 × 4 s", (4.0,)),
-    Workload("1 × 15 s", (15.0,)),
-    Workload("8 × 10 s", (10.0,) * 8),
-    Workload("8 × 2.5 to 15.6 s", MIXED),
-)
-QUICK = (Workload("1 × 4 s", (4.0,)), Workload("4 × 2.5 to 8.1 s", MIXED[4:]))
+BATCHES = {
+    "1x4": Workload("1 × 4 s", (4.0,)),
+    "1x15": Workload("1 × 15 s", (15.0,)),
+    "8x10": Workload("8 × 10 s", (10.0,) * 8),
+    "mixed": Workload("8 × 2.5 to 15.6 s", MIXED),
+}
+"""Name on the command line -> batch."""
+
+FULL = tuple(BATCHES.values())
+QUICK = (BATCHES["1x4"], Workload("4 × 2.5 to 8.1 s", MIXED[4:]))

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 
 SHAPES = ("base", "pruned", "macs", "distilhubert")
+BATCHES = ("1x4", "1x15", "8x10", "mixed")
 ALONE = {"table": ("threads",), "training": ("out", "reference", "threads", "repeats")}
 """What measures something else than inference, and the options that go with it."""
 
@@ -49,6 +50,13 @@ def add(commands: Any) -> None:
         choices=SHAPES,
         default=list(SHAPES),
         help="models with random weights (default all)",
+    )
+    bench.add_argument(
+        "--batches",
+        nargs="+",
+        choices=BATCHES,
+        default=[],
+        help="utterances x seconds (default all; with --quick two short ones)",
     )
     bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
     bench.add_argument("--turns", type=int, help="runs of each with each batch (default 10)")
@@ -94,6 +102,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
     from ..bench import shapes
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
+    from ..bench.workload import BATCHES
 
     benchmark = Benchmark(
         out=arguments.out,
@@ -105,6 +114,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         shapes={name: config for name, config in shapes.SHAPES.items() if name in arguments.shapes},
         turns=arguments.turns,
         quick=arguments.quick,
+        workloads=[BATCHES[name] for name in dict.fromkeys(arguments.batches)],
         **chosen,
     )
     if arguments.prepare:
@@ -124,6 +134,8 @@ def _command(arguments: argparse.Namespace) -> str:
     words += [f"--{name} {v}" for name in ("threads", "turns") if (v := getattr(arguments, name)) is not None]
     if set(arguments.shapes) != set(SHAPES):
         words += ["--shapes", *arguments.shapes]
+    if arguments.batches:
+        words += ["--batches", *arguments.batches]
     for option in ("checkpoint", "exported"):
         if paths := getattr(arguments, option):
             words += [f"--{option}", *(f"{path.parent.name}/{path.name}" for path in paths)]
