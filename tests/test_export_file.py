@@ -92,6 +92,25 @@ def test_the_interface_of_the_model(files, form):
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
+@torch.no_grad()
+def test_batches_on_several_threads(files, form):
+    """OpenVINO runs them in parts: the rows come back in their order, whatever their number and length."""
+    path, _ = files[form]
+    model, runtime = load_model(PRUNED), load_exported(path, threads=2)
+    for rows, samples in ((5, 4000), (2, 400), (3, 6161), (1, 3000), (8, 1999)):
+        wavs = torch.randn(rows, samples)
+        lengths = torch.randint(400, samples + 1, (rows,))
+        lengths[0] = samples
+        for row, length in zip(wavs, lengths, strict=True):
+            row[length:] = 0
+        exact, counted = model.extract_features(wavs, lengths)
+        found, frames = runtime.extract_features(wavs, lengths)
+        assert_same(found, exact)
+        assert frames.tolist() == counted.tolist()
+        assert_same(runtime.extract_features(wavs)[0], model.extract_features(wavs)[0])
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_what_a_file_says_of_itself(files, form):
     path, report = files[form]
     info = load_exported(path, threads=1).info

@@ -192,7 +192,7 @@ def _turns(workers: Sequence[Worker], workload: Workload, count: int, record: Re
 
 
 def _peaks(benchmark: Benchmark, subjects: Sequence[Subject], record: Record) -> None:
-    """Every subject alone in a new process, from the smallest batch on, since runtimes keep what a batch took."""
+    """Every subject alone in a new process, the shortest batch first: runtimes keep what a batch took."""
     left = [w for w in benchmark.workloads if not record.of("peak", workload=w.name)]
     if not left:
         return

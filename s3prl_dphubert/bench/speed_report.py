@@ -28,8 +28,8 @@ machine. *Median* and *quartiles* are those of all runs. A ratio (×) is the med
 subject's time by the other's in the same turn. *Products* is the time that plain square matrix products of
 PyTorch need for as many multiply-accumulates, in the same precision: folded models can be below it where
 PyTorch's products are slower than its convolutions, or where they need fewer operations (the
-positional convolution goes through the Fourier transform). Padding counts as no audio. *Peak memory* is that of a
-process alone, which ran the shorter batches before.
+positional convolution goes through the Fourier transform). Padding counts as no audio. *Peak memory* is
+that of a process alone, which ran the shorter batches before.
 
 Made by:
 

@@ -83,7 +83,7 @@ class Worker:
 
     def rest(self) -> None:
         """Give back memory that the process keeps without need, before others take their turns."""
-        self._ask("rest", None)
+        self._ask("rest")
 
     def stop(self) -> None:
         """End the process."""
@@ -120,6 +120,8 @@ def _serve(connection: Connection, subject: Subject, models: Path, threads: int)
             loaded = time.perf_counter()
             _run(served["call"], *arguments[0].batch())
             return asdict(Start(loaded - began, time.perf_counter() - loaded))
+        if what == "rest":
+            return _rest()
         return _MEASURES[what](served["call"], arguments[0])
 
     question: tuple[Any, ...] = (None,)
@@ -163,10 +165,10 @@ def _hidden(call: Call, workload: Workload) -> np.ndarray:
     return _run(call, *workload.batch()).float().numpy()
 
 
-def _rest(_call: Call, _workload: None) -> None:
+def _rest() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
         ctypes.CDLL(None).malloc_trim(0)
 
 
-_MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden, "rest": _rest}
+_MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden}

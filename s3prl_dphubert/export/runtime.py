@@ -90,7 +90,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> Runtime:
     for file in (path, path.with_suffix(".bin")) if form == "openvino" else (path,):
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file")
-    session = open_session(path, form, threads or torch.get_num_threads())
+    session = open_session(path, form, threads or torch.get_num_threads(), by_row=True)
     info = Info.from_json(session.about, path)
     missing = [name for name in map(HIDDEN.format, info.layers) if name not in session.names]
     if missing:
