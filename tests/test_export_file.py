@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import onnx
 import pytest
@@ -108,6 +109,15 @@ def test_batches_on_several_threads(files, form):
         assert_same(found, exact)
         assert frames.tolist() == counted.tolist()
         assert_same(runtime.extract_features(wavs)[0], model.extract_features(wavs)[0])
+
+
+@torch.no_grad()
+def test_batches_from_several_python_threads(files):
+    model, runtime = load_model(PRUNED), load_exported(files["openvino"][0], threads=2)
+    batches = [torch.randn(rows, samples) for rows, samples in ((4, 3000), (3, 5000), (6, 400), (2, 4321))]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        for wavs, (found, _) in zip(batches, pool.map(runtime.extract_features, batches), strict=True):
+            assert_same(found, model.extract_features(wavs)[0])
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])

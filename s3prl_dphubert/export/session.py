@@ -119,6 +119,7 @@ class OpenVinoSession:
         except Exception as error:  # whatever a damaged file provokes
             raise _unreadable(source, error) from error
         self._queue: Any = None
+        self._turn = Lock()  # one batch at a time: all share the queue
         self.names = tuple(output.get_any_name() for output in self._model.outputs)
         about = self._model.get_rt_info
         self.about = about([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
@@ -127,7 +128,8 @@ class OpenVinoSession:
         """Outputs by name."""
         rows = len(next(iter(feeds.values())))
         if self._by_row and self._threads >= STREAMS and rows >= STREAMS:
-            return self._in_parts(feeds, rows)
+            with self._turn:
+                return self._in_parts(feeds, rows)
         # Outputs are copies: what the runtime itself keeps is overwritten by the next run.
         found = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
         return {name: found[index] for index, name in enumerate(self.names)}
