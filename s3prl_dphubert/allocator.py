@@ -1,7 +1,8 @@
-"""The C library's memory: pages that training frees and needs again in the next update."""
+"""The C library's memory: pages that are kept for later, or given back."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 
@@ -22,3 +23,11 @@ def keep_pages() -> bool:
     except (OSError, AttributeError):
         return False
     return all(mallopt(*pair) == 1 for pair in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, PAD)))
+
+
+def give_back_pages() -> None:
+    """Return to the system what this process has freed, where the C library is glibc."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)

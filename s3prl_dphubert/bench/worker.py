@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..allocator import give_back_pages
 from ..errors import RunError
 from .subjects import Call, Subject
 from .workload import Workload
@@ -121,7 +120,8 @@ def _serve(connection: Connection, subject: Subject, models: Path, threads: int)
             _run(served["call"], *arguments[0].batch())
             return asdict(Start(loaded - began, time.perf_counter() - loaded))
         if what == "rest":
-            return _rest()
+            gc.collect()
+            return give_back_pages()
         return _MEASURES[what](served["call"], arguments[0])
 
     question: tuple[Any, ...] = (None,)
@@ -163,12 +163,6 @@ def _peak(call: Call, workload: Workload) -> int:
 
 def _hidden(call: Call, workload: Workload) -> np.ndarray:
     return _run(call, *workload.batch()).float().numpy()
-
-
-def _rest() -> None:
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 _MEASURES = {"time": _time, "peak": _peak, "hidden": _hidden}

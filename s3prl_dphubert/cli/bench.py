@@ -99,10 +99,9 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
 
 
 def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
-    from ..bench import shapes
+    from ..bench import shapes, workload
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
-    from ..bench.workload import BATCHES
 
     benchmark = Benchmark(
         out=arguments.out,
@@ -114,7 +113,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         shapes={name: config for name, config in shapes.SHAPES.items() if name in arguments.shapes},
         turns=arguments.turns,
         quick=arguments.quick,
-        workloads=[BATCHES[name] for name in dict.fromkeys(arguments.batches)],
+        workloads=[workload.BATCHES[name] for name in dict.fromkeys(arguments.batches)],
         **chosen,
     )
     if arguments.prepare:

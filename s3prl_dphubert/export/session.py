@@ -121,8 +121,8 @@ class OpenVinoSession:
         self._queue: Any = None
         self._turn = Lock()  # one batch at a time: all share the queue
         self.names = tuple(output.get_any_name() for output in self._model.outputs)
-        about = self._model.get_rt_info
-        self.about = about([KEY]).astype(str) if self._model.has_rt_info([KEY]) else None
+        known = self._model.has_rt_info([KEY])
+        self.about = self._model.get_rt_info([KEY]).astype(str) if known else None
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name."""
@@ -153,7 +153,7 @@ class OpenVinoSession:
         for start in range(0, rows, step):
             self._queue.start_async({n: value[start : start + step] for n, value in feeds.items()}, start)
         self._queue.wait_all()
-        return {name: found[name] for name in self.names}
+        return found
 
     def _compile(self, streams: int) -> Any:
         options = {
