@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from conftest import GOLDEN
-from models import assert_same, tiny
+from models import SHAPES, assert_same, tiny
 from speech import chirp
 
 from s3prl_dphubert.checkpoint import load_model, save_model
@@ -22,6 +22,9 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import CheckpointError, ConfigError
 from s3prl_dphubert.export import ExportConfig, export_model, load_exported
 from s3prl_dphubert.export.errors import ExportError
+from s3prl_dphubert.export.parts import divide
+from s3prl_dphubert.export.session import FORMATS
+from s3prl_dphubert.model.folded import SPILL
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.upstream.options import Options
@@ -76,11 +79,12 @@ def test_the_interface_of_the_model(files, form):
     wavs, ends = torch.randn(2, 5000), torch.tensor([5000, 3000])
     wavs[1, 3000:] = 0
     for lengths in (None, ends):
-        exact, counted = model.extract_features(wavs, lengths)
         found, frames = runtime.extract_features(wavs, lengths)
-        assert_same(found, exact)
-        assert (frames is None) == (counted is None)
-        assert frames is None or frames.tolist() == counted.tolist()
+        if lengths is None:
+            assert frames is None
+            assert_same(found, model.extract_features(wavs)[0])
+        else:
+            assert_known_frames_same(runtime, model, wavs, lengths)
     again, _ = runtime.extract_features(wavs)
     later, _ = runtime.extract_features(torch.zeros(2, 5000))
     assert not torch.equal(again[-1], later[-1])  # results do not share memory with later ones
@@ -99,16 +103,50 @@ def test_batches_on_several_threads(files, form):
     path, _ = files[form]
     model, runtime = load_model(PRUNED), load_exported(path, threads=2)
     for rows, samples in ((5, 4000), (2, 400), (3, 6161), (1, 3000), (8, 1999)):
-        wavs = torch.randn(rows, samples)
-        lengths = torch.randint(400, samples + 1, (rows,))
-        lengths[0] = samples
-        for row, length in zip(wavs, lengths, strict=True):
-            row[length:] = 0
-        exact, counted = model.extract_features(wavs, lengths)
-        found, frames = runtime.extract_features(wavs, lengths)
-        assert_same(found, exact)
-        assert frames.tolist() == counted.tolist()
+        lengths = torch.randint(400, samples + 1, (rows,)).tolist()
+        wavs, ends = padded([samples, *lengths[1:]])
+        assert_known_frames_same(runtime, model, wavs, ends)
         assert_same(runtime.extract_features(wavs)[0], model.extract_features(wavs)[0])
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_padding_is_cut_and_counts(tmp_path, manifest, shape, form):
+    """Lengths so far apart that much is cut, which GroupNorm's statistics count all the same."""
+    save_model(tiny(shape), tmp_path / "model")
+    config = ExportConfig(format=form, check=manifest, threads=2)
+    path = tmp_path / f"file{FORMATS[form]}"
+    export_model(tmp_path / "model", path, config)
+    model, runtime = load_model(tmp_path / "model"), load_exported(path, threads=2)
+    wavs, ends = padded([6000, 64_000, 400, 23_456, 0, 399, 64_000 - 320])
+    session = runtime.session
+    parts = divide(
+        model.config, 64_000, model.frame_lengths(ends).tolist(), session.streams, session.part_frames
+    )
+    assert sum(len(part.rows) * part.samples for part in parts) < 0.6 * wavs.numel()
+    assert_known_frames_same(runtime, model, wavs, ends)
+
+
+def padded(lengths):
+    """Waveforms (B, T) with an offset, zero behind their ends, and their lengths (B,)."""
+    wavs, ends = torch.randn(len(lengths), max(lengths)) + 0.3, torch.tensor(lengths)
+    for row, length in zip(wavs, lengths, strict=True):
+        row[length:] = 0
+    return wavs, ends
+
+
+def assert_known_frames_same(runtime, model, wavs, ends):
+    """Up to the two frames after its end that s3prl may count, each utterance is the model's; then 0."""
+    exact, counted = model.extract_features(wavs, ends)
+    found, frames = runtime.extract_features(wavs, ends)
+    assert frames.tolist() == counted.tolist()
+    for state, wanted in zip(found, exact, strict=True):
+        assert state.shape == wanted.shape
+        for row, other, count in zip(state, wanted, frames.tolist(), strict=True):
+            known = count and count + SPILL
+            torch.testing.assert_close(row[:known], other[:known], atol=1e-4, rtol=1e-4)
+            assert not row[known:].any()
 
 
 @torch.no_grad()

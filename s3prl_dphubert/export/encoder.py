@@ -11,15 +11,17 @@ from ..model import SpeechModel
 from ..model.speech_model import PADDED
 from .graph import FLOAT, INT64, Graph
 from .layers import Context, layer_norm, linear, positions, transformer_layer
-from .session import FRAMES, HIDDEN, LENGTHS, WAVEFORMS
+from .session import FRAMES, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS
 
 
 def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
     """Graph of (B, T) waveforms and (B,) lengths to the hidden states of ``layers`` and (B,) frames.
 
-    It computes what ``extract_features`` computes in eval mode, with these rewrites, which are exact up to
-    rounding: weight norm and the scale of attention scores are folded into weights; the statistics of the
-    first GroupNorm come from the waveform's own moments (:func:`_first_layer`).
+    Where GroupNorm is, whose statistics count padding, a third input (B,) tells how many samples an
+    utterance was padded to before padding was cut; 0 if none was. The graph computes what
+    ``extract_features`` computes in eval mode, with these rewrites, which are exact up to rounding: weight
+    norm and the scale of attention scores are folded into weights; the statistics of the first GroupNorm
+    come from the waveform's own moments (:func:`_first_layer`).
 
     Args:
         model: the encoder.
@@ -34,7 +36,10 @@ def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
     x = graph.add("Unsqueeze", waveforms, graph.ints(1))
     for index, layer in enumerate(model.feature_extractor.conv_layers):
         graph.place = f"conv.{index}"
-        x = _conv_layer(graph, layer, x)
+        if isinstance(layer.layer_norm, nn.GroupNorm):
+            x = _first_layer(graph, layer, x, graph.input(PADDED_LENGTHS, INT64, ["B"]))
+        else:
+            x = _conv_layer(graph, layer, x)
     graph.place = "projection"
     x = graph.rough("Transpose", x, perm=[0, 2, 1])
     scale = model.feature_extractor.dummy_weight
@@ -71,8 +76,6 @@ def _outputs(graph: Graph, model: SpeechModel, x: str, context: Context, layers:
 def _conv_layer(graph: Graph, layer: Any, x: str) -> str:
     """x (B, C_in, T_in) -> (B, C_out, T_out)."""
     conv, norm = layer.conv, layer.layer_norm
-    if isinstance(norm, nn.GroupNorm):
-        return _first_layer(graph, layer, x)
     inputs = [x, graph.weight(conv.weight)]
     if conv.bias is not None:
         inputs.append(graph.weight(conv.bias))
@@ -84,13 +87,14 @@ def _conv_layer(graph: Graph, layer: Any, x: str) -> str:
     return graph.rough("Gelu", y)
 
 
-def _first_layer(graph: Graph, layer: Any, x: str) -> str:
-    """The conv layer with GroupNorm, which is the first: x (B, 1, T) -> (B, C, F).
+def _first_layer(graph: Graph, layer: Any, x: str, padded: str) -> str:
+    """The conv layer with GroupNorm, which is the first: x (B, 1, T), padded (B,) -> (B, C, F).
 
     A channel w (K) of it sees windows p (K) of the waveform: its mean is w E[p] and its variance w Cov[p] w.
     So K * K numbers of the waveform take the place of two passes over C channels, and scale and shift go
     into the weights, for each utterance its own. All of it stays float32: it is a hundredth of the work, and
-    what is rounded here goes through all layers.
+    what is rounded here goes through all layers. Windows of padding that was cut are zero: they are counted,
+    and differ from the mean by all of it.
     """
     conv, norm = layer.conv, layer.layer_norm
     (kernel,), (stride,) = conv.kernel_size, conv.stride
@@ -98,11 +102,16 @@ def _first_layer(graph: Graph, layer: Any, x: str) -> str:
     rows = graph.weight(np.eye(kernel + 1)[:, None, :kernel])
     one = graph.weight(np.eye(kernel + 1)[kernel])
     windows = graph.add("Conv", x, rows, one, kernel_shape=[kernel], strides=[stride])
-    mean = graph.add("ReduceMean", windows, graph.ints(-1), keepdims=1)
+    last = graph.weight(np.eye(kernel + 1)[:, -1:])
+    count = _windows(graph, x, padded, kernel, stride)
+    cut = graph.add("Sub", count, graph.add("Cast", graph.add("Shape", windows, start=2, end=3), to=FLOAT))
+    total = graph.add("ReduceSum", windows, graph.ints(-1), keepdims=1)
+    mean = graph.add("Div", graph.add("Add", total, graph.add("Mul", cut, last)), count)
     centred = graph.add("Sub", windows, mean)
-    count = graph.add("Cast", graph.add("Shape", windows, start=2, end=3), to=FLOAT)
-    centred_t = graph.add("Transpose", centred, perm=[0, 2, 1])
-    covariance = graph.add("MatMul", graph.add("Div", centred, count), centred_t)
+    covariance = _products(graph, graph.add("Div", centred, count), centred)
+    nothing = graph.add("Sub", last, mean)
+    share = graph.add("Mul", nothing, graph.add("Div", cut, count))
+    covariance = graph.add("Add", covariance, _products(graph, share, nothing))
     filters = np.pad(conv.weight.detach().numpy()[:, 0], ((0, 0), (0, 1)))  # (C, K + 1)
     if conv.bias is not None:
         filters[:, -1] = conv.bias.detach().numpy()
@@ -113,9 +122,20 @@ def _first_layer(graph: Graph, layer: Any, x: str) -> str:
     scale = graph.add("Div", graph.weight(norm.weight[:, None]), deviation)
     weight = graph.add("Mul", weight, scale)
     shift = graph.add("Sub", graph.weight(norm.bias[:, None]), graph.add("MatMul", weight, mean))
-    last = graph.weight(np.eye(kernel + 1)[-1:])
-    weight = graph.add("Add", weight, graph.add("Mul", shift, last))
+    weight = graph.add("Add", weight, graph.add("Mul", shift, graph.weight(np.eye(kernel + 1)[-1:])))
     return graph.add("Gelu", graph.add("MatMul", weight, windows))
+
+
+def _windows(graph: Graph, x: str, padded: str, kernel: int, stride: int) -> str:
+    """x (B, 1, T), padded (B,) -> (B, 1, 1), how many windows there are, cut ones too."""
+    samples = graph.add("Max", padded, graph.add("Shape", x, start=2, end=3))
+    steps = graph.add("Div", graph.add("Sub", samples, graph.ints(kernel - stride)), graph.ints(stride))
+    return graph.add("Cast", graph.add("Unsqueeze", steps, graph.ints(1, 2)), to=FLOAT)
+
+
+def _products(graph: Graph, a: str, b: str) -> str:
+    """a (B, K, N), b (B, K, N) -> a bᵀ (B, K, K)."""
+    return graph.add("MatMul", a, graph.add("Transpose", b, perm=[0, 2, 1]))
 
 
 def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
+from ..model.speech_model import checked, frame_lengths
 from .info import Info
-from .session import FORMATS, FRAMES, HIDDEN, LENGTHS, WAVEFORMS, Session, open_session
+from .parts import divide
+from .session import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, open_session
 
 
 class Runtime(nn.Module):
@@ -38,7 +41,8 @@ class Runtime(nn.Module):
         Args:
             waveforms: (B, T) at 16 kHz, zero after each utterance's end.
             lengths: (B,) valid samples, or ``None`` if nothing is padded. Padding counts as in the
-                model: keys behind the end are masked, GroupNorm's statistics include it.
+                model: keys behind the end are masked, GroupNorm's statistics include it. Most of it is
+                not computed and its frames are 0, as in a folded model.
 
         Returns:
             A tensor (B, F, D) for each of ``info.layers``, and the valid frames (B,) or ``None``.
@@ -46,25 +50,39 @@ class Runtime(nn.Module):
         Raises:
             ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
         """
-        least = self.config.min_samples
-        if waveforms.ndim != 2 or waveforms.shape[1] < least:
-            shape = tuple(waveforms.shape)
-            raise ValueError(
-                f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples"
-            )
-        batch, samples = waveforms.shape
-        ends = torch.full((batch,), samples) if lengths is None else lengths
+        batch, samples = checked(waveforms, self.config).shape
+        ends = torch.full((batch,), samples) if lengths is None else lengths.long().cpu()
         if ends.shape != (batch,):
             raise ValueError(f"lengths has shape {tuple(ends.shape)}, allowed: ({batch},)")
-        found = self.session.run(
+        counted = frame_lengths(self.config, ends)
+        states = self._run(np.ascontiguousarray(waveforms.detach().float().cpu().numpy()), ends, counted)
+        hidden = [torch.from_numpy(state).to(waveforms.device) for state in states]
+        return hidden, None if lengths is None else counted.to(lengths.device)
+
+    def _run(self, waveforms: np.ndarray, ends: Tensor, frames: Tensor) -> list[np.ndarray]:
+        """Waveforms (B, T), samples (B,) and frames (B,) that are valid -> the hidden states (B, F, D)."""
+        batch, samples = waveforms.shape
+        session = self.session
+        parts = divide(self.config, samples, frames.tolist(), session.streams, session.part_frames)
+        shape = (batch, self.config.frames(samples), self.config.embed_dim)
+        states = [np.zeros(shape, np.float32) for _ in self.info.layers]
+
+        def take(index: int, found: Mapping[str, np.ndarray]) -> None:
+            for state, layer in zip(states, self.info.layers, strict=True):
+                part = found[HIDDEN.format(layer)]
+                for computed, row, kept in zip(part, parts[index].rows, parts[index].kept, strict=True):
+                    state[row, :kept] = computed[:kept]
+
+        feeds = [
             {
-                WAVEFORMS: np.ascontiguousarray(waveforms.detach().float().cpu().numpy()),
-                LENGTHS: ends.long().cpu().numpy(),
+                WAVEFORMS: waveforms[list(part.rows), : part.samples],
+                LENGTHS: ends[list(part.rows)].numpy(),
+                PADDED_LENGTHS: np.full(len(part.rows), samples),
             }
-        )
-        hidden = [torch.from_numpy(found[HIDDEN.format(i)]).to(waveforms.device) for i in self.info.layers]
-        frames = None if lengths is None else torch.from_numpy(found[FRAMES]).to(lengths.device)
-        return hidden, frames
+            for part in parts
+        ]
+        session.run_parts(feeds, take)
+        return states
 
     forward = extract_features
 
@@ -90,9 +108,11 @@ def load_exported(path: str | Path, threads: int | None = None) -> Runtime:
     for file in (path, path.with_suffix(".bin")) if form == "openvino" else (path,):
         if not file.is_file():
             raise CheckpointError(f"{file}: no such file")
-    session = open_session(path, form, threads or torch.get_num_threads(), by_row=True)
+    session = open_session(path, form, threads or torch.get_num_threads())
     info = Info.from_json(session.about, path)
-    missing = [name for name in map(HIDDEN.format, info.layers) if name not in session.names]
+    needs = {WAVEFORMS, LENGTHS} | ({PADDED_LENGTHS} if info.config.extractor_mode == "group_norm" else set())
+    missing = [name for name in map(HIDDEN.format, info.layers) if name not in session.outputs]
+    missing += sorted(needs - set(session.inputs))
     if missing:
         raise CheckpointError(f"{path}: {', '.join(missing)} is missing")
     return Runtime(session, info)

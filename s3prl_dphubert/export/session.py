@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,24 +18,56 @@ from .errors import ExportError
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 """Format and the suffix of its files."""
 
-WAVEFORMS, LENGTHS, FRAMES, HIDDEN = "waveforms", "lengths", "frames", "hidden_state_{}"
-"""Inputs and outputs of a graph."""
+WAVEFORMS, LENGTHS, PADDED_LENGTHS = "waveforms", "lengths", "padded_lengths"
+"""Inputs of a graph, the last of those with GroupNorm alone."""
 
-STREAMS, ROWS = 2, 2  # of OpenVINO: requests at a time, and rows of each at most
+FRAMES, HIDDEN = "frames", "hidden_state_{}"
+"""Outputs of a graph."""
+
+STREAMS = 2  # requests that OpenVINO computes at a time
 
 KEY = "s3prl_dphubert"
 """Under which a file keeps what it says of itself."""
 
 
+Feeds = Mapping[str, np.ndarray]
+"""Inputs by name; what the graph does not ask for is left out."""
+
+Take = Callable[[int, Mapping[str, np.ndarray]], None]
+"""Gets the number of a part and its outputs by name, which are gone when it returns."""
+
+
 class Session(Protocol):
-    """A model that is ready to run."""
+    """A model that is ready to run.
 
-    names: tuple[str, ...]
+    Attributes:
+        inputs: their names.
+        outputs: their names.
+        about: what the file says of itself.
+        streams: how many parts are computed at a time.
+        part_frames: frames of a part that it is fast with; more take memory.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     about: str | None
+    streams: int
+    part_frames: int
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Outputs by name."""
         ...
+
+    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
+        """Run all parts, in any order, and hand the outputs of each over."""
+        ...
+
+
+def whole(waveforms: np.ndarray, lengths: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """All inputs for waveforms (B, T) whose padding was not cut, if there is any: (B,) ``lengths``."""
+    batch, samples = waveforms.shape
+    ends = np.full(batch, samples) if lengths is None else lengths
+    return {WAVEFORMS: waveforms, LENGTHS: ends, PADDED_LENGTHS: np.full(batch, samples)}
 
 
 def needed(module: str, extra: str) -> ModuleType:
@@ -52,25 +83,25 @@ def needed(module: str, extra: str) -> ModuleType:
         raise ExportError(f"{module} cannot be imported ({error}), needed for {extra}: {command}") from error
 
 
-def open_session(source: Path | bytes, form: str, threads: int, *, by_row: bool = False) -> Session:
+def open_session(source: Path | bytes, form: str, threads: int) -> Session:
     """Make a model ready.
 
     Args:
         source: a file of that format, or an ONNX model in memory.
         form: ``onnx`` or ``openvino``, the runtime.
         threads: how many it uses.
-        by_row: whether a row of each output comes from the same row of the inputs alone, so that a batch
-            may be computed in parts.
 
     Raises:
         ExportError: the runtime is not installed.
         CheckpointError: the file cannot be read.
     """
-    return OnnxSession(source, threads) if form == "onnx" else OpenVinoSession(source, threads, by_row)
+    return OnnxSession(source, threads) if form == "onnx" else OpenVinoSession(source, threads)
 
 
 class OnnxSession:
     """ONNX Runtime on the CPU."""
+
+    streams, part_frames = 1, 2048
 
     def __init__(self, source: Path | bytes, threads: int) -> None:
         runtime = needed("onnxruntime", "onnx")
@@ -82,12 +113,18 @@ class OnnxSession:
             self._session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # each of its faults has a class of its own
             raise _unreadable(source, error) from error
-        self.names = tuple(output.name for output in self._session.get_outputs())
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
         self.about = self._session.get_modelmeta().custom_metadata_map.get(KEY)
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Outputs by name."""
-        return dict(zip(self.names, self._session.run(None, dict(feeds)), strict=True))
+        return dict(zip(self.outputs, self._session.run(None, _asked(self.inputs, feeds)), strict=True))
+
+    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
+        """One after another, each with all threads."""
+        for index, feeds in enumerate(parts):
+            take(index, self.run(feeds))
 
 
 @cache
@@ -104,13 +141,16 @@ def _core(openvino: ModuleType) -> Any:
 class OpenVinoSession:
     """OpenVINO on the CPU, with the numbers that the graph names: its own choice would be coarser.
 
-    Where rows are independent, a batch runs as requests of few rows on two streams, each with half of the
-    threads, which wait for each other less and need less memory. They are made by the first batch.
+    Several parts run on :data:`STREAMS`, each with half of the threads, which wait for each other less than
+    all of them in one. The streams are made when they are first needed.
     """
 
-    def __init__(self, source: Path | bytes, threads: int, by_row: bool = False) -> None:
+    part_frames = 256
+
+    def __init__(self, source: Path | bytes, threads: int) -> None:
         self._openvino = needed("openvino", "openvino")
-        self._threads, self._by_row = threads, by_row
+        self._threads = threads
+        self.streams = min(STREAMS, threads)
         try:
             self._model = _core(self._openvino).read_model(
                 source if isinstance(source, bytes) else str(source)
@@ -120,40 +160,35 @@ class OpenVinoSession:
             raise _unreadable(source, error) from error
         self._queue: Any = None
         self._turn = Lock()  # one batch at a time: all share the queue
-        self.names = tuple(output.get_any_name() for output in self._model.outputs)
+        self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
+        self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
         known = self._model.has_rt_info([KEY])
         self.about = self._model.get_rt_info([KEY]).astype(str) if known else None
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Outputs by name."""
-        rows = len(next(iter(feeds.values())))
-        if self._by_row and self._threads >= STREAMS and rows >= STREAMS:
-            with self._turn:
-                return self._in_parts(feeds, rows)
         # Outputs are copies: what the runtime itself keeps is overwritten by the next run.
-        found = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
-        return {name: found[index] for index, name in enumerate(self.names)}
+        given = _asked(self.inputs, feeds)
+        found = self._request.infer(given, share_inputs=True, share_outputs=False)
+        return {name: found[index] for index, name in enumerate(self.outputs)}
 
-    def _in_parts(self, feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-        if self._queue is None:
-            self._queue = self._openvino.AsyncInferQueue(self._compile(STREAMS), STREAMS)
-        step = min(ROWS, math.ceil(rows / STREAMS))
-        found: dict[str, np.ndarray] = {}
-        lock = Lock()
+    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
+        """As many at a time as there are streams."""
+        if len(parts) == 1 or self.streams == 1:
+            for index, feeds in enumerate(parts):
+                take(index, self.run(feeds))
+            return
+        with self._turn:
+            if self._queue is None:
+                self._queue = self._openvino.AsyncInferQueue(self._compile(self.streams), self.streams)
+            self._queue.set_callback(lambda request, index: take(index, self._found(request)))
+            for index, feeds in enumerate(parts):
+                self._queue.start_async(_asked(self.inputs, feeds), index)
+            self._queue.wait_all()
 
-        def keep(request: Any, start: int) -> None:
-            for name, tensor in zip(self.names, request.output_tensors, strict=True):
-                part = tensor.data
-                with lock:
-                    if name not in found:
-                        found[name] = np.empty((rows, *part.shape[1:]), part.dtype)
-                found[name][start : start + len(part)] = part
-
-        self._queue.set_callback(keep)
-        for start in range(0, rows, step):
-            self._queue.start_async({n: value[start : start + step] for n, value in feeds.items()}, start)
-        self._queue.wait_all()
-        return found
+    def _found(self, request: Any) -> dict[str, np.ndarray]:
+        tensors = zip(self.outputs, request.output_tensors, strict=True)
+        return {name: tensor.data for name, tensor in tensors}
 
     def _compile(self, streams: int) -> Any:
         options = {
@@ -162,6 +197,10 @@ class OpenVinoSession:
             "NUM_STREAMS": streams,
         }
         return _core(self._openvino).compile_model(self._model, "CPU", options)
+
+
+def _asked(inputs: tuple[str, ...], feeds: Feeds) -> dict[str, np.ndarray]:
+    return {name: feeds[name] for name in inputs}
 
 
 def _unreadable(source: Path | bytes, error: Exception) -> CheckpointError:
