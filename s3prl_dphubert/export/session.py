@@ -29,7 +29,6 @@ STREAMS = 2  # requests that OpenVINO computes at a time
 KEY = "s3prl_dphubert"
 """Under which a file keeps what it says of itself."""
 
-
 Feeds = Mapping[str, np.ndarray]
 """Inputs by name; what the graph does not ask for is left out."""
 
@@ -159,7 +158,7 @@ class OpenVinoSession:
         except Exception as error:  # whatever a damaged file provokes
             raise _unreadable(source, error) from error
         self._queue: Any = None
-        self._turn = Lock()  # one batch at a time: all share the queue
+        self._turn = Lock()  # one batch at a time: all share the requests
         self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
         self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
         known = self._model.has_rt_info([KEY])
@@ -174,11 +173,11 @@ class OpenVinoSession:
 
     def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
         """As many at a time as there are streams."""
-        if len(parts) == 1 or self.streams == 1:
-            for index, feeds in enumerate(parts):
-                take(index, self.run(feeds))
-            return
         with self._turn:
+            if len(parts) == 1 or self.streams == 1:
+                for index, feeds in enumerate(parts):
+                    take(index, self.run(feeds))
+                return
             if self._queue is None:
                 self._queue = self._openvino.AsyncInferQueue(self._compile(self.streams), self.streams)
             self._queue.set_callback(lambda request, index: take(index, self._found(request)))
