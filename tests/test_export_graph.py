@@ -11,7 +11,7 @@ from models import FAMILIES, SHAPES, assert_same, gated, tiny
 
 from s3prl_dphubert.export.encoder import build
 from s3prl_dphubert.export.lower import Plan, lower, place, products, with_half_weights
-from s3prl_dphubert.export.session import FORMATS, FRAMES, HIDDEN, open_session, whole
+from s3prl_dphubert.export.session import FORMATS, FRAMES, HIDDEN, feeds_of, open_session
 from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.pruning import prune
 
@@ -47,7 +47,7 @@ def waveforms(lengths, seed=0):
 
 
 def hidden_states(session, batch, lengths, layers=ALL):
-    found = session.run(whole(batch.numpy(), lengths.numpy()))
+    found = session.run(feeds_of(batch.numpy(), lengths.numpy()))
     return [torch.from_numpy(found[HIDDEN.format(layer)]) for layer in layers], found[FRAMES]
 
 

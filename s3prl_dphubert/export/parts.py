@@ -40,8 +40,7 @@ def divide(config: ModelConfig, samples: int, valid: Sequence[int], streams: int
         most: frames of a part, unless one utterance has more.
     """
     frames = config.frames(samples)
-    # Behind the first of several positional convolutions padding is no longer zero, so it is needed.
-    more = SPILL + (config.pos_conv_depth - 1) * (config.pos_conv_kernel // 2)
+    more = SPILL + config.pos_conv_reach
     needed = [min(frames, math.ceil((count + more) / STEP) * STEP) for count in valid]
     rows_at_most = math.ceil(len(valid) / streams)
     groups: list[list[int]] = []

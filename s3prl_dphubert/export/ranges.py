@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .graph import Graph
 from .lower import Range
-from .session import open_session, whole
+from .session import feeds_of, open_session
 
 SAMPLES = 4096  # of a value that are kept of an utterance
 CUTS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
@@ -38,7 +38,7 @@ def measure(
     session = open_session(graph.model(watched=names).SerializeToString(), form, threads)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for waveform in tqdm(speech, desc="calibrate", unit="utterance", mininterval=0.5):
-        found = session.run(whole(waveform.numpy()))
+        found = session.run(feeds_of(waveform.numpy()))
         for name in names:
             numbers = found[name].reshape(-1)
             extremes = [numbers.min(), numbers.max()]

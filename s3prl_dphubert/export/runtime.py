@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ConfigError
 from ..model.speech_model import checked, frame_lengths
 from .info import Info
 from .parts import divide
-from .session import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, open_session
+from .session import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, feeds_of, open_session
 
 
 class Runtime(nn.Module):
@@ -74,11 +74,7 @@ class Runtime(nn.Module):
                     state[row, :kept] = computed[:kept]
 
         feeds = [
-            {
-                WAVEFORMS: waveforms[list(part.rows), : part.samples],
-                LENGTHS: ends[list(part.rows)].numpy(),
-                PADDED_LENGTHS: np.full(len(part.rows), samples),
-            }
+            feeds_of(waveforms[rows := list(part.rows), : part.samples], ends[rows].numpy(), samples)
             for part in parts
         ]
         session.run_parts(feeds, take)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data.audio import SAMPLE_RATE
 from .graph import Graph
 from .lower import Plan, lower, place, products
-from .session import HIDDEN, open_session, whole
+from .session import HIDDEN, feeds_of, open_session
 
 PIECES, SECONDS = 4, 5  # of speech that places are tried on: one shape, since runtimes compile for each
 Hidden = list[list[np.ndarray]]  # batch -> hidden state -> (B, F, D)
@@ -40,7 +40,7 @@ def pieces(speech: list[Tensor]) -> Tensor:
 def run(graph: Graph, layers: tuple[int, ...], speech: list[Tensor], form: str, threads: int) -> Hidden:
     """Hidden states of each batch of waveforms (B, T) without padding."""
     session = open_session(graph.model().SerializeToString(), form, threads)
-    return [[session.run(whole(x.numpy()))[HIDDEN.format(i)] for i in layers] for x in speech]
+    return [[session.run(feeds_of(x.numpy()))[HIDDEN.format(i)] for i in layers] for x in speech]
 
 
 def choose(

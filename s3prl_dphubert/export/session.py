@@ -62,11 +62,18 @@ class Session(Protocol):
         ...
 
 
-def whole(waveforms: np.ndarray, lengths: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """All inputs for waveforms (B, T) whose padding was not cut, if there is any: (B,) ``lengths``."""
+def feeds_of(waveforms: np.ndarray, lengths: np.ndarray | None = None, padded: int | None = None) -> Feeds:
+    """All inputs that a graph may ask for.
+
+    Args:
+        waveforms: (B, T).
+        lengths: (B,) valid samples; all by default.
+        padded: samples before padding was cut; T by default.
+    """
     batch, samples = waveforms.shape
     ends = np.full(batch, samples) if lengths is None else lengths
-    return {WAVEFORMS: waveforms, LENGTHS: ends, PADDED_LENGTHS: np.full(batch, samples)}
+    whole = np.full(batch, samples if padded is None else padded)
+    return {WAVEFORMS: waveforms, LENGTHS: ends, PADDED_LENGTHS: whole}
 
 
 def needed(module: str, extra: str) -> ModuleType:

@@ -166,6 +166,11 @@ class ModelConfig:
         return samples
 
     @property
+    def pos_conv_reach(self) -> int:
+        """Frames of padding that change an utterance: they are 0 before the first convolution alone."""
+        return (self.pos_conv_depth - 1) * (self.pos_conv_kernel // 2)
+
+    @property
     def min_samples(self) -> int:
         """Samples needed for one frame (the receptive field, 400 for all published models)."""
         samples = 1

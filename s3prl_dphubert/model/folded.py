@@ -92,9 +92,7 @@ class FoldedModel:
         return states
 
     def _positional(self, x: Tensor, packing: Packing, frames: int) -> Tensor:
-        # Padded frames are 0 before the first convolution alone; later ones see what became of them.
-        reach = sum(convolution.kernel // 2 for convolution in self.positions[1:])
-        wider = Packing(packing.valid, packing.more + reach, frames)
+        wider = Packing(packing.valid, packing.more + self.config.pos_conv_reach, frames)
         x = packing.move(x, wider)
         for convolution in self.positions:
             x = convolution(x, wider)
