@@ -6,24 +6,24 @@ matters since a plugin is imported at the start of every interpreter.
 
 TYPE_CHECKING = False  # typing alone would take milliseconds to import
 if TYPE_CHECKING:
-    from .checkpoint import load_model, save_model
-    from .model.folded import fold
-    from .pipeline import compress
-    from .pruning import prune
-    from .teachers import load_teacher
-    from .upstream.registry import register, unregister
+    from .checkpoints.directory import save_model
+    from .checkpoints.load import load_model, load_teacher
+    from .compression.pipeline import compress
+    from .model.inference.folded import fold
+    from .plugin import register, unregister
+    from .pruning.structured import prune
     from .version import __version__
 
 _HOMES = {
     "__version__": "version",
-    "compress": "pipeline",
-    "fold": "model.folded",
-    "load_model": "checkpoint",
-    "load_teacher": "teachers",
-    "prune": "pruning",
-    "register": "upstream.registry",
-    "save_model": "checkpoint",
-    "unregister": "upstream.registry",
+    "compress": "compression.pipeline",
+    "fold": "model.inference.folded",
+    "load_model": "checkpoints.load",
+    "load_teacher": "checkpoints.load",
+    "prune": "pruning.structured",
+    "register": "plugin",
+    "save_model": "checkpoints.directory",
+    "unregister": "plugin",
 }
 
 __all__ = [

@@ -24,6 +24,8 @@ class Trigger:
             sys.meta_path[sys.meta_path.index(self)] = watcher
             return watcher.find_spec(name, path, target)
         except Exception as error:
+            from .errors import complain
+
             complain(error)
             return None
 
@@ -34,9 +36,3 @@ def start() -> None:
     if not started:
         started = True
         sys.meta_path.insert(0, Trigger())
-
-
-def complain(error: Exception) -> None:
-    """Say in one line what went wrong."""
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")
-    print(f"s3prl-dphubert: its upstreams are not registered ({text})", file=sys.stderr)

@@ -17,34 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import autoload, compat
-from .superb import blocked
-from .superb.tasks import find
+from .superb.tasks import requirements
+from .superb.tasks.requirements import INSTALL, NEEDS, RUNNER, _absent
+from .superb.tasks.table import find
 
 PTH = "s3prl_dphubert.pth"
 COLUMNS = 110
 PACKAGES = ("s3prl-dphubert", "s3prl", "torch", "torchaudio", "huggingface_hub", "transformers", "numpy")
-INSTALL = {  # modules that have another name on the package index
-    "dtw": "dtw-python",
-    "sklearn": "scikit-learn",
-}
-NEEDS = {  # what s3prl 0.4.18 imports for a task beside its own requirements
-    "PR": "editdistance",
-    "ASR": "editdistance pandas",
-    "KS": "",
-    "QbE": "dtw lxml scipy",
-    "SID": "librosa",
-    "ASV": "librosa joblib scipy sklearn",
-    "SD": "h5py pandas scipy soundfile",
-    "ER": "librosa",
-    "IC": "pandas",
-    "SF": "editdistance",
-    "SE": "h5py librosa scipy pesq pystoi",
-    "SS": "h5py librosa scipy pesq pystoi",
-    "ST": "sacrebleu sentencepiece editdistance",
-    "VC": "h5py librosa scipy sklearn pyworld fastdtw",
-    "OOD-ASR": "editdistance",
-}
-RUNNER = ("tensorboardX",)
 
 
 @dataclass(frozen=True)
@@ -143,7 +122,7 @@ def _task(name: str, modules: str) -> Finding:
     needed = (*RUNNER, *modules.split())
     missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
     todo = [f"pip install {' '.join(missing)}"] if missing else []
-    if why := blocked.reason(find(name)):
+    if why := requirements.reason(find(name)):
         todo.append(why)
     if todo:
         return Finding(name, "; ".join(todo))
@@ -153,10 +132,6 @@ def _task(name: str, modules: str) -> Finding:
     except Exception as error:
         return Finding(name, f"cannot be imported: {_line(error)}")
     return Finding(name, "ready")
-
-
-def _absent(module: str) -> bool:
-    return module not in sys.modules and find_spec(module) is None
 
 
 def _line(error: Exception) -> str:

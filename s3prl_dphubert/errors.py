@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 
@@ -30,3 +31,17 @@ class CheckpointError(DPHubertError):
 
 class RunError(DPHubertError):
     """A run cannot start, go on or finish as asked."""
+
+
+def complain(error: Exception) -> None:
+    """Say in one line what went wrong."""
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    print(f"s3prl-dphubert: its upstreams are not registered ({text})", file=sys.stderr)
+
+
+class ResultError(DPHubertError):
+    """A result, a prediction file or a submission cannot be used; the message says which and why."""
+
+
+class ExportError(DPHubertError):
+    """A model cannot be exported as asked, or a package for it is missing."""

@@ -4,14 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parent / "golden"
-GATED = ("hubert_gated", "hubert_gated_layers", "hubert_pre_norm_gated", "wavlm_gated")
+from tests.helpers.golden import GOLDEN, ROOT
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +41,7 @@ def source(tmp_path_factory):
     """What a clone of the repository has, without its tests."""
     folder = tmp_path_factory.mktemp("source") / "source"
     names = (".git", ".venv*", "build", "*.egg-info", "demo-output", "__pycache__", "tests")
-    shutil.copytree(Path(__file__).parents[1], folder, ignore=shutil.ignore_patterns(*names))
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*names))
     return folder
 
 

@@ -20,7 +20,7 @@ def test_size_and_licences(wheel):
         "assets/speech/CREDITS.txt",
         "assets/hubert_nano/LICENSE",
         "assets/hubert_nano/README.md",
-        "s3prl_dphubert/superb/published.yaml",
+        "s3prl_dphubert/superb/scoring/published.yaml",
         "s3prl_dphubert/superb/prepare/iemocap.yaml",
         "s3prl_dphubert/mini/packages.tsv",
         "s3prl_dphubert/mini/alignments.tsv.gz",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from environments import fresh
+
+from tests.helpers.environments import fresh
 
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 PTH = "s3prl_dphubert.pth"

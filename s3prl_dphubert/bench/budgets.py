@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from .. import pages
-from ..budget import Budget
-from ..checkpoint import load_model
-from ..cost import macs, parameters, superb_macs
+from ..checkpoints.load import load_model, load_teacher
+from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
-from ..files import write_text
 from ..model import SpeechModel
-from ..model.folded import fold
-from ..pages import BEGIN, END
-from ..profile import real_time_factors
-from ..settings import from_dict, read_yaml
-from ..teachers import load_teacher
+from ..model.cost import macs, parameters, superb_macs
+from ..model.inference.folded import fold
+from ..model.profiler import real_time_factors
+from ..pruning.budget import Budget
+from ..utils import markdown
+from ..utils.config_io import from_dict, read_yaml
+from ..utils.files import write_text
+from ..utils.markdown import BEGIN, END
 from .machine import machine, versions
 
 PRECISIONS = ("fp32", "bf16")
@@ -62,7 +62,7 @@ def measure(runs: dict[str, Path], seconds: float = 10.0, repeats: int = 15) -> 
         rows[name] = {
             "budget": "" if run is None else str(from_dict(Budget, configs[name]["budget"])),
             "parameters": parameters(shape),
-            "macs": macs(shape, round(seconds * 16_000)),
+            "macs": macs(shape, round(seconds * SAMPLE_RATE)),
             "superb_macs": sum(superb_macs(shape).values()),
             "speed": speeds[name],
             "valid": {} if run is None else _losses(run),
@@ -122,9 +122,9 @@ def _group(title: str, found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             f"### {title}",
-            pages.table(head, lines),
+            markdown.table(head, lines),
             measured,
-            pages.table(["kept", "conv channels", "heads", "FFN units"], kept),
+            markdown.table(["kept", "conv channels", "heads", "FFN units"], kept),
         ]
     )
 
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         write_text(store, json.dumps(groups, indent=1) + "\n")
     before = page.read_text(encoding="utf8")
-    write_text(page, pages.fill(before, BEGIN, END, text(groups), str(page)))
+    write_text(page, markdown.fill(before, BEGIN, END, text(groups), str(page)))
     print(page)
 
 

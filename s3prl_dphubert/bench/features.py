@@ -20,16 +20,18 @@ import soundfile
 import torch
 import yaml
 
-from .. import resources
-from ..checkpoint import load_model, save_model
-from ..data.audio import SAMPLE_RATE, read
+from ..checkpoints.directory import save_model
+from ..checkpoints.load import load_model
+from ..constants import SAMPLE_RATE
+from ..data.audio import read
+from ..demo.demo_speech import choose
 from ..errors import ConfigError, DPHubertError
-from ..files import write_text
 from ..model import ModelConfig, SpeechModel
-from ..settings import merge, read_yaml
-from ..superb.run.launcher import Launcher
-from ..superb.storage import needed, options
-from ..voices import choose
+from ..superb.run.feature_cache_policy import needed, options
+from ..superb.run.workers.launcher import Launcher
+from ..utils import resources
+from ..utils.config_io import merge, read_yaml
+from ..utils.files import write_text
 
 LABELS = ("neu", "hap", "ang", "sad")
 BATCH = 4

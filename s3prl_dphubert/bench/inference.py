@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..checkpoint import load_model
+from ..checkpoints.load import load_model
 from ..errors import ConfigError
 from ..model import ModelConfig
-from .elsewhere import S3prl, Transformers
 from .machine import machine, versions
-from .record import Record
-from .shapes import SHAPES, checkpoint
+from .model_shapes import SHAPES, checkpoint
+from .other_libraries import S3prl, Transformers
 from .subjects import Exported, Own, Plain, Products, Published, Subject
+from .turn_log import Record
 from .worker import Worker
 from .workload import FULL, QUICK, Workload
 
@@ -110,7 +110,7 @@ class Benchmark:
     def _exported(self) -> list[Subject]:
         if not self.exported:
             return []
-        from ..export.info import weights_hash
+        from ..export.metadata import weights_hash
 
         hashes = {path.name: weights_hash(load_model(path)) for path in self.prepare()}
         return [Exported.read(path, hashes) for path in self.exported]

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from .. import resources
-from ..data.audio import SAMPLE_RATE, read
+from ..constants import SAMPLE_RATE
+from ..data.audio import read
 from ..data.batches import BatchConfig, BatchStream, loader
 from ..data.manifest import Manifest, scan
+from ..utils import resources
 
 
 def make_corpus(folder: Path, files: int = 120, seed: int = 0) -> Manifest:

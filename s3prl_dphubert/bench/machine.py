@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .. import environment
+from ..utils import environment
 
 PACKAGES = ("torch", "transformers", "s3prl", "onnxruntime", "openvino", "numpy")
 FLAGS = (

@@ -19,16 +19,16 @@ from pathlib import Path
 
 import torch
 
-from ..cost import expected_widths, macs, parameters
-from ..environment import environment
-from ..files import write_text
-from ..gates import GateConfig, Gates
+from ..constants import SAMPLE_RATE
 from ..model import ModelConfig, SpeechModel
-from ..model.config import dense_heads
-from .own import OwnUpdate
+from ..model.cost import expected_widths, macs, parameters
+from ..model.model_config import dense_heads
+from ..pruning.gates import GateConfig, Gates
+from ..utils.environment import environment
+from ..utils.files import write_text
+from .own_update import OwnUpdate
 from .stopwatch import Stopwatch
 
-RATE = 16_000  # samples a second
 HOUR = 3600
 UPDATES = (50_000, 25_000)  # of the two stages
 BATCH = 640  # seconds of audio an update, all GPUs together
@@ -69,7 +69,7 @@ def operations(config: ModelConfig, seconds: float, share: float = 1.0, gates: b
         share: of its MACs that the student has left.
         gates: leave out what the gates close at the start of stage 1.
     """
-    samples = round(seconds * RATE)
+    samples = round(seconds * SAMPLE_RATE)
     teacher = float(macs(config, samples))
     student = share * teacher
     if gates:
@@ -80,7 +80,7 @@ def operations(config: ModelConfig, seconds: float, share: float = 1.0, gates: b
 
 def activations(config: ModelConfig, seconds: float) -> float:
     """Numbers that the layers of one model put out for an utterance, attention weights included."""
-    samples, total = round(seconds * RATE), 0
+    samples, total = round(seconds * SAMPLE_RATE), 0
     for kernel, stride, channels in zip(
         config.conv_kernels, config.conv_strides, config.conv_channels, strict=True
     ):
@@ -124,7 +124,7 @@ def measure(repeats: int = 3, precision: str = "fp32") -> list[Measured]:
         speeds.append(_product_rate())
         for name, (_, batch, seconds) in cases.items():
             watch = Stopwatch()
-            runs[name].update(torch.randn(batch, round(seconds * RATE)), watch)
+            runs[name].update(torch.randn(batch, round(seconds * SAMPLE_RATE)), watch)
             if turn:
                 took[name].append(sum(watch.cpu.values()))
     speed = statistics.median(speeds)
@@ -203,9 +203,9 @@ def disk_rows() -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     fastest = 32 * rate / (operations(ModelConfig(), 10.0, LEFT) / 10)
     for name, hours in CORPORA.items():
-        size = hours * HOUR * RATE * BYTES_A_SAMPLE
-        read = audio * HOUR * RATE * BYTES_A_SAMPLE
-        speed = fastest * RATE * BYTES_A_SAMPLE / 1e6
+        size = hours * HOUR * SAMPLE_RATE * BYTES_A_SAMPLE
+        read = audio * HOUR * SAMPLE_RATE * BYTES_A_SAMPLE
+        speed = fastest * SAMPLE_RATE * BYTES_A_SAMPLE / 1e6
         yield (
             f"| {name} | {size / 1e12:.2f} TB | {audio / hours:.1f} | {read / 1e12:.2f} TB "
             f"| {fastest:,.0f} | {speed:.0f} | {fastest / DECODED:.1f} |"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .. import pages
-from ..files import replacing, write_text
+from ..utils import markdown as pages
+from ..utils.files import replacing, write_text
 from .inference import Benchmark
-from .record import Record
-from .results import Row, baselines, rows
+from .rows import Row, baselines, rows
 from .subjects import Subject
+from .turn_log import Record
 
 OWN, OTHERS, PRODUCTS, INK = "#1f6f8b", "#c3ccd5", "#d1495b", "#3c4650"
 

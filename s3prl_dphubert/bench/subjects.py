@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..model import ModelConfig
 from ..model.precision import AUTOCAST
-from .shapes import TITLES, checkpoint
+from .model_shapes import TITLES, checkpoint
 
 Call = Callable[[Tensor, Tensor | None], Any]  # waveforms (B, T), samples (B,) or None -> anything
 
@@ -88,17 +88,17 @@ class Own(Subject):
 
     def libraries(self) -> None:
         """Import what loads and runs it; the rest of torch that the first model of a process needs, too."""
-        from ..checkpoint import load_model  # noqa: F401
+        from ..checkpoints.load import load_model  # noqa: F401
         from ..model import SpeechModel
-        from ..model.folded import fold  # noqa: F401
+        from ..model.inference.folded import fold  # noqa: F401
 
         with torch.device("meta"):
             SpeechModel(ModelConfig(heads=((0,),), ffn=(1,)))
 
     def load(self, models: Path) -> Call:
         """Load and fold."""
-        from ..checkpoint import load_model
-        from ..model.folded import fold
+        from ..checkpoints.load import load_model
+        from ..model.inference.folded import fold
 
         model = fold(load_model(self.path or models / self.shape), self.precision)
         return lambda waveforms, lengths: model.extract_features(waveforms, lengths)[0][-1]
@@ -115,7 +115,7 @@ class Plain(Own):
 
     def load(self, models: Path) -> Call:
         """Load."""
-        from ..checkpoint import load_model
+        from ..checkpoints.load import load_model
 
         model, dtype = load_model(self.path or models / self.shape), AUTOCAST.get(self.precision)
 
@@ -148,21 +148,21 @@ class Published(Subject):
 
     def prepare(self, models: Path) -> None:
         """Write the checkpoint in the released format."""
-        from .. import released
-        from ..checkpoint import load_model
+        from ..checkpoints import dphubert_pth
+        from ..checkpoints.load import load_model
 
         if self.config is not None and not self._file(models).exists():
-            released.write(load_model(checkpoint(models, self.shape, self.config)), self._file(models))
+            dphubert_pth.write(load_model(checkpoint(models, self.shape, self.config)), self._file(models))
 
     def libraries(self) -> None:
         """Import the clone's module, in this process alone."""
-        from .published import import_published
+        from .reference_update import import_published
 
         import_published(self.clone)
 
     def load(self, models: Path) -> Call:
         """Load as the published code does."""
-        from .published import import_published
+        from .reference_update import import_published
 
         saved = torch.load(self._file(models), map_location="cpu", weights_only=True)
         model = import_published(self.clone).wav2vec2_model(**saved["config"])

@@ -22,16 +22,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import pages
-from ..allocator import keep_pages
+from ..constants import SAMPLE_RATE
 from ..errors import ConfigError, RunError
-from ..files import write_text
-from ..gates import gate_sizes
 from ..model import ModelConfig, SpeechModel
+from ..pruning.gates import gate_sizes
+from ..utils import markdown
+from ..utils.files import write_text
+from ..utils.malloc import keep_pages
 from .machine import machine, versions
-from .own import OwnUpdate
-from .published import PublishedUpdate
-from .shapes import CHANNELS, HEADS, UNITS
+from .model_shapes import CHANNELS, HEADS, UNITS
+from .own_update import OwnUpdate
+from .reference_update import PublishedUpdate
 from .stopwatch import Stopwatch
 
 PARTS = ("teacher", "forward", "backward", "optimizer")
@@ -74,7 +75,7 @@ class Case:
     def waveforms(self) -> Tensor:
         """(B, T), noise."""
         generator = torch.Generator().manual_seed(1)
-        return torch.randn(self.batch, round(self.seconds * 16_000), generator=generator)
+        return torch.randn(self.batch, round(self.seconds * SAMPLE_RATE), generator=generator)
 
     def model(self) -> SpeechModel:
         """Random weights, the same in every process."""
@@ -210,7 +211,7 @@ def table(found: dict[str, Any]) -> str:
     for state, rows in found.items():
         lines = [[name, *_cells(rows, name)] for name in rows]
         title = "at the start of stage 1" if state == "start" else "at the target"
-        parts.append(f"Gates {title}:\n\n{pages.table(head, lines)}\n")
+        parts.append(f"Gates {title}:\n\n{markdown.table(head, lines)}\n")
     return "\n".join(parts)
 
 
@@ -252,7 +253,7 @@ def write(case: Case, folder: Path) -> list[Path]:
     found["case"] = {name: getattr(case, name) for name in names}
     found["machine"], found["versions"] = machine(), versions()
     facts = found["case"] | found["machine"] | found["versions"]
-    text += "\n" + pages.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
+    text += "\n" + markdown.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths, (json.dumps(found, indent=1) + "\n", text), strict=True):
         write_text(path, content)

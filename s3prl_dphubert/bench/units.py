@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..environment import environment
+from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
-from ..latency import LatencyTable, Line, shape_of
 from ..model import ModelConfig, SpeechModel
-from ..model.folded import FoldedModel, fold
-from ..model.front import STRETCH
+from ..model.inference.folded import FoldedModel, fold
+from ..model.inference.folded_extractor import STRETCH
 from ..model.packing import Packing
+from ..pruning.latency import LatencyTable, Line, shape_of
+from ..utils.environment import environment
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 ALIGN = 8
@@ -126,7 +127,7 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
     """Seconds of each part of a model with one layer, for one utterance."""
     torch.manual_seed(0)
     model = fold(SpeechModel(config).eval(), settings.precision)
-    frames = config.frames(round(settings.seconds * 16_000))
+    frames = config.frames(round(settings.seconds * SAMPLE_RATE))
     times, x = _front_times(model, config, frames, settings.repeats)
     packing = Packing([frames])
     x = x.repeat(-(-frames // len(x)), 1)[:frames].float()
@@ -181,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
         default = getattr(Settings, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     arguments = parser.parse_args(argv)
-    from ..teachers import load_teacher
+    from ..checkpoints.load import load_teacher
 
     names = ("seconds", "precision", "threads", "repeats")
     settings = Settings(**{name: getattr(arguments, name) for name in names})

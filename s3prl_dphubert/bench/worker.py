@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..allocator import give_back_pages
 from ..errors import RunError
+from ..utils.malloc import give_back_pages
 from .subjects import Call, Subject
 from .workload import Workload
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.audio import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
 
 MIXED = (15.6, 13.7, 11.9, 10.0, 8.1, 6.3, 4.4, 2.5)  # seconds; as long as LibriSpeech's utterances are
 

@@ -7,9 +7,9 @@ import logging
 import sys
 
 from ..errors import DPHubertError
-from . import bench, compression, data, export, mini, models, plugin, pretraining, superb
+from . import bench, compression, data, export, mini, models, pretraining, s3prl_commands, superb
 
-GROUPS = (data, compression, models, bench, export, plugin, pretraining, superb, mini)
+GROUPS = (data, compression, models, bench, export, s3prl_commands, pretraining, superb, mini)
 
 
 def parser() -> argparse.ArgumentParser:

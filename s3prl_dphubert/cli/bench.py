@@ -99,7 +99,7 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
 
 
 def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
-    from ..bench import shapes, workload
+    from ..bench import model_shapes, workload
     from ..bench.inference import Benchmark, measure
     from ..bench.speed_report import write
 
@@ -110,7 +110,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         s3prl=arguments.s3prl,
         checkpoints=tuple(arguments.checkpoint),
         exported=tuple(arguments.exported),
-        shapes={name: config for name, config in shapes.SHAPES.items() if name in arguments.shapes},
+        shapes={name: config for name, config in model_shapes.SHAPES.items() if name in arguments.shapes},
         turns=arguments.turns,
         quick=arguments.quick,
         workloads=[workload.BATCHES[name] for name in dict.fromkeys(arguments.batches)],

@@ -26,10 +26,10 @@ def add(commands: Any) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from .. import resources
-    from ..config import CompressConfig
-    from ..pipeline import compress
-    from ..settings import changed, from_dict, read_yaml
+    from ..compression.compress_config import CompressConfig
+    from ..compression.pipeline import compress
+    from ..utils import resources
+    from ..utils.config_io import changed, from_dict, read_yaml
 
     path = Path(arguments.config)
     if not path.exists() and path.stem == arguments.config:
@@ -41,6 +41,6 @@ def _compress(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from ..demo import demo
+    from ..demo.demo_run import demo
 
     demo(arguments.out, arguments.config)

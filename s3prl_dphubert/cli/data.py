@@ -44,8 +44,8 @@ def _manifest(arguments: argparse.Namespace) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    from ..data.check import check
     from ..data.manifest import Manifest
+    from ..data.validate import check
     from ..errors import DataError
 
     report = check(Manifest.load(arguments.manifest), arguments.workers)

@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 def _hub(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..export_hub import export_hub
+    from ..upstream.hub_repo import export_hub
 
     folder = export_hub(arguments.checkpoint, arguments.folder, getattr(torch, arguments.dtype))
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -59,10 +59,10 @@ def _hub(arguments: argparse.Namespace) -> None:
 def _convert(arguments: argparse.Namespace) -> None:
     import torch
 
-    from .. import released
-    from ..card import facts, rows_of, units_table
-    from ..checkpoint import save_model
-    from ..teachers import load_teacher
+    from ..checkpoints import dphubert_pth
+    from ..checkpoints.directory import save_model
+    from ..checkpoints.load import load_teacher
+    from ..checkpoints.model_card import facts, rows_of, units_table
 
     target: Path = arguments.target
     dtype = getattr(torch, arguments.dtype)
@@ -72,7 +72,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         text = f"# {target.name}\n\n{table}\n\n## Units\n\n{units_table(model.config)}\n"
         print(save_model(model, target, text, dtype))
         return
-    added = released.write(model, target, dtype)
+    added = dphubert_pth.write(model, target, dtype)
     print(target)
     if added:
         names = ", ".join(sorted({name.rpartition(".")[0] for name in added}))
@@ -80,8 +80,8 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from ..export.config import ExportConfig
-    from ..export.session import needed
+    from ..export.backends import needed
+    from ..export.export_config import ExportConfig
 
     config = ExportConfig(
         format=arguments.format,

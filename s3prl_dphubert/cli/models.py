@@ -22,8 +22,8 @@ def add(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from ..card import facts, units_table
-    from ..checkpoint import load_model
+    from ..checkpoints.load import load_model
+    from ..checkpoints.model_card import facts, units_table
 
     path: Path = arguments.checkpoint
     config = load_model(path).config
@@ -35,9 +35,9 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from ..checkpoint import load_model
+    from ..checkpoints.load import load_model
     from ..errors import ConfigError
-    from ..profile import part_tables, table
+    from ..model.profiler import part_tables, table
 
     faults = [
         f"--{name} is {value:g}, allowed: {allowed}"

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import pages
-from ..files import write_text
+from ..utils import markdown as pages
+from ..utils.files import write_text
 from . import parser
 
 BEGIN, END = "<!-- commands: made by `make readme` -->\n", "<!-- end of commands -->\n"

@@ -56,8 +56,8 @@ def add(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from ..superb.points import missing, score
-    from ..superb.results import parse, table
+    from ..superb.scoring.cli_values import parse, table
+    from ..superb.scoring.points import missing, score
 
     metrics = parse(arguments.results)
     print(table(metrics))
@@ -69,30 +69,32 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from ..superb import model, record, summary
-    from ..superb.errors import ResultError
+    from ..errors import ResultError
+    from ..superb.report import tables
+    from ..superb.report.write import write
+    from ..superb.scoring import model_results, score_file
 
-    records = record.collect(arguments.folders)
+    records = score_file.collect(arguments.folders)
     for one in records:
         if one.caution:
             print(f"left out: {one.task} of {one.upstream}: {one.caution}", file=sys.stderr)
-    runs = model.from_records(records)
+    runs = model_results.from_records(records)
     if not runs:
         raise ResultError("no result that belongs into a report")
-    others = () if arguments.no_published else model.published()
-    teacher = model.choose(arguments.teacher, runs) if arguments.teacher else None
+    others = () if arguments.no_published else model_results.published()
+    teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
     if teacher is not None and teacher not in (*runs, *others):
         others = (teacher,)
-    made = summary.Summary(runs, others, teacher)
+    made = tables.Summary(runs, others, teacher)
     if arguments.out is None:
-        print(summary.markdown(made), end="")
+        print(tables.markdown(made), end="")
         return
-    for path in summary.write(made, arguments.out, arguments.overwrite):
+    for path in write(made, arguments.out, arguments.overwrite):
         print(path)
 
 
 def _submit(arguments: argparse.Namespace) -> None:
-    from ..superb import archive, form
+    from ..superb.submission import archive, form
 
     known: dict[str, Any] = form.of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
     filled = form.Form(
@@ -110,8 +112,8 @@ def _submit(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from ..superb.archive import check
-    from ..superb.errors import ResultError
+    from ..errors import ResultError
+    from ..superb.submission.archive import check
 
     report = check(arguments.archive, arguments.any_count)
     print(report.text())

@@ -57,11 +57,11 @@ def add(group: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ..superb.run import check, runner
+    from ..superb.run import preflight, runner
 
     plan = _plan(arguments)
-    rows = check.check(plan)
-    print(check.table(rows), flush=True)
+    rows = preflight.check(plan)
+    print(preflight.table(rows), flush=True)
     lacking = any(row.missing for row in rows)
     if arguments.check:
         return runner.LEFT_OUT if lacking else 0
@@ -79,9 +79,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Any:
-    from ..superb.run.features import Cache
+    from ..superb.run.feature_cache import Cache
     from ..superb.run.plan import Plan, choose
-    from ..superb.run.upstream import Upstream
+    from ..superb.run.upstream_spec import Upstream
 
     cache, limit = arguments.cache_features, arguments.cache_limit
     limit = f"{limit}GB" if limit.replace(".", "", 1).isdigit() else limit

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-from .finder import Finder
+from .import_hook import Finder
 from .patch import Ledger, Patch, Row
-from .table import PATCHES
+from .patches import PATCHES
 
 __all__ = ["MODULES", "PATCHES", "Patch", "Row", "apply", "enabled", "patch_module", "report"]
 

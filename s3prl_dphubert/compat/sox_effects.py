@@ -25,7 +25,7 @@ def _cannot_apply(torchaudio: Any) -> bool:
 
 
 def _replace(torchaudio: Any) -> None:
-    from s3prl_dphubert import sox
+    from .. import sox
 
     effects: Any = getattr(torchaudio, "sox_effects", None)
     if effects is None:

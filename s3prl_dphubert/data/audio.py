@@ -10,12 +10,12 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..constants import SAMPLE_RATE
 from ..errors import DataError
-from . import storage
+from . import remote_files
+from .remote_files import readable
 from .shards import Member
-from .storage import readable
 
-SAMPLE_RATE = 16_000
 RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
 LONGEST = 24 * 3600  # seconds by the header; more is damage, or FLAC streamed without a length
 TOLERANCE = 2 * SAMPLE_RATE // 1000  # samples at 16 kHz by which headers and decoders may differ
@@ -91,8 +91,8 @@ def _source(path: str | Path, data: bytes | None) -> str | io.BytesIO:
     name = str(path)
     if data is None and (member := Member.parse(name)):
         data = member.fetch()
-    if data is None and storage.is_url(name):
-        data = storage.fetch(name)
+    if data is None and remote_files.is_url(name):
+        data = remote_files.fetch(name)
     return name if data is None else io.BytesIO(data)
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..constants import SAMPLE_RATE
 from ..errors import ConfigError, DataError
-from .audio import SAMPLE_RATE, TOLERANCE, read
+from .audio import TOLERANCE, read
 from .manifest import Manifest, Skipped
 
 log = logging.getLogger(__name__)

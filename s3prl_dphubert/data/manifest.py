@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ..constants import SAMPLE_RATE
 from ..errors import DataError
-from ..files import replacing
-from . import storage
-from .audio import SAMPLE_RATE, SUFFIXES, probe, read
+from ..utils.files import replacing
+from . import remote_files
+from .audio import SUFFIXES, probe, read
 from .shards import MEMBER, Member, is_shard, members
 from .sources import expand, find
 
@@ -184,14 +185,14 @@ def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
 def _check_header(path: str, sizes: dict[str, int | str]) -> None:
     """Probe a file here; of a shard or URL ask the size or the fault, once, and keep it in ``sizes``."""
     member = Member.parse(path)
-    if not member and not storage.is_url(path):
+    if not member and not remote_files.is_url(path):
         probe(path)
         return
     place = member.shard if member else path
     if place not in sizes:
         try:
-            with storage.readable(place):
-                sizes[place] = storage.length(place)
+            with remote_files.readable(place):
+                sizes[place] = remote_files.length(place)
         except DataError as error:
             sizes[place] = str(error).removeprefix(f"{path}: ")
     size = sizes[place]
@@ -217,7 +218,7 @@ def _utterances(paths: Sequence[str], skipped: list[Skipped]) -> Iterator[tuple[
 def _globs(glob: str) -> list[str]:
     """Globs over a whole path; a name without any of their signs is one of a folder on the path too."""
     parts = expand(glob)
-    return parts + [f"*/{part.strip('/')}/*" for part in parts if not storage.MAGIC.search(part)]
+    return parts + [f"*/{part.strip('/')}/*" for part in parts if not remote_files.MAGIC.search(part)]
 
 
 def _measure(path: str, data: bytes | None, min_seconds: float, check: bool) -> int:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from ..errors import DataError
-from . import storage
-from .storage import readable
+from . import remote_files
+from .remote_files import readable
 
 SUFFIX = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
@@ -58,7 +58,7 @@ class Member:
         """
         with readable(str(self)):
             start = self.offset - BLOCK
-            data = storage.fetch(self.shard, start, BLOCK + self.size) if start >= 0 else b""
+            data = remote_files.fetch(self.shard, start, BLOCK + self.size) if start >= 0 else b""
             try:
                 header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
@@ -86,7 +86,7 @@ def members(shard: str, suffixes: Collection[str]) -> Iterator[tuple[Member, byt
         DataError: the shard is unreadable, compressed, damaged, cut off or holds no such file; what
             comes before the damage has been yielded by then.
     """
-    with readable(shard), storage.opened(shard) as file:
+    with readable(shard), remote_files.opened(shard) as file:
         end = file.seek(0, os.SEEK_END)
         _refuse_compressed(shard, file)
         found = 0

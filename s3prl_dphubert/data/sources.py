@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from . import storage
+from . import remote_files
 from .audio import SUFFIXES
 from .shards import COMPRESSED, SUFFIX, is_shard
 
@@ -31,14 +31,14 @@ def find(sources: Sequence[str | Path]) -> list[str]:
     paths: set[str] = set()
     for source in map(str, sources):
         for pattern in expand(source) if not os.path.exists(source) else [source]:
-            found = _remote(pattern) if storage.is_url(pattern) else _local(pattern)
+            found = _remote(pattern) if remote_files.is_url(pattern) else _local(pattern)
             usable = {path for path in found if _suffix(path) in SUFFIXES or is_shard(path)}
             if not usable:
                 raise _nothing(pattern, found)
             paths |= usable
     once: dict[str, str] = {}
     for path in sorted(paths):
-        once.setdefault(path if storage.is_url(path) else os.path.realpath(path), path)
+        once.setdefault(path if remote_files.is_url(path) else os.path.realpath(path), path)
     return list(once.values())
 
 
@@ -80,10 +80,10 @@ def _remote(url: str) -> list[str]:
     """URLs of all files that a URL stands for; files of this machine as plain paths."""
     if url.lower().startswith("file://"):
         return _local(url[len("file://") :])
-    with storage.readable(url):
+    with remote_files.readable(url):
         # A file is not asked for: of many shards that would be many requests.
-        plain = _suffix(url) in {*SUFFIXES, SUFFIX} and not storage.MAGIC.search(url)
-        return [url] if plain else storage.listing(url)
+        plain = _suffix(url) in {*SUFFIXES, SUFFIX} and not remote_files.MAGIC.search(url)
+        return [url] if plain else remote_files.listing(url)
 
 
 def _walk(folder: str) -> Iterator[str]:

@@ -5,12 +5,12 @@ Writing needs the package onnx, running a file only its runtime.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .config import ExportConfig
+    from .export_config import ExportConfig
     from .exporter import export_model
     from .runtime import Runtime, load_exported
 
 _HOMES = {
-    "ExportConfig": "config",
+    "ExportConfig": "export_config",
     "Runtime": "runtime",
     "export_model": "exporter",
     "load_exported": "runtime",
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         from importlib import import_module
 
-        from .session import needed
+        from .backends import needed
 
         if name == "export_model":
             needed("onnx", "onnx")

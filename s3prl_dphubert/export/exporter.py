@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.load import load_teacher
 from ..errors import CheckpointError
 from ..model import SpeechModel
-from ..teachers import load_teacher
-from . import ranges, report, sensitivity, speech
-from .config import ExportConfig
-from .encoder import build
+from . import calibration, calibration_data, report, sensitivity
+from .backends import FORMATS, KEY, needed, open_session
+from .export_config import ExportConfig
+from .extractor_graph import build
 from .graph import Graph
-from .info import Info, versions, weights_hash
-from .lower import Plan, lower, products, with_half_weights
+from .metadata import Info, versions, weights_hash
+from .quantization import Plan, lower, products, with_half_weights
 from .report import REPORTS, Report
 from .runtime import Runtime, load_exported
-from .session import FORMATS, KEY, needed, open_session
 
 
 def export_model(
@@ -30,7 +30,7 @@ def export_model(
     """Write a model to ``out`` and, beside it, a report: all of it appears, or nothing.
 
     Args:
-        source: as for :func:`~s3prl_dphubert.teachers.load_teacher`.
+        source: as for :func:`~s3prl_dphubert.load_teacher`.
         out: ``NAME.onnx``, or ``NAME.xml``, to which ``NAME.bin`` belongs.
         config: how; the defaults of :class:`.ExportConfig` otherwise.
         overwrite: replace files that are there.
@@ -50,7 +50,7 @@ def export_model(
         raise CheckpointError(f"{', '.join(there)}: exists already; choose another name or overwrite")
     model = load_teacher(source)
     layers = config.layers_of(model.config)
-    heard = speech.check(config.check, model.config.min_samples)
+    heard = calibration_data.check(config.check, model.config.min_samples)
     threads = config.threads or torch.get_num_threads()
     whole = build(model, layers)
     lowered, plan, alone = _lowered(whole, model, layers, config, threads)
@@ -92,11 +92,11 @@ def _lowered(
     if config.precision != "int8":
         plan = Plan(bf16=config.precision == "bf16")
         return lower(graph, plan), plan, {}
-    heard = speech.calibration(config.calibrate, model.config.min_samples)
+    heard = calibration_data.calibration(config.calibrate, model.config.min_samples)
     values = {node.input[0] for node in products(graph)}
     if onnx:
         values |= {node.output[0] for node in products(graph) if node.op_type == "Conv"}
-    bounds = ranges.measure(graph, sorted(values), heard, config.format, threads)
+    bounds = calibration.measure(graph, sorted(values), heard, config.format, threads)
     plan = Plan(bf16=not onnx, ranges=bounds, outputs=onnx)
     plan, alone = sensitivity.choose(graph, plan, layers, heard, config.max_error, config.format, threads)
     return lower(graph, plan), plan, alone

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.audio import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
+from ..errors import ExportError
 from ..model import SpeechModel
-from .errors import ExportError
-from .info import Info
+from .metadata import Info
 from .runtime import Runtime
 from .sensitivity import relative_errors
 

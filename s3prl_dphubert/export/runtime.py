@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
 from ..model.speech_model import checked, frame_lengths
-from .info import Info
-from .parts import divide
-from .session import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, feeds_of, open_session
+from .backends import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, feeds_of, open_session
+from .batching import divide
+from .metadata import Info
 
 
 class Runtime(nn.Module):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
+from .backends import HIDDEN, feeds_of, open_session
 from .graph import Graph
-from .lower import Plan, lower, place, products
-from .session import HIDDEN, feeds_of, open_session
+from .quantization import Plan, lower, place, products
 
 PIECES, SECONDS = 4, 5  # of speech that places are tried on: one shape, since runtimes compile for each
 Hidden = list[list[np.ndarray]]  # batch -> hidden state -> (B, F, D)

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from ..files import write_text
+from ..utils.files import write_text
 from .corpus import Clip, read_clips
 from .words import normalise
 from .workers import pool

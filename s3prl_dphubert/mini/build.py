@@ -8,13 +8,27 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..compression.run_directory import sweep
+from ..constants import SAMPLE_RATE
 from ..data.manifest import Entry, Manifest
 from ..errors import ConfigError, RunError
-from ..files import write_text
-from ..nano.speech import SOURCES
-from ..ownership import locked, sweep
-from . import asr, commands, corpus, emotion, ks, layout, packages, qbe, sd, separate, slots, speakers, splits
+from ..utils.files import write_text
+from ..utils.locking import locked
+from . import corpus, inventory, layout
+from .corpora import (
+    asr_corpus,
+    er_corpus,
+    ic_corpus,
+    ks_corpus,
+    qbe_corpus,
+    sd_corpus,
+    se_ss_corpus,
+    sf_corpus,
+    sid_asv_corpus,
+)
 from .layout import Plan
+from .sources import packages
+from .sources.recordings import SOURCES
 from .utterance import Material, load
 from .voices import DEV, ROLES, TEST
 
@@ -40,17 +54,17 @@ class Layout:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("librispeech", ("PR", "ASR"), asr.plan),
-    Layout("speech_commands", ("KS",), ks.plan),
-    Layout("quesst", ("QbE",), qbe.plan),
-    Layout("voxceleb", ("SID",), speakers.identification),
-    Layout("verification", ("ASV",), speakers.verification),
-    Layout("conversations", ("SD",), sd.plan),
-    Layout("iemocap", ("ER",), lambda _: emotion.plan()),
-    Layout("fluent_commands", ("IC",), lambda _: commands.plan()),
-    Layout("snips", ("SF",), lambda _: slots.plan()),
-    Layout("voicebank", ("SE",), separate.enhancement),
-    Layout("libri2mix", ("SS",), separate.separation),
+    Layout("librispeech", ("PR", "ASR"), asr_corpus.plan),
+    Layout("speech_commands", ("KS",), ks_corpus.plan),
+    Layout("quesst", ("QbE",), qbe_corpus.plan),
+    Layout("voxceleb", ("SID",), sid_asv_corpus.identification),
+    Layout("verification", ("ASV",), sid_asv_corpus.verification),
+    Layout("conversations", ("SD",), sd_corpus.plan),
+    Layout("iemocap", ("ER",), lambda _: er_corpus.plan()),
+    Layout("fluent_commands", ("IC",), lambda _: ic_corpus.plan()),
+    Layout("snips", ("SF",), lambda _: sf_corpus.plan()),
+    Layout("voicebank", ("SE",), se_ss_corpus.enhancement),
+    Layout("libri2mix", ("SS",), se_ss_corpus.separation),
 )
 
 SYNTHESISED = ("ER", "IC", "SF")
@@ -111,7 +125,7 @@ def build(
             layout.write(one.name, one.plan(material), out)
         if unlabelled:
             list_unlabelled(out, material, debs, tables)
-        splits.write(out)
+        inventory.write(out)
 
 
 def _check(out: Path) -> None:
@@ -170,7 +184,7 @@ def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Pa
     for path, length in samples.items():
         package = path.partition("/")[0]
         role = roles.get(path, "") if package == corpus.QUEEN else "train"
-        if role and package not in SAME_PERSON and length >= SHORTEST * 16_000:
+        if role and package not in SAME_PERSON and length >= SHORTEST * SAMPLE_RATE:
             lists[role].append(Entry(str((out / "corpus" / path).resolve()), length))
     (out / "unlabelled").mkdir(exist_ok=True)
     for name, entries in lists.items():
@@ -181,7 +195,7 @@ def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Pa
 
 def _roles(material: Material) -> dict[str, str]:
     """Clip of the game -> ``train`` or ``valid``; none for those that are left out."""
-    tested = speakers.identified(material)
+    tested = sid_asv_corpus.identified(material)
     roles = {}
     for utterance in material.of_the_game():
         path, voice = utterance.clip.path, utterance.clip.voice

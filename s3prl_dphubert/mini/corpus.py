@@ -20,11 +20,11 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE
+from ..constants import SAMPLE_RATE
 from ..errors import DataError
-from ..files import write_text
-from ..nano.speech import SOURCES, Source, convert
-from . import asterisk, deb, queen
+from ..utils.files import write_text
+from .sources import amazon_queen, asterisk, deb
+from .sources.recordings import SOURCES, Source, convert
 from .voices import OPERATOR
 from .workers import pool
 
@@ -124,7 +124,7 @@ def _encoded(kind: Source, path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and encoded bytes of every recording of a package."""
     for place, data in deb.files(path, kind.pattern):
         if kind.decoder == "queen":
-            yield from ((line.name, line.data) for line in queen.lines(data))
+            yield from ((line.name, line.data) for line in amazon_queen.lines(data))
         else:
             stem = place.rpartition(".")[0]
             yield stem.removeprefix("/usr/share/").replace("/", "__"), data
@@ -138,7 +138,7 @@ def _of_the_game(debs: dict[str, Path], corpus: Path) -> Iterable[Clip]:
     samples = decode(QUEEN, debs[QUEEN], corpus)
     known: set[str] = set()
     for _, archive in deb.files(debs[QUEEN], source(QUEEN).pattern):
-        for line in queen.lines(archive):
+        for line in amazon_queen.lines(archive):
             if line.voice and line.name in samples and _new(corpus / QUEEN / f"{line.name}.flac", known):
                 yield Clip(QUEEN, line.name, line.voice, _clean(line.text), samples[line.name])
 

@@ -12,9 +12,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from ..data.audio import SAMPLE_RATE
-from ..files import new_folder, write_text
-from ..nano.speech import SOURCES
+from ..constants import SAMPLE_RATE
+from ..utils.files import new_folder, write_text
+from .sources.recordings import SOURCES
 from .utterance import Utterance
 
 SYNTHESISED = "own text, synthesised by eSpeak NG"

@@ -13,16 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import pages
 from ..errors import ConfigError
-from ..files import write_text
-from ..pages import BEGIN, END
-from ..superb.between import Between
-from ..superb.model import Model, from_records
-from ..superb.record import collect
-from ..superb.summary import heading, shown
-from ..superb.task import Task
-from ..superb.tasks import TASKS
+from ..superb.report.tables import heading, shown
+from ..superb.scoring.model_results import Model, from_records
+from ..superb.scoring.relative_points import Between
+from ..superb.scoring.score_file import collect
+from ..superb.tasks.spec import Task
+from ..superb.tasks.table import TASKS
+from ..utils import markdown
+from ..utils.files import write_text
+from ..utils.markdown import BEGIN, END
 
 ZERO, TOP = "fbank", "hubert_nano"
 SEPARATOR = ", "
@@ -109,7 +109,7 @@ def _results(found: Results) -> str:
             values = [model.results.get(task.name, {}).get(metric.name) for model in found.models]
             if any(values):
                 rows.append([heading(task, metric), *map(shown, values)])
-    return pages.table(["", *(pages.cell(model.name) for model in found.models)], rows)
+    return markdown.table(["", *(markdown.cell(model.name) for model in found.models)], rows)
 
 
 def _points(found: Results) -> str:
@@ -118,7 +118,7 @@ def _points(found: Results) -> str:
     for name, middle in (("median", statistics.median), ("mean", statistics.fmean)):
         cells = [f"**{middle(points):.0f}**" if points else "–" for points in shared]
         rows.append([f"{name} of {len(found.shared)}", *cells])
-    return pages.table(["", *(pages.cell(model.name) for model in found.models)], rows)
+    return markdown.table(["", *(markdown.cell(model.name) for model in found.models)], rows)
 
 
 def _point(found: Results, model: Model, task: Task) -> str:
@@ -177,8 +177,8 @@ def _variants(found: Results) -> list[str]:
                 if values[0] is not None:
                     rows.append([heading(task, metric), *_differences(values[0], values[1:])])
         if rows:
-            titles = [pages.cell(each.name.partition(SEPARATOR)[2]) for each in own]
-            parts += [f"## {model.name} in other precisions", pages.table(["", "fp32", *titles], rows)]
+            titles = [markdown.cell(each.name.partition(SEPARATOR)[2]) for each in own]
+            parts += [f"## {model.name} in other precisions", markdown.table(["", "fp32", *titles], rows)]
     return parts
 
 
@@ -193,13 +193,13 @@ def _amount(value: int | None, unit: float, digits: int) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Bring the page beside a folder of results up to date."""
-    from ..report.between import plot
+    from ..superb.report.relative_plot import plot
 
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.mini.results", description=__doc__)
     parser.add_argument("folder", type=Path, help="holds score.json files; the page is FOLDER.md")
     folder = parser.parse_args(argv).folder
     found, page = Results.read(folder), folder.with_suffix(".md")
-    text = pages.fill(page.read_text(encoding="utf8"), BEGIN, END, numbers(found), str(page))
+    text = markdown.fill(page.read_text(encoding="utf8"), BEGIN, END, numbers(found), str(page))
     plot(found.between, found.others, found.tasks, folder.with_suffix(".png"))
     write_text(page, text)
     print(page)

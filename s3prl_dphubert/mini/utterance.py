@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..data.audio import SAMPLE_RATE, read
+from ..constants import SAMPLE_RATE
+from ..data.audio import read
 from ..errors import DataError
 from .corpus import QUEEN, Clip
 from .voices import ROLES, TEST, UNHEARD, split_of

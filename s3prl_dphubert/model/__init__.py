@@ -1,6 +1,6 @@
 """The speech encoder: configuration, blocks and the whole model."""
 
-from .config import ModelConfig
+from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
 __all__ = ["ModelConfig", "SpeechModel"]

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .extractor import FeatureExtractor, FeatureProjection
+from .feature_extractor import FeatureExtractor, FeatureProjection
 from .masks import NO_MASKS, Masks
+from .model_config import ModelConfig
 from .transformer import PositionalConv, PositionalStack, RelativePositions, TransformerLayer
 
 PADDED = -1e4  # added to attention scores of padded keys; finite, so that no row is all -inf

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import Heads, ModelConfig
 from .linear import linear
 from .masks import Masks
+from .model_config import Heads, ModelConfig
 
 
 class PositionalConv(nn.Module):

@@ -25,8 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoint import load_model, read_pickle
-from ..files import replacing
+from ..checkpoints.load import load_model
+from ..constants import SAMPLE_RATE
+from ..model.state_dict import read_pickle
+from ..utils.files import replacing
 from .speech import HELD_OUT
 from .targets import STRIDE, cluster, features_named, label, read_samples
 
@@ -165,7 +167,7 @@ def read_windows(a: argparse.Namespace, held_out: bool) -> Windows:
     if not means.exists():
         cluster(stream, features, a.classes, means, a.seed)
     labels = label(stream, features, means, a.out_dir / f"{name}_labels.npy")
-    return Windows(stream, labels, a.batch, round(a.seconds * 16_000 / STRIDE) - 1, a.seed)
+    return Windows(stream, labels, a.batch, round(a.seconds * SAMPLE_RATE / STRIDE) - 1, a.seed)
 
 
 def train(a: argparse.Namespace) -> None:

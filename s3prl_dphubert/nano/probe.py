@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import load_model
+from ..checkpoints.load import load_model
 from ..model import SpeechModel
 from .speech import HELD_OUT
 from .targets import STRIDE, WINDOW, mfcc

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from .. import pages
-from ..checkpoint import save_model
-from ..cost import macs, parameters
+from ..checkpoints.directory import save_model
+from ..checkpoints.dphubert_pth import read_state
 from ..model import ModelConfig, SpeechModel
-from ..model.config import dense_heads
-from ..released import read_state
+from ..model.cost import macs, parameters
+from ..model.model_config import dense_heads
+from ..utils import markdown
 from .pretrain import ARCHITECTURE
 from .speech import HELD_OUT
 
@@ -79,7 +79,7 @@ def packages_table(speech: Path) -> str:
 def probe_table(probe: dict[str, Any]) -> str:
     """Markdown table of the probe's accuracies."""
     rows = ([name, f"{value} %", f"{probe['random'][name]} %"] for name, value in probe["trained"].items())
-    return pages.table(["features", "trained", "random weights"], rows)
+    return markdown.table(["features", "trained", "random weights"], rows)
 
 
 def card(speech: Path, run: Path, probe: dict[str, Any] | None) -> str:

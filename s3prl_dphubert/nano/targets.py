@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint import load_model
-from ..files import replacing
-from .speech import SAMPLE_RATE
+from ..checkpoints.load import load_model
+from ..constants import SAMPLE_RATE
+from ..utils.files import replacing
 
 WINDOW, STRIDE = 400, 320  # samples that one frame sees first, and between frames
 CHUNK_FRAMES = 750  # 15 s, clustered at once

@@ -21,23 +21,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import card, stages
-from ..config import TrainConfig
+from ..checkpoints.load import load_teacher
+from ..compression import run_card, stages
 from ..data.batches import Batch
-from ..distil import Distillation
-from ..environment import changes, environment
+from ..data.dataset import read_data as read_audio
+from ..distillation.student_init import start
+from ..distillation.task import Distillation
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.precision import autocast
-from ..pipeline import read_data as read_audio
-from ..skips import report_skip
-from ..start import start
-from ..teachers import load_teacher
-from ..trainer import seeded
+from ..training.nonfinite import report_skip
+from ..training.train_config import TrainConfig
+from ..training.trainer import seeded
+from ..utils.environment import changes, environment
 from .epochs import Epochs
-from .optimizer import GuardedAdamW
-from .recipe import Recipe, last_epoch, read_data, read_training
-from .states import KEY, Models, States, find_states, read_states
+from .pretrain_config import Recipe, last_epoch, read_data, read_training
+from .runner_checkpoint import KEY, Models, States, find_states, read_states
+from .runner_optimizer import GuardedAdamW
 
 log = logging.getLogger(__name__)
 Records = dict[str, list[float]]
@@ -74,7 +74,7 @@ class UpstreamPretrainExpert(nn.Module):
         self.recipe = Recipe.read(upstream_config if saved is None else saved["recipe"])
         data, self.num_workers = read_data(datarc)
         self.config = self.recipe.run(data)
-        self.stream, _ = read_audio(self.config)
+        self.stream, _ = read_audio(data)
         self.epoch = len(self.stream.plan(0))
         datarc.setdefault("train_batch_size", math.ceil(len(self.stream.entries) / self.epoch))  # it is shown
         self.updates1: int | None = None
@@ -187,7 +187,7 @@ class UpstreamPretrainExpert(nn.Module):
         states = self.states()
         model = states.model()
         kind = "pruned" if self.recipe.stage == 1 else "compressed"
-        self.models.write(self.step, model, card.render(self._described(), model, kind))
+        self.models.write(self.step, model, run_card.render(self._described(), model, kind))
         states.put(all_states, environment=self.environment(), skipped=self.skipped, in_a_row=self.in_a_row)
         return all_states
 

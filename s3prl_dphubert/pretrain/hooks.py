@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from .expert import UpstreamPretrainExpert
-from .recipe import OPTIMIZER
+from .pretrain_config import OPTIMIZER
 
 
 def install(runner: ModuleType, optimizers: ModuleType) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import RunError
-from ..files import replacing, write_text
+from ..utils.files import replacing, write_text
 
 MARK = ".s3prl-dphubert.json"
 """Lies in each folder that was made; holds the SHA-256 of every file that was put there."""

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import torch
 
-from ..data.storage import readable
+from ..data.remote_files import readable
 from .effects import parse
 from .signal import Signal, from_floats, from_tensor, to_samples, to_tensor
 

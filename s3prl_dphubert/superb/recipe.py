@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .. import resources
-from ..errors import ConfigError
-from ..settings import changed, read_yaml
-from .errors import ResultError
-from .task import Task
-from .tasks import TASKS, find
+from ..errors import ConfigError, ResultError
+from ..utils import resources
+from ..utils.config_io import changed, read_yaml
+from .tasks.spec import Task
+from .tasks.table import TASKS, find
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
 PLACES = ("data", "prepared", "recipe")

@@ -1,7 +1,7 @@
 """The upstreams, as s3prl calls them: functions that take a checkpoint and return an upstream.
 
 s3prl passes ``ckpt`` (its ``-k``), ``model_config`` (``-g``) and ``refresh`` (``-r``); further keywords
-are options, see :class:`~s3prl_dphubert.upstream.cached.CachedOptions`. Heavy imports wait for the first
+are options, see :class:`~s3prl_dphubert.upstream.cached_expert.CachedOptions`. Heavy imports wait for the first
 call.
 """
 
@@ -46,8 +46,8 @@ class Released:
         Raises:
             CheckpointError: it cannot be fetched, or is another model.
         """
-        from ..checkpoint import load_model
-        from ..hub import DownloadError, fetch
+        from ..checkpoints.hub import DownloadError, fetch
+        from ..checkpoints.load import load_model
 
         try:
             path = fetch(self.repository, self.filename, force=refresh)
@@ -109,7 +109,7 @@ def dphubert_local(
     """
     path = Path(_given(ckpt, "dphubert_local", "a checkpoint directory or a released .pth"))
     if path.suffix in (".onnx", ".xml"):
-        from .compiled import CompiledExpert
+        from .runtime_expert import CompiledExpert
 
         return CompiledExpert(path, model_config, options)
     return _expert(lambda: _load_local(path), model_config, options)
@@ -129,8 +129,8 @@ def dphubert_url(
     Raises:
         DPHubertError: it cannot be fetched or loaded, or an option is wrong.
     """
-    from ..checkpoint import load_model
-    from ..hub import fetch_url
+    from ..checkpoints.hub import fetch_url
+    from ..checkpoints.load import load_model
 
     url = _given(ckpt, "dphubert_url", "the URL of a released .pth")
 
@@ -158,9 +158,9 @@ def dphubert_hub(
     Raises:
         DPHubertError: it cannot be fetched or loaded, or an option is wrong.
     """
-    from ..checkpoint import CONFIG, WEIGHTS
-    from ..hub import MissingError, Repository
-    from ..teachers import load_hub
+    from ..checkpoints.directory import CONFIG, WEIGHTS
+    from ..checkpoints.hub import MissingError, Repository
+    from ..checkpoints.load import load_hub
 
     name = _given(ckpt, "dphubert_hub", "user/repo or user/repo@revision")
 
@@ -186,10 +186,10 @@ def _released(
 
 def _load_local(path: Path) -> SpeechModel:
     if path.suffix == ".ckpt" and path.is_file():
-        from ..pretrain.states import load_states
+        from ..pretrain.runner_checkpoint import load_states
 
         return load_states(path)
-    from ..checkpoint import load_model
+    from ..checkpoints.load import load_model
 
     return load_model(path)
 
@@ -202,7 +202,7 @@ def _given(ckpt: Source, entry: str, allowed: str) -> str:
 
 def _expert(load: Callable[[], SpeechModel], model_config: Source, options: dict[str, Any]) -> UpstreamExpert:
     """Check the options before anything is downloaded."""
-    from .cached import CachedExpert, CachedOptions
+    from .cached_expert import CachedExpert, CachedOptions
     from .expert import UpstreamExpert
 
     checked = CachedOptions.read(model_config, options)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..model import SpeechModel
-from ..model.folded import FoldedModel, fold
+from ..model.inference.folded import FoldedModel, fold
 from ..model.precision import AUTOCAST
 from .options import Options
 

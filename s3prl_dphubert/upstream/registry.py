@@ -1,4 +1,4 @@
-"""Puts the upstreams onto ``s3prl.hub`` when it is imported, and takes them off again."""
+"""Add the upstreams to ``s3prl.hub`` when it is imported, and remove them again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from .. import autoload, compat
-from ..compat.finder import Finder
-from ..compat.home import s3prl_home
+from .. import compat
+from ..compat.import_hook import Finder
+from ..compat.locate import s3prl_home
+from ..errors import complain
 from . import entries
 
 HUB = "s3prl.hub"
@@ -32,26 +33,19 @@ def register() -> None:
     _add(import_module(HUB))
 
 
-def unregister() -> None:
-    """Take off ``s3prl.hub`` exactly what was put there, and stop waiting for s3prl.
-
-    Repairs of s3prl that have been made stay, since modules that use them may be in use.
-    """
+def remove() -> None:
+    """Take exactly what was added off ``s3prl.hub`` and stop watching its import."""
     hub = sys.modules.get(HUB)
     for name, entry in _added.items():
         if hub is not None and vars(hub).get(name) is entry:
             delattr(hub, name)
     _added.clear()
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not _waits(finder)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not watcher]
 
 
 def registered() -> list[str]:
     """Names that are on ``s3prl.hub`` because of this package."""
     return sorted(_added)
-
-
-def _waits(finder: object) -> bool:
-    return finder is watcher or isinstance(finder, autoload.Trigger)
 
 
 def _add(hub: ModuleType) -> None:
@@ -78,7 +72,7 @@ def _safely(function: Callable[..., None], *arguments: Any) -> None:
     try:
         function(*arguments)
     except Exception as error:  # whatever is wrong with us, s3prl has to start
-        autoload.complain(error)
+        complain(error)
 
 
 watcher = Finder(("s3prl", HUB), _before, _after)

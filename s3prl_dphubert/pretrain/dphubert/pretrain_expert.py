@@ -3,8 +3,8 @@
 import optimizers
 from pretrain import runner
 
-from s3prl_dphubert.pretrain.expert import UpstreamPretrainExpert
-from s3prl_dphubert.pretrain.hooks import install
+from ..expert import UpstreamPretrainExpert
+from ..hooks import install
 
 __all__ = ["UpstreamPretrainExpert"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import soundfile
 from tqdm import tqdm
 
-from ...data.audio import SAMPLE_RATE, read
+from ...constants import SAMPLE_RATE
+from ...data.audio import read
 
 
 def convert(pairs: Iterable[tuple[Path, Path]], title: str) -> None:

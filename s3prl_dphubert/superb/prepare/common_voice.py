@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import write_text
+from ...utils.files import write_text
 from .audio16k import convert
-from .places import folder
+from .paths import folder
 from .step import Config, Step
-from .tables import rows
+from .tsv import rows
 
 SOURCE = "https://commonvoice.mozilla.org/datasets (Common Voice Corpus 7.0)"
 CORPUS = "cv-corpus-7.0-2021-07-21"  # below the folder of data

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from ...data.audio import probe
 from ...errors import DataError
-from ...files import write_text
+from ...utils.files import write_text
 from .step import Config, Step
-from .tables import rows
+from .tsv import rows
 
 COMMON_VOICE = "https://commonvoice.mozilla.org/datasets (Common Voice Corpus 4, English)"
 COVOST = "https://dl.fbaipublicfiles.com/covost/covost_v2.en_de.tsv.tar.gz"

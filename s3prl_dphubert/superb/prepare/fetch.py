@@ -9,9 +9,9 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
-from ...compat import caches
-from ...download import checksum, download
+from ...compat import file_lists
 from ...errors import DataError
+from ...utils.download import checksum, download
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3  # for a connection that breaks; each goes on where the last one ended
@@ -51,7 +51,7 @@ class Listed:
                 return data / place
         from filelock import FileLock
 
-        kept = caches.home() / "lists" / self.checksum.partition(":")[2][:16] / self.name
+        kept = file_lists.home() / "lists" / self.checksum.partition(":")[2][:16] / self.name
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_name(f".{self.name}.lock")):
             if not kept.is_file() or self.fault(kept):

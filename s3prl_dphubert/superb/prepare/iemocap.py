@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from ...files import write_text
-from ...settings import read_yaml
-from .places import folder, value
+from ...utils.config_io import read_yaml
+from ...utils.files import write_text
+from .paths import folder, value
 from .step import Config, Step
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import write_text
-from .places import folder, present, text
+from ...utils.files import write_text
+from .paths import folder, present, text
 from .step import Config, Step
 
 CORPUS = "conversations"  # below the folder of data

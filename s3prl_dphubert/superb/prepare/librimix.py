@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...data.audio import SAMPLE_RATE
+from ...constants import SAMPLE_RATE
 from ...errors import DataError
-from ...files import write_text
+from ...utils.files import write_text
 from .fetch import Listed
-from .places import folder, text
+from .paths import folder, text
 from .step import Config, Step
 
 SOURCE = "https://github.com/s3prl/LibriMix (generate_librimix_sd.sh)"

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from ...data.audio import probe
 from ...errors import DataError
-from ...files import write_text
+from ...utils.files import write_text
 from .fetch import Listed
-from .places import folder, value
+from .paths import folder, value
 from .step import Config, Step
 
 SOURCE = "https://www.openslr.org/12"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import DataError
-from .places import folder, present, text, value
+from .paths import folder, present, text, value
 from .step import Config, Step
 
 SOURCE = "https://speech.fit.vutbr.cz/files/quesst14Database.tgz"

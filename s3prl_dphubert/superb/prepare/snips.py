@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import write_text
-from .places import folder, text, value
+from ...utils.files import write_text
+from .paths import folder, text, value
 from .step import Config, Step
 
 SOURCE = "the preprocessed Audio SNIPS that s3prl's docs/superb.md links to"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...compat import caches
+from ...compat import file_lists
+from ...compression.run_directory import sweep
 from ...errors import DataError
-from ...files import write_text
-from ...ownership import sweep
+from ...utils.files import write_text
 
 Config = Mapping[str, Any]
 """What run_downstream takes as ``-c``, with its places filled in."""
@@ -89,7 +89,7 @@ class Step:
 def _fingerprint(path: Path) -> str:
     """Changes with a file's place and content, or a folder's place and folders."""
     if path.is_dir():
-        return caches.digest(path)
+        return file_lists.digest(path)
     if path.is_file():
         return f"{os.path.realpath(path)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
     return f"{os.path.realpath(path)} missing"

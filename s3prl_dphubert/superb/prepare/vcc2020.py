@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import write_text
-from .places import folder
+from ...utils.files import write_text
+from .paths import folder
 from .step import Config, Step
 
 SOURCE = "https://github.com/nii-yamagishilab/VCC2020-database (all of its archives, unpacked in one folder)"

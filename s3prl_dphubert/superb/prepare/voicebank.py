@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...files import write_text
+from ...utils.files import write_text
 from .audio16k import convert
-from .places import folder
+from .paths import folder
 from .step import Config, Step
 
 SOURCE = "https://doi.org/10.7488/ds/2117 (noisy and clean, testset and trainset_28spk)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import DataError
 from .fetch import Listed
 from .librispeech import S3PRL
-from .places import folder, present, text, value
+from .paths import folder, present, text, value
 from .step import Config, Step
 
 SOURCE = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html"

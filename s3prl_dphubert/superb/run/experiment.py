@@ -18,14 +18,14 @@ from typing import Any
 
 import yaml
 
-from ... import pickles
+from ...checkpoints import unpickler
 from ...errors import CheckpointError, RunError
-from ...files import write_text
-from ...ownership import differences
-from ..readers import Output
-from . import jobs, logs
-from .launcher import Launcher, Watch
-from .upstream import Upstream
+from ...utils.config_io import differences
+from ...utils.files import read_json, write_text
+from ..metrics.parsers import Output
+from .upstream_spec import Upstream
+from .workers import jobs, logs
+from .workers.launcher import Launcher, Watch
 
 STATE, CONFIG, EVALUATED, LOG = "state.json", "config.yaml", "evaluated.json", "evaluate.log"
 SEED = 1337  # s3prl's
@@ -282,7 +282,7 @@ def step_of(checkpoint: Path) -> int:
     """The step at which a checkpoint was saved."""
     if checkpoint.stem.startswith("states-"):
         return step_of_name(checkpoint)
-    return int(pickles.read(checkpoint)["Step"])
+    return int(unpickler.read(checkpoint)["Step"])
 
 
 def best_score(checkpoint: Path) -> float:
@@ -291,19 +291,10 @@ def best_score(checkpoint: Path) -> float:
     Raises:
         CheckpointError: there is none.
     """
-    states = pickles.read(checkpoint).get("Downstream")
+    states = unpickler.read(checkpoint).get("Downstream")
     if not isinstance(states, dict) or "best_score" not in states:
         raise CheckpointError(f"{checkpoint}: holds no score on the development set")
     return float(states["best_score"])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a file, empty if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _changes(known: Any, told: Any) -> str:

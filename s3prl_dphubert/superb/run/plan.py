@@ -9,16 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compat import caches
-from ...errors import ConfigError, RunError
-from ...files import write_text
-from ..errors import ResultError
+from ...compat import file_lists
+from ...errors import ConfigError, ResultError, RunError
+from ...utils.files import read_json, write_text
 from ..recipe import Recipe, listed, load
-from ..task import Task
-from ..tasks import TASKS, find
-from .experiment import SEED, Where, read_json
-from .features import Cache
-from .upstream import Upstream, plain
+from ..tasks.spec import Task
+from ..tasks.table import TASKS, find
+from .experiment import SEED, Where
+from .feature_cache import Cache
+from .upstream_spec import Upstream, plain
 
 FILE = "run.json"
 DEVICES = ("cuda", "cpu")
@@ -118,7 +117,7 @@ class Plan:
         """Where what is made of a task's corpus is kept, for all runs."""
         told = f"{os.path.realpath(self.data)}\0{os.path.realpath(recipe.folder)}"
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return caches.home() / "prepared" / f"{recipe.task.folder}-{digest}"
+        return file_lists.home() / "prepared" / f"{recipe.task.folder}-{digest}"
 
     def write(self) -> None:
         """Note in the folder what is to be done, for :mod:`.status`, beside what was before.

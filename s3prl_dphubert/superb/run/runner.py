@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import DPHubertError
-from .check import Row
-from .lanes import Lanes
-from .launcher import Launcher
-from .lines import Lines
-from .part import Setting
+from .part_run import Setting
 from .plan import Plan
-from .task import TaskRun
+from .preflight import Row
+from .progress import Lines
+from .slots import Lanes
+from .task_run import TaskRun
+from .workers.launcher import Launcher
 
 FAILED, LEFT_OUT = 1, 3  # exit codes
 

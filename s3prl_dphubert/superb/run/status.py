@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import record
-from ..errors import ResultError
-from ..task import Task
-from ..tasks import find
-from . import logs
-from .experiment import EVALUATED, LOG, STATE, read_json, step_of_name
-from .part import TRAIN
+from ...errors import ResultError
+from ...utils.files import read_json
+from ..scoring import score_file
+from ..tasks.spec import Task
+from ..tasks.table import find
+from .experiment import EVALUATED, LOG, STATE, step_of_name
+from .part_run import TRAIN
 from .plan import FILE
-from .task import FAILED, PREPARE
+from .task_run import FAILED, PREPARE
+from .workers import logs
 
 DONE, RUNNING, BROKEN, STOPPED, WAITING = "done", "running", "failed", "stopped", "waiting"
 
@@ -55,8 +56,8 @@ def table(states: list[State]) -> str:
 
 def _task(task: Task, out: Path) -> Iterator[State]:
     folder = out / task.folder
-    if (folder / record.FILE).exists() and not _held(folder):
-        metrics = record.read(folder / record.FILE).metrics
+    if (folder / score_file.FILE).exists() and not _held(folder):
+        metrics = score_file.read(folder / score_file.FILE).metrics
         yield State(task.folder, DONE, ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
         return
     parts = [state for part in task.parts for state in _part(task, folder, part.name)]

@@ -1,0 +1,8 @@
+"""``python -m s3prl_dphubert`` is the same as ``s3prl-dphubert``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""One update of stage 1 as :class:`.Trainer` makes it, with the times of its parts."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ..compression import stages
+from ..compression.compress_config import CompressConfig
+from ..data.batches import Batch
+from ..data.dataset import DataConfig
+from ..distillation.objective import ObjectiveConfig
+from ..model import SpeechModel
+from ..model.precision import autocast
+from ..pruning.budget import Budget
+from ..pruning.gated_model import Student
+from ..training.optimizer import ScheduledAdamW
+from ..training.train_config import TrainConfig
+from .reference_update import matched
+from .stopwatch import Stopwatch
+
+
+class OwnUpdate:
+    """Joint distillation and pruning: one loss, one backward pass, one step.
+
+    Args:
+        model: teacher, and what the student starts from.
+        precision: ``fp32`` or ``bf16``.
+        rate: dropout probability of the student; ``None`` for that of its configuration.
+        teacher_precision: as in :class:`.TrainConfig`.
+    """
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        precision: str = "fp32",
+        rate: float | None = None,
+        teacher_precision: str | None = None,
+    ) -> None:
+        student = copy.deepcopy(model)
+        if rate is not None:
+            for module in student.modules():
+                if isinstance(module, nn.Dropout):
+                    module.p = rate
+                elif hasattr(module, "attention_dropout"):
+                    module.attention_dropout = rate  # type: ignore[assignment]
+        first, *others = matched(model.config.num_layers)
+        objective = ObjectiveConfig(groups=((first,), tuple(others)))
+        run = CompressConfig("", DataConfig("-"), objective=objective, budget=Budget(0.75))
+        settings = TrainConfig(precision=precision, teacher_precision=teacher_precision)
+        self.precision, self.step = precision, 0
+        self.task = stages.first(run, model, student, settings)
+        self.task.module.train()
+        groups = self.task.parameter_groups()
+        self.optimizer = ScheduledAdamW(groups, warmup=0, updates=50_000)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.gates = cast(Student, self.task.student).gates
+        self.watch = Stopwatch()
+        targets = self.task.targets
+
+        def timed(waveforms: Tensor) -> list[Tensor]:
+            with self.watch("teacher"):
+                return targets(waveforms)
+
+        self.task.targets = timed  # type: ignore[method-assign]
+
+    def set_gates(self, log_alphas: dict[str, dict[int, Tensor]]) -> None:
+        """Take locations by kind and layer."""
+        for kind, index, gates in self.gates.items():
+            gates.log_alpha.data.copy_(log_alphas[kind][index])
+
+    def loss(self, waveforms: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """waveforms (B, T) -> loss, and the part of it that is distillation."""
+        lengths = torch.full((len(waveforms),), waveforms.shape[1])
+        with autocast(waveforms.device, self.precision):
+            generator = torch.Generator().manual_seed(seed)
+            loss, scalars = self.task.step(Batch(waveforms, lengths, ()), 0, generator)
+        return loss, torch.as_tensor(scalars["distillation"])
+
+    def update(self, waveforms: Tensor, watch: Stopwatch) -> None:
+        """Make one update."""
+        self.watch = watch
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.schedule(self.step)
+        self.step += 1
+        with watch("student"):
+            loss, _ = self.loss(waveforms, self.step)
+        with watch("backward"):
+            loss.backward()
+        with watch("optimizer"):
+            norm = nn.utils.clip_grad_norm_(self.parameters, 10.0)
+            self.optimizer.step_unless(~torch.isfinite(norm))
+        for times in (watch.wall, watch.cpu):
+            times["forward"] = times.pop("student") - times["teacher"]

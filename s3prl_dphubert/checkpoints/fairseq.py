@@ -1,0 +1,232 @@
+"""Checkpoints of fairseq (HuBERT, wav2vec 2.0, data2vec audio), WavLM's own, and s3prl's copies of them.
+
+fairseq itself is not needed: what a checkpoint says about its model is read, its code is not.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from ..model import ModelConfig
+from ..model.model_config import dense_heads
+from .dphubert_pth import TABLE
+from .key_mapping import Layout, State, complete, count_faults, positional_conv
+from .unpickler import plain
+
+_DEFAULTS = {  # fairseq's own, for fields that a checkpoint was written without
+    "extractor_mode": "default",
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "dropout_input": 0.0,
+    "layer_norm_first": False,
+    "conv_feature_layers": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512, 2, 2)] * 2",
+    "conv_bias": False,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "pos_conv_depth": 1,
+    "relative_position_embedding": False,
+    "num_buckets": 320,
+    "max_distance": 1280,
+}
+_ONLY = {  # what would change the result and has no counterpart here
+    "activation_fn": "gelu",
+    "layer_type": "transformer",
+    "conv_pos_batch_norm": False,
+    "quantize_input": False,
+    "crop_seq_to_multiple": 1,
+}
+_MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
+_FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # before the encoder's names, CTC and seq2seq
+
+_LAYER = r"encoder\.layers\.(\d+)\."
+_OURS = r"encoder.transformer.layers.\1."
+LAYOUT = Layout(
+    {
+        r"feature_extractor\.conv_layers\.(\d+)\.0\.(weight|bias)": (
+            r"feature_extractor.conv_layers.\1.conv.\2"
+        ),
+        r"feature_extractor\.conv_layers\.(0)\.2\.(weight|bias)": (
+            r"feature_extractor.conv_layers.\1.layer_norm.\2"
+        ),
+        r"feature_extractor\.conv_layers\.(\d+)\.2\.1\.(weight|bias)": (
+            r"feature_extractor.conv_layers.\1.layer_norm.\2"
+        ),
+        r"layer_norm\.(weight|bias)": r"encoder.feature_projection.layer_norm.\1",
+        r"post_extract_proj\.(weight|bias)": r"encoder.feature_projection.projection.\1",
+        **positional_conv(r"encoder\.pos_conv\.0\."),
+        r"encoder\.pos_conv\.(\d+)\.0\.(weight|bias)": (
+            r"encoder.transformer.pos_conv_embed.layers.\1.conv.\2"
+        ),
+        r"encoder\.(layer_norm\.(?:weight|bias))": r"encoder.transformer.\1",
+        r"encoder\.layers\.0\.self_attn\.relative_attention_bias\.weight": TABLE,
+        rf"{_LAYER}self_attn\.((?:[qkv]|out)_proj\.(?:weight|bias))": rf"{_OURS}attention.\2",
+        rf"{_LAYER}self_attn\.grep_a": rf"{_OURS}attention.gru_rel_pos_const",
+        rf"{_LAYER}self_attn\.grep_linear\.(weight|bias)": rf"{_OURS}attention.gru_rel_pos_linear.\2",
+        rf"{_LAYER}self_attn_layer_norm\.(weight|bias)": rf"{_OURS}layer_norm.\2",
+        rf"{_LAYER}final_layer_norm\.(weight|bias)": rf"{_OURS}final_layer_norm.\2",
+        rf"{_LAYER}fc1\.(weight|bias)": rf"{_OURS}feed_forward.intermediate_dense.\2",
+        rf"{_LAYER}fc2\.(weight|bias)": rf"{_OURS}feed_forward.output_dense.\2",
+    },
+    left_out=(
+        "mask_emb",
+        "label_embs_concat",
+        "_ema",
+        r"(?:final_proj|quantizer|project_q|target_glu)\..*",
+    ),
+)
+HEADS = Layout({}, left_out=(r"(?:w2v_)?encoder\.proj\..*", r"decoder\..*"))
+
+
+def is_fairseq(content: Any) -> bool:
+    """Whether a file's content has one of the three forms."""
+    if not isinstance(content, dict):
+        return False
+    return {"model_cfg", "model_weight"} <= set(content) or (
+        "model" in content and bool({"cfg", "args"} & set(content))
+    )
+
+
+def read(content: dict[str, Any], source: str) -> tuple[ModelConfig, State]:
+    """Configuration and tensors, by our names, of a checkpoint that :func:`is_fairseq` recognises.
+
+    Quantiser, heads, mask embedding and averaged weights (EMA) are left out.
+
+    Args:
+        content: what :func:`s3prl_dphubert.checkpoints.unpickler.read` made of the file.
+        source: where it is from, for messages.
+
+    Raises:
+        CheckpointError: the model has a part that would change the result and has no counterpart
+            here, or a tensor is unknown; the message names it.
+    """
+    model, task = _settings(content, source)
+    state = content.get("model_weight", content.get("model"))
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise CheckpointError(f"{source}: holds no tensors by name")
+    for prefix in _FINE_TUNED:
+        if any(name.startswith(prefix) for name in state):
+            state, model, task = _fine_tuned(state, prefix, model, task, source)
+    config = read_config(model, task, source)
+    return config, complete(_projected(LAYOUT.translate(state, source), config), config)
+
+
+def _settings(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint says of its model and of its task."""
+    if "model_weight" in content:
+        model, task = plain(content["model_cfg"]), plain(content.get("task_cfg", {}))
+    else:
+        settings = plain(content.get("cfg") or content.get("args"))
+        model, task = _parts(settings)
+    if not isinstance(model, dict) or not isinstance(task, dict):
+        raise CheckpointError(f"{source}: says nothing about its model (cfg or args)")
+    return model, task
+
+
+def _parts(settings: Any) -> tuple[Any, Any]:
+    """Model and task: apart since fairseq 0.10, in one before and in WavLM."""
+    if isinstance(settings, dict) and isinstance(settings.get("model"), dict):
+        return settings["model"], settings.get("task", {})
+    return settings, settings
+
+
+def _fine_tuned(
+    state: dict[str, Any], prefix: str, model: dict[str, Any], task: dict[str, Any], source: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The encoder inside a recogniser, and what its own checkpoint said of it."""
+    HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
+    encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    nested, nested_task = _parts(model.get("w2v_args"))
+    if not isinstance(nested, dict):
+        raise CheckpointError(f"{source}: a fine-tuned model without the settings of its encoder (w2v_args)")
+    return encoder, nested, nested_task if "normalize" in nested_task else task
+
+
+def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> ModelConfig:
+    """Our configuration for fairseq's settings of a model and of its task."""
+    v = {**_DEFAULTS, **model}
+    faults = [
+        f"{name} is {v[name]!r}, allowed: {allowed!r}"
+        for name, allowed in _ONLY.items()
+        if v.get(name, allowed) not in (allowed, None)
+    ]
+    faults += count_faults(v, "encoder_layers", "encoder_attention_heads", "pos_conv_depth")
+    if v["relative_position_embedding"] and not v.get("gru_rel_pos"):
+        faults.append("gru_rel_pos is false, allowed: true, with relative positions")
+    if v["extractor_mode"] not in _MODES:
+        faults.append(f"extractor_mode is {v['extractor_mode']!r}, allowed: {', '.join(_MODES)}")
+    normalize = task.get("normalize", model.get("normalize", False))
+    if not isinstance(normalize, bool):
+        faults.append(f"normalize is {normalize!r}, allowed: true, false")
+    if faults:
+        raise CheckpointError(f"{source}: " + "; ".join(faults))
+    channels, kernels, strides = zip(*conv_layers(v["conv_feature_layers"]), strict=True)
+    heads, layers, depth = v["encoder_attention_heads"], v["encoder_layers"], v["pos_conv_depth"]
+    return ModelConfig(
+        extractor_mode=_MODES[v["extractor_mode"]],
+        conv_channels=channels,
+        conv_kernels=kernels,
+        conv_strides=strides,
+        conv_bias=v["conv_bias"],
+        embed_dim=v["encoder_embed_dim"],
+        total_heads=heads,
+        head_dim=v["encoder_embed_dim"] // heads,
+        heads=dense_heads(layers, heads),
+        ffn=(v["encoder_ffn_embed_dim"],) * layers,
+        pos_conv_kernel=max(3, v["conv_pos"] // depth) if depth > 1 else v["conv_pos"],
+        pos_conv_groups=v["conv_pos_groups"],
+        pos_conv_depth=depth,
+        layer_norm_first=v["layer_norm_first"],
+        normalize_waveform=normalize,
+        num_buckets=v["num_buckets"] if v["relative_position_embedding"] else 0,
+        max_distance=v["max_distance"],
+        projection_dropout=v["dropout_input"],
+        attention_dropout=v["attention_dropout"],
+        ffn_dropout=v["activation_dropout"],
+        dropout=v["dropout"],
+    )
+
+
+def conv_layers(text: Any) -> list[tuple[int, int, int]]:
+    """Channels, kernel and stride of each layer, of fairseq's ``[(512,10,5)] + [(512,3,2)] * 4``.
+
+    Raises:
+        CheckpointError: the text is anything but sums of lists and their multiples.
+    """
+    try:
+        layers = _evaluate(ast.parse(str(text).strip(), mode="eval").body)
+        return [(channels, kernel, stride) for channels, kernel, stride in layers]
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f"conv_feature_layers is {str(text)[:200]!r}, which is no list") from error
+
+
+def _evaluate(node: ast.AST) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.Tuple | ast.List):
+        items = [_evaluate(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    if isinstance(node, ast.BinOp):
+        left, right = _evaluate(node.left), _evaluate(node.right)
+        if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
+            return left + right
+        if isinstance(node.op, ast.Mult) and isinstance(left, list) and right in range(100):
+            return left * right
+    raise ValueError(type(node).__name__)
+
+
+def _projected(state: State, config: ModelConfig) -> State:
+    """fairseq leaves the projection out where it would not change the width: one that changes nothing."""
+    name = "encoder.feature_projection.projection"
+    width = config.embed_dim
+    if f"{name}.weight" in state or config.conv_channels[-1] != width:
+        return state
+    return {**state, f"{name}.weight": torch.eye(width), f"{name}.bias": torch.zeros(width)}

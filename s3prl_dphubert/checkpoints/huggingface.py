@@ -1,0 +1,234 @@
+"""Models that Hugging Face's ``transformers`` writes: config.json and safetensors or .bin files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..constants import SAMPLE_RATE
+from ..errors import CheckpointError
+from ..model import ModelConfig
+from ..model.model_config import dense_heads
+from ..model.state_dict import read_pickle
+from .directory import read_tensors
+from .dphubert_pth import TABLE
+from .key_mapping import Layout, State, complete, count_faults, positional_conv
+
+Find = Callable[[str], Path | None]
+"""File name -> its path, ``None`` where there is none: in a directory, or fetched from the Hub."""
+
+PREFIXES = {
+    "hubert": "hubert.",
+    "wav2vec2": "wav2vec2.",
+    "wavlm": "wavlm.",
+    "data2vec-audio": "data2vec_audio.",
+}
+"""Model type in config.json -> what heads put before the encoder's tensors."""
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"
+
+_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout": 0.1,
+    "activation_dropout": 0.1,
+    "attention_dropout": 0.1,
+    "feat_proj_dropout": 0.0,
+    "feat_proj_layer_norm": True,
+    "layer_norm_eps": 1e-5,
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "conv_dim": (512,) * 7,
+    "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+    "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+    "conv_bias": False,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "conv_pos_batch_norm": False,
+    "do_stable_layer_norm": False,
+    "adapter_attn_dim": None,
+    "num_buckets": 320,
+    "max_bucket_distance": 800,
+}
+_DATA2VEC_DEFAULTS = {"num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19}
+_ONLY = {  # what would change the result and has no counterpart here
+    "hidden_act": ("gelu",),
+    "feat_extract_activation": ("gelu",),
+    "feat_extract_norm": ("group", "layer"),
+    "feat_proj_layer_norm": (True,),
+    "layer_norm_eps": (1e-5,),
+    "conv_pos_batch_norm": (False,),
+    "adapter_attn_dim": (None,),
+}
+
+_LAYER = r"encoder\.layers\.(\d+)\."
+_OURS = r"encoder.transformer.layers.\1."
+ENCODER = Layout(
+    {
+        r"(feature_extractor\.conv_layers\.\d+\.(?:conv|layer_norm)\.(?:weight|bias))": r"\1",
+        r"(feature_projection\.(?:layer_norm|projection)\.(?:weight|bias))": r"encoder.\1",
+        **positional_conv(r"encoder\.pos_conv_embed\.conv\."),
+        r"encoder\.(pos_conv_embed\.layers\.\d+\.conv\.(?:weight|bias))": r"encoder.transformer.\1",
+        r"encoder\.(layer_norm\.(?:weight|bias))": r"encoder.transformer.\1",
+        r"encoder\.layers\.0\.attention\.rel_attn_embed\.weight": TABLE,
+        rf"{_LAYER}(attention\.(?:[qkv]|out)_proj\.(?:weight|bias))": rf"{_OURS}\2",
+        rf"{_LAYER}(attention\.gru_rel_pos_(?:const|linear\.weight|linear\.bias))": rf"{_OURS}\2",
+        rf"{_LAYER}(feed_forward\.(?:intermediate|output)_dense\.(?:weight|bias))": rf"{_OURS}\2",
+        rf"{_LAYER}((?:final_)?layer_norm\.(?:weight|bias))": rf"{_OURS}\2",
+    },
+    left_out=("masked_spec_embed", r"adapter\..*"),  # the adapter comes after the last layer
+)
+HEADS = Layout(
+    {},
+    left_out=(
+        r"(?:lm_head|quantizer|project_hid|project_q|projector|classifier|tdnn|objective)\..*",
+        "layer_weights",
+        r"feature_extractor\.(?:weight|bias)",  # of the x-vector head
+    ),
+)
+
+
+def read(find: Find, source: str, normalize: bool | None = None) -> tuple[ModelConfig, State]:
+    """Configuration and tensors, by our names, of a HuBERT, wav2vec 2.0, WavLM or data2vec model.
+
+    Heads for training and recognition are left out. Entry 0 of the hidden states is the output of
+    ``feature_projection``, the others those of the layers; ``transformers`` calls other tensors so.
+
+    Args:
+        find: gives the files.
+        source: where they are from, for messages.
+        normalize: whether waveforms are normalised; by default as preprocessor_config.json says
+            or, without that file, exactly if every conv layer has a LayerNorm.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the model has a part that would change
+            the result and has no counterpart here; the message names it.
+    """
+    values = read_json(find, CONFIG, source)
+    kind = values.get("model_type")
+    if kind not in PREFIXES:
+        raise CheckpointError(f"{source}: model_type is {kind!r}, allowed: dphubert, {', '.join(PREFIXES)}")
+    config = read_config(kind, values, source, _normalizes(find, source) if normalize is None else normalize)
+    state = _encoder(_weights(find, source), PREFIXES[kind], source)
+    return config, complete(ENCODER.translate(state, source), config)
+
+
+def read_json(find: Find, name: str, source: str) -> dict[str, Any]:
+    """A JSON file that holds a mapping."""
+    path = find(name)
+    if path is None:
+        raise CheckpointError(f"{source}: {name} is missing")
+    try:
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, OSError) as error:  # ValueError: neither UTF-8 nor JSON
+        raise CheckpointError(f"{source}: {name} is not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{source}: {name} holds no mapping")
+    return values
+
+
+def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool | None) -> ModelConfig:
+    """Our configuration for the values of config.json; fields it leaves out have the usual ones."""
+    data2vec = kind == "data2vec-audio"
+    v = {**_DEFAULTS, **(_DATA2VEC_DEFAULTS if data2vec else {}), **values}
+    if data2vec:  # its code knows these forms only, whatever these fields say
+        v |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
+    faults = [
+        f"{name} is {v[name]!r}, allowed: {', '.join(map(repr, allowed))}"
+        for name, allowed in _ONLY.items()
+        if v[name] not in allowed
+    ]
+    faults += count_faults(v, "num_hidden_layers", "num_attention_heads")
+    if data2vec:
+        faults += count_faults(v, "num_conv_pos_embeddings")
+    if data2vec and v["num_conv_pos_embeddings"] == 1:
+        faults.append("num_conv_pos_embeddings is 1, allowed: more, for data2vec's positional block")
+    if faults:
+        raise CheckpointError(f"{source}: {CONFIG}: " + "; ".join(faults))
+    layer_norm = v["feat_extract_norm"] == "layer"
+    heads, layers = v["num_attention_heads"], v["num_hidden_layers"]
+    return ModelConfig(
+        extractor_mode="layer_norm" if layer_norm else "group_norm",
+        conv_channels=v["conv_dim"],
+        conv_kernels=v["conv_kernel"],
+        conv_strides=v["conv_stride"],
+        conv_bias=v["conv_bias"],
+        embed_dim=v["hidden_size"],
+        total_heads=heads,
+        head_dim=v["hidden_size"] // heads,
+        heads=dense_heads(layers, heads),
+        ffn=(v["intermediate_size"],) * layers,
+        pos_conv_kernel=v["conv_pos_kernel_size"] if data2vec else v["num_conv_pos_embeddings"],
+        pos_conv_groups=v["num_conv_pos_embedding_groups"],
+        pos_conv_depth=v["num_conv_pos_embeddings"] if data2vec else 1,
+        layer_norm_first=v["do_stable_layer_norm"],
+        normalize_waveform=layer_norm if normalize is None else normalize,
+        num_buckets=v["num_buckets"] if kind == "wavlm" else 0,
+        max_distance=v["max_bucket_distance"],
+        projection_dropout=v["feat_proj_dropout"],
+        attention_dropout=v["attention_dropout"],
+        ffn_dropout=v["activation_dropout"],
+        dropout=v["hidden_dropout"],
+    )
+
+
+def _normalizes(find: Find, source: str) -> bool | None:
+    """What preprocessor_config.json says, if it is there."""
+    if find(PREPROCESSOR) is None:
+        return None
+    values = read_json(find, PREPROCESSOR, source)
+    rate, normalize = values.get("sampling_rate", SAMPLE_RATE), values.get("do_normalize", True)
+    if rate != SAMPLE_RATE:
+        raise CheckpointError(f"{source}: sampling_rate is {rate!r}, allowed: 16000")
+    if not isinstance(normalize, bool):
+        raise CheckpointError(f"{source}: do_normalize is {normalize!r}, allowed: true, false")
+    return normalize
+
+
+def _encoder(state: dict[str, Any], prefix: str, source: str) -> dict[str, Any]:
+    """The encoder's tensors without the prefix that a model with heads puts before them."""
+    encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+    if not encoder:
+        return state
+    HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
+    return encoder
+
+
+def _weights(find: Find, source: str) -> dict[str, Any]:
+    """All tensors, of one file or of those that an index lists; safetensors are preferred."""
+    for name in WEIGHTS:
+        path = find(name)
+        if path is not None:
+            return _read_weights(path)
+        if find(name + INDEX) is not None:
+            return _shards(find, name + INDEX, source)
+    raise CheckpointError(f"{source}: holds neither of {', '.join(WEIGHTS)}, whole or with {INDEX}")
+
+
+def _shards(find: Find, index: str, source: str) -> dict[str, Any]:
+    names = read_json(find, index, source).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+        raise CheckpointError(f"{source}: {index} has no weight_map of tensors to files")
+    state: dict[str, Any] = {}
+    for file in sorted(set(names.values())):
+        path = find(file) if Path(file).name == file else None
+        if path is None:
+            raise CheckpointError(f"{source}: {file!r}, which {index} lists, is missing")
+        state |= _read_weights(path)
+    return state
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        return dict(read_tensors(path))
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise CheckpointError(f"{path}: holds no tensors by name")
+    return content

@@ -1,0 +1,113 @@
+"""What a pickle wanted to make of classes and functions that are not trusted, and plain values of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CheckpointError
+
+
+class Stub:
+    """What a pickle wanted to make of a class or function that is not trusted; never more than a note.
+
+    A reference to the class itself is a subclass of this one, a made object an instance.
+
+    Attributes:
+        module: where the pickle says the class or function lives.
+        name: what it is called there.
+        args: positional arguments it was to be called with.
+        kwargs: named ones.
+        state: what was to be put into the object afterwards (usually its ``__dict__``).
+        items: what was to be appended, or ``(key, value)`` pairs that were to be set.
+    """
+
+    module = name = ""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any]
+    state: Any = None
+    items: list[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Stub:
+        """Note the arguments."""
+        stub = super().__new__(cls)
+        stub.args, stub.kwargs, stub.items = args, kwargs, []
+        return stub
+
+    def __call__(self, *args: Any) -> Stub:
+        """Note a call of what a call would have returned."""
+        made = type(self)(*args)
+        made.state = {"called": self}
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        """Note the state."""
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Note an item."""
+        self.items.append((key, value))
+
+    def append(self, item: Any) -> None:
+        """Note an item."""
+        self.items.append(item)
+
+    add = append
+
+    def extend(self, items: list[Any]) -> None:
+        """Note several items."""
+        self.items.extend(items)
+
+    def __repr__(self) -> str:
+        return f"<{self.module}.{self.name}, not run>"
+
+
+def plain(value: Any) -> Any:
+    """Open the stubs in a tree from :func:`read` into plain values.
+
+    An object becomes the dict of its attributes, an omegaconf node what it holds, an enumeration's
+    member its value, a reference to a class or function its dotted name.
+
+    Raises:
+        CheckpointError: the tree holds itself or is too deep.
+    """
+    try:
+        return _plain(value, {})
+    except RecursionError as error:
+        raise CheckpointError("the pickle is nested too deep to be a configuration") from error
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    if isinstance(value, type) and issubclass(value, Stub):
+        return f"{value.module}.{value.name}"
+    if not isinstance(value, dict | list | tuple | Stub):
+        return value
+    if id(value) in done:
+        if done[id(value)] is ...:
+            raise CheckpointError("the pickle's configuration holds itself")
+        return done[id(value)]
+    done[id(value)] = ...
+    result: Any
+    if isinstance(value, dict):
+        result = {key: _plain(item, done) for key, item in value.items()}
+    elif isinstance(value, Stub):
+        result = _plain(_content(value), done)
+    else:
+        result = type(value)(_plain(item, done) for item in value)
+    done[id(value)] = result
+    return result
+
+
+def _content(stub: Stub) -> Any:
+    """What an object of that class would hold."""
+    state = stub.state
+    if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+        state = {**(state[0] or {}), **(state[1] or {})}
+    if isinstance(state, dict):
+        for key in ("_content", "_val"):  # omegaconf's containers and values
+            if key in state:
+                return state[key]
+        return state
+    if stub.items:
+        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in stub.items)
+        return dict(stub.items) if pairs else stub.items
+    return stub.args[0] if len(stub.args) == 1 else f"{stub.module}.{stub.name}"

@@ -1,0 +1,256 @@
+"""Pickles of other projects: their tensors and plain containers are read, nothing in them is run.
+
+fairseq and s3prl put configuration objects into their checkpoints, which ``weights_only`` loading
+refuses. Here every class and function that is not on a short list becomes a :class:`Stub`, which
+notes what the pickle wanted and does nothing; :func:`plain` opens stubs into plain values.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .pickle_stubs import Stub, plain
+
+__all__ = ["Stub", "plain", "read"]
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # first words of torch.save's format before zip
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "UntypedStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_CONTAINERS: dict[tuple[str, str], type] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): tuple,
+    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
+}
+
+
+def read(path: str | Path) -> Any:
+    """Read a file of ``torch.save`` (zip or the format before it) or a plain pickle; runs no code.
+
+    Returns:
+        What the file holds: tensors on the CPU, dicts, lists, tuples, sets, numbers and texts, and a
+        :class:`Stub` for everything else; :func:`plain` opens those.
+
+    Raises:
+        CheckpointError: no such file, damaged, or of a kind that is not read (TorchScript, tar).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(262)
+            file.seek(0)
+            if head.startswith(b"PK"):
+                return _read_zip(file)
+            if head[257:262] == b"ustar":
+                raise CheckpointError("tar files (torch before 0.1.10) are not read")
+            return _read_old(file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle provokes any of them
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise CheckpointError(f"{path}: damaged, or no file of torch.save ({reason})") from error
+
+
+class _Storage:
+    """Numbers that tensors of the file look at; filled when they have been read."""
+
+    __slots__ = ("dtype", "size", "values")
+
+    def __init__(self, dtype: torch.dtype, size: int) -> None:
+        self.dtype, self.size = dtype, size
+        self.values: Tensor | None = None
+
+    def fill(self, data: bytes) -> None:
+        """Take the raw numbers."""
+        if len(data) != self.size * self.dtype.itemsize:
+            raise CheckpointError(f"a storage of {self.size} {self.dtype} has {len(data)} bytes")
+        buffer = bytearray(data)  # torch wants memory that it may write to
+        self.values = torch.frombuffer(buffer, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
+
+
+class _View:
+    """A tensor as the pickle describes it. It has no __dict__, so that no state can be put into it."""
+
+    __slots__ = ("offset", "size", "storage", "stride")
+
+    def __init__(self, storage: Any, offset: Any, size: Any, stride: Any) -> None:
+        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
+
+    def tensor(self) -> Tensor:
+        """The tensor, if it lies within its storage."""
+        storage, size, stride = self.storage, self.size, self.stride
+        numbers = (self.offset, *size, *stride)
+        if not isinstance(storage, _Storage) or storage.values is None or len(size) != len(stride):
+            raise CheckpointError("a tensor has no storage")
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise CheckpointError(f"a tensor has offset, shape and strides {numbers}")
+        last = self.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if all(size) and last >= storage.size:
+            raise CheckpointError(f"a tensor reaches {last}, its storage has {storage.size}")
+        return torch.as_strided(storage.values, size, stride, self.offset if all(size) else 0)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Resolves no name but those of plain containers and of tensors' parts."""
+
+    def __init__(self, data: bytes, persistent: Callable[[Any], Any] | None = None) -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8", errors="surrogateescape")
+        self.persistent = persistent
+        self.stubs: dict[tuple[str, str], type[Stub]] = {}
+        # Made anew for every file: a pickle can set attributes on what it gets hold of.
+        self.functions: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch._utils", "_rebuild_tensor"): lambda *args: _View(*args),
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _View(*args[:4]),
+            ("torch._utils", "_rebuild_parameter"): lambda data, *args: data,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A container, a tensor's maker, or a stub."""
+        key = (module, name)
+        if key in _CONTAINERS:
+            return _CONTAINERS[key]
+        if key in self.functions:
+            return self.functions[key]
+        if key not in self.stubs:
+            self.stubs[key] = type("Stub", (Stub,), {"module": module, "name": name})
+        return self.stubs[key]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """A storage."""
+        if self.persistent is None:
+            raise CheckpointError("a plain pickle refers to data outside of it")
+        return self.persistent(pid)
+
+
+def _storage(pid: Any) -> tuple[str, _Storage]:
+    """Key and empty storage for a persistent id, ``("storage", class, key, device, size[, view])``."""
+    kind, stub, key, _, size = pid[:5]
+    if kind != "storage" or any(part is not None for part in pid[5:]):
+        raise CheckpointError(f"refers to {kind!r}, allowed: a whole storage")
+    name = getattr(stub, "name", stub)
+    if name not in DTYPES:
+        raise CheckpointError(f"{name} is not read, allowed: {', '.join(DTYPES)}")
+    if type(key) is not str or type(size) is not int or size < 0:
+        raise CheckpointError(f"storage {key!r} has {size!r} numbers")
+    return key, _Storage(DTYPES[name], size)
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        roots = [name.removesuffix("data.pkl") for name in names if f"/{name}".endswith("/data.pkl")]
+        if len(roots) != 1:
+            raise CheckpointError(f"{len(roots)} data.pkl in the archive; not a file of torch.save")
+        root, storages = roots[0], dict[str, _Storage]()
+        if f"{root}constants.pkl" in names:
+            raise CheckpointError("a TorchScript archive, which is code; save its state_dict instead")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != sys.byteorder.encode():
+            raise CheckpointError("the numbers have another byte order than this machine")
+
+        def persistent(pid: Any) -> _Storage:
+            key, storage = _storage(pid)
+            if key not in storages:
+                member = archive.getinfo(f"{root}data/{key}")
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise CheckpointError("tensors are compressed, which torch never does")
+                storage.fill(archive.read(member))
+                storages[key] = storage
+            return storages[key]
+
+        if archive.getinfo(f"{root}data.pkl").compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError("data.pkl is compressed, which torch never does")
+        data = io.BytesIO(archive.read(f"{root}data.pkl"))
+        return _finish(_Unpickler(_one_pickle(data), persistent).load(), {})
+
+
+def _read_old(file: BinaryIO) -> Any:
+    """One pickle, or torch's old format: magic, version, byte order, object, keys, storages."""
+    first = _Unpickler(_one_pickle(file)).load()
+    if first != MAGIC:
+        return _finish(first, {})
+    version, system = (_Unpickler(_one_pickle(file)).load() for _ in range(2))
+    if version != PROTOCOL or system.get("little_endian") is not (sys.byteorder == "little"):
+        raise CheckpointError(f"version {version!r} on a machine {system!r} is not read")
+    storages: dict[str, _Storage] = {}
+
+    def persistent(pid: Any) -> _Storage:
+        key, storage = _storage(pid)
+        return storages.setdefault(key, storage)
+
+    tree = _Unpickler(_one_pickle(file), persistent).load()
+    for key in _Unpickler(_one_pickle(file)).load():
+        size = int.from_bytes(file.read(8), sys.byteorder, signed=True)
+        if key not in storages or size != storages[key].size:
+            raise CheckpointError(f"storage {key!r} is unexpected or has the wrong size")
+        storages[key].fill(file.read(size * storages[key].dtype.itemsize))
+    return _finish(tree, {})
+
+
+def _one_pickle(file: BinaryIO) -> bytes:
+    """Bytes of the pickle that begins here; the file is left at its end.
+
+    Python's unpickler makes a table as large as the highest index that a pickle names, so that a
+    few changed bytes could ask for all memory: indices beyond the pickle's own length are refused.
+    """
+    begin, highest = file.tell(), 0
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name.endswith("PUT") and isinstance(argument, int):
+            highest = max(highest, argument)
+    end = file.tell()
+    file.seek(begin)
+    data = file.read(end - begin)
+    if highest > len(data):
+        raise CheckpointError(f"names an object {highest} in {len(data)} bytes")
+    return data
+
+
+def _finish(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    """Put tensors where the pickle left descriptions of them; containers keep their identity."""
+    if not isinstance(value, dict | list | tuple | Stub | _View | _Storage):
+        return value
+    if id(value) in done:
+        return done[id(value)][1]
+    done[id(value)] = value, value  # kept alive, so that its id stays its own
+    if isinstance(value, dict):
+        for key in list(value):
+            value[key] = _finish(value[key], done)
+    elif isinstance(value, list):
+        value[:] = [_finish(item, done) for item in value]
+    elif isinstance(value, Stub):
+        value.args, value.kwargs, value.state, value.items = (
+            _finish(part, done) for part in (value.args, value.kwargs, value.state, value.items)
+        )
+    else:
+        result = (
+            tuple(_finish(item, done) for item in value)
+            if isinstance(value, tuple)
+            else value.tensor()
+            if isinstance(value, _View)
+            else value.values
+        )
+        done[id(value)] = value, result
+    return done[id(value)][1]

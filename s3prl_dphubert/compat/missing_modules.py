@@ -1,0 +1,152 @@
+"""Packages that s3prl imports at the top of a module for something that SUPERB never calls, or for little.
+
+Each is old or large. Where one is missing, the importing module sees a stand-in, and nobody else does: it
+is gone again once that module has been imported. What SUPERB does call is ours, and of the same numbers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from ..errors import RunError
+from . import stft
+from .patch import Patch, Undo
+
+Contents = Mapping[str, Callable[[], Mapping[str, Any]]]  # of the modules that stand in, when they do
+
+
+def _strtobool(value: str) -> int:
+    """What distutils.util.strtobool does."""
+    low = value.lower()
+    if low in ("y", "yes", "t", "true", "on", "1"):
+        return 1
+    if low in ("n", "no", "f", "false", "off", "0"):
+        return 0
+    raise ValueError(f"truth value is {value!r}, allowed: yes, no, true, false, on, off, 1, 0")
+
+
+class _Later:
+    """Whatever is read from a stand-in; it refuses when called, not when imported.
+
+    Raises:
+        RunError: on a call.
+    """
+
+    def __init__(self, package: str, name: str) -> None:
+        self._package, self._name = package, name
+
+    def __getattr__(self, name: str) -> _Later:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Later(self._package, f"{self._name}.{name}")
+
+    def __call__(self, *args, **kwargs):
+        raise RunError(f"{self._name} is needed for this: pip install {self._package}")
+
+
+def _sampler() -> dict[str, Any]:
+    from .sampler import DistributedSamplerWrapper
+
+    return {"DistributedSamplerWrapper": DistributedSamplerWrapper}
+
+
+def _metrics() -> dict[str, Any]:
+    from .asteroid import get_metrics
+
+    return {"get_metrics": get_metrics}
+
+
+def _losses() -> dict[str, Any]:
+    from .asteroid import permutation_loss
+
+    return {"PITLossWrapper": permutation_loss()}
+
+
+def _distributions() -> dict[str, Any]:
+    from importlib import metadata
+
+    return {"get_distribution": metadata.distribution}
+
+
+def _missing(package: str) -> bool:
+    if package in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # a module without a spec, put there by somebody else
+        return False
+
+
+def _stand_in(package: str, modules: Contents) -> Callable[[Any], Undo]:
+    def apply(_: Any) -> Undo:
+        for name, contents in modules.items():
+            made: Any = ModuleType(name, f"Stands in for {name}, which is not installed.")
+            made.__dict__.update(contents())
+            made.__path__ = []
+            made.__getattr__ = _Later(package, name).__getattr__
+            sys.modules[name] = made
+
+        def undo() -> None:
+            for name in modules:
+                sys.modules.pop(name, None)
+
+        return undo
+
+    return apply
+
+
+def _patch(package: str, module: str, use: str, modules: Contents, versions: str = "s3prl 0.4.18") -> Patch:
+    return Patch(
+        name=f"{package} absent ({module.removeprefix('s3prl.')})",
+        module=module,
+        reason=f"{module} imports {package} for {use}",
+        versions=f"{versions} where {package} is not installed",
+        needed=lambda _: _missing(package),
+        apply=_stand_in(package, modules),
+        early=True,
+    )
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+_DISTUTILS = {"distutils": _nothing, "distutils.util": lambda: {"strtobool": _strtobool}}
+_CATALYST = {
+    "catalyst": _nothing,
+    "catalyst.data": _nothing,
+    "catalyst.data.sampler": _sampler,
+}
+_ASTEROID = {"asteroid": _nothing, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
+_RESOURCES = {"pkg_resources": _distributions}
+_DCASE = {"dcase_util": _nothing, "dcase_util.containers": _nothing}
+
+PATCHES = (
+    _patch(
+        "catalyst",
+        "s3prl.downstream.speech_commands.expert",
+        "KS in several processes",
+        _CATALYST,
+    ),
+    _patch(
+        "sox",
+        "s3prl.downstream.sv_voxceleb1.dataset",
+        "a Transformer that it never uses",
+        {"sox": _nothing},
+    ),
+    _patch("sed_eval", "s3prl.task._hear_score", "HEAR's event scores", {"sed_eval": _nothing}),
+    _patch("dcase_util", "s3prl.task._hear_score", "HEAR's event scores", _DCASE),
+    _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": _nothing}),
+    _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
+    _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
+    _patch("pkg_resources", "pyworld", "its version; VC's score needs it", _RESOURCES, "pyworld 0.3.5"),
+    _patch("pkg_resources", "webrtcvad", "its version; s3prl's evaluate.py needs it", _RESOURCES, "2.0.10"),
+    *(
+        _patch("asteroid", f"s3prl.downstream.{name}.expert", "STOI, PESQ, SI-SDR and one loss", _ASTEROID)
+        for name in stft.DOWNSTREAMS
+    ),
+)

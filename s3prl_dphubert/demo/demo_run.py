@@ -1,0 +1,107 @@
+"""The demo: the whole pipeline on the speech and the teacher that ship, then s3prl on what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.directory import save_model
+from ..checkpoints.load import SHIPPED, load_model, load_teacher
+from ..checkpoints.model_card import units_table
+from ..compression.compress_config import CompressConfig
+from ..compression.pipeline import compress
+from ..data.manifest import scan, write
+from ..model.profiler import real_time_factors
+from ..utils import resources
+from ..utils.config_io import from_dict, merge, read_yaml
+from . import speaker_id
+
+STEPS = {
+    "teacher_copy": "teacher copy",
+    "student": "student at the start",
+    "stage1": "after stage 1 (masked)",
+    "pruned": "after pruning",
+    "stage2": "after stage 2",
+}
+
+
+def demo(out: Path, config: Path | None = None) -> None:
+    """Manifest of the embedded speech, compression of ``hubert_nano``, report and plots, SID by s3prl.
+
+    Args:
+        out: directory for the manifests and the runs; a demo that was interrupted goes on.
+        config: YAML laid under the manifests' paths; ``upstream_configs/demo.yaml`` by default.
+
+    Raises:
+        DPHubertError: a part of it failed.
+    """
+    speech = resources.find("assets/speech")
+    found, skipped = scan([speech], min_seconds=0.4, splits={"valid": "*[05].ogg"})
+    print(write(out / "speech.tsv", found, skipped, overwrite=True))
+    values = read_yaml(config or resources.find("upstream_configs/demo.yaml"))
+    paths = {"data": {"train": str(out / "speech.tsv"), "valid": str(out / "speech.valid.tsv")}}
+    settings: CompressConfig = from_dict(CompressConfig, merge(values, paths))
+    compress(settings, out / "run")
+    show(out / "run", settings)
+    if speaker_id.installed():
+        identify(out / "sid", out / "run", settings.teacher)
+    else:
+        print(f"\n{speaker_id.MISSING}")
+
+
+def show(run: Path, settings: CompressConfig) -> None:
+    """Print what a finished run kept, cost and lost, and how fast its result is."""
+    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
+    teacher, model = load_teacher(settings.teacher), load_model(run / "model")
+    print(f"\n{units_table(model.config)}\n")
+    before, after = results["teacher"], results["model"]
+    for name, unit in (("parameters", 1e6), ("macs", 1e9)):
+        share = 100 * after[name] / before[name]
+        title = "parameters (M)" if unit == 1e6 else f"MACs of {results['macs_seconds']:g} s (G)"
+        change = f"{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}"
+        print(f"{title:<24}{change}   {share:.1f} % of the teacher")
+    print("\nvalidation distillation loss")
+    for key, title in ((key, title) for key, title in STEPS.items() if results["valid"].get(key)):
+        print(f"  {title:<24}{results['valid'][key]['loss']:9.5f}")
+    speed = real_time_factors({"teacher": teacher, "compressed": model})
+    ratio = speed["compressed"] / speed["teacher"]
+    print(f"\nreal-time factor        {speed['teacher']:.4f} -> {speed['compressed']:.4f}   {ratio:.2f} x")
+    print(
+        f"\nspeech  {resources.find('assets/speech')}, credits in CREDITS.txt, licences in LICENSES.md; among"
+    )
+    print("        the voices (c) Marco Menardi e Paola Dal Zot, http://www.voip.ammdomus.it")
+    print(f"model   {run / 'model'}\nplots   {run / 'training.png'}, {run / 'units.png'}")
+
+
+def identify(out: Path, run: Path, teacher: str) -> None:
+    """Have s3prl train and evaluate speaker identification on a finished run's models, and print it.
+
+    Args:
+        out: directory for what s3prl writes.
+        run: the finished run.
+        teacher: its teacher.
+    """
+    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
+    upstreams = [speaker_id.Upstream("fbank", "fbank")]
+    for name, title, key, place in (
+        ("teacher", f"{Path(teacher).name} (teacher)", "teacher", _checkpoint(teacher, out)),
+        ("compressed", "compressed", "model", run / "model"),
+    ):
+        cost = results[key]
+        upstreams.append(speaker_id.Upstream(name, title, cost["parameters"], cost["macs"], place))
+    print("\nspeaker identification by s3prl's run_downstream on the embedded voices", flush=True)
+    found, chance = speaker_id.identify(upstreams, out)
+    print(f"\n{speaker_id.table(upstreams, found, chance, results['macs_seconds'])}")
+    print("A check that all parts work together, not a result: few clips, few steps, and voices that")
+    print(f"language and codec give away.\nlogs    {out}")
+
+
+def _checkpoint(teacher: str, out: Path) -> Path:
+    """The teacher as a checkpoint directory, which ``dphubert_local`` takes."""
+    if teacher in SHIPPED:
+        return resources.find(f"assets/{teacher}")
+    place = out / "teacher_model"
+    if not place.exists():
+        save_model(load_teacher(teacher), place)
+    return place

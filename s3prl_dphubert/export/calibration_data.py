@@ -1,0 +1,56 @@
+"""Speech to calibrate with, and speech to check with that calibration has not heard."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..constants import SAMPLE_RATE
+from ..data.audio import read
+from ..data.manifest import Manifest
+from ..utils import resources
+
+SECONDS = 10  # of an utterance; what is behind them is left out
+CALIBRATION, CHECK = 32, 16  # utterances
+
+
+def calibration(manifest: Path | None, least: int) -> list[Tensor]:
+    """Waveforms (1, T) from all over a manifest; without one, half of the embedded voices.
+
+    Args:
+        manifest: lists the audio.
+        least: samples that a waveform has at the least.
+
+    Raises:
+        DataError: the manifest or what it lists cannot be read.
+    """
+    return _load(_listed(manifest, 0), CALIBRATION, least)
+
+
+def check(manifest: Path | None, least: int) -> list[Tensor]:
+    """As :func:`calibration`; without a manifest, the other half of the embedded voices."""
+    return _load(_listed(manifest, 1), CHECK, least)
+
+
+def _listed(manifest: Path | None, part: int) -> list[str | Path]:
+    if manifest is not None:
+        return [entry.path for entry in Manifest.load(manifest).entries]
+    folder = resources.find("assets/speech")
+    with (folder / "manifest.tsv").open(encoding="utf8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if float(row["seconds"]) >= 1]
+    voices = sorted({row["speaker"] for row in rows})[part::2]
+    return [folder / row["path"] for row in rows if row["speaker"] in voices]
+
+
+def _load(paths: Sequence[str | Path], count: int, least: int) -> list[Tensor]:
+    chosen = [paths[index * len(paths) // count] for index in range(count)] if len(paths) > count else paths
+    waveforms = []
+    for path in chosen:
+        audio = read(path, samples=SECONDS * SAMPLE_RATE)
+        waveforms.append(torch.from_numpy(np.pad(audio, (0, max(0, least - len(audio)))))[None])
+    return waveforms

@@ -1,0 +1,86 @@
+"""What to export, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..model import ModelConfig
+from .backends import FORMATS
+
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of one export.
+
+    Args:
+        format: ``onnx``, for ONNX Runtime, or ``openvino``.
+        precision: ``fp32``; ``bf16``, products in bfloat16 in OpenVINO, weights alone in ONNX; or ``int8``,
+            products in 8 bits where that costs little, all else in bfloat16 (OpenVINO) or float32 (ONNX).
+        layers: rising numbers of the hidden states that the file returns; ``None`` returns all.
+        calibrate: manifest of speech that int8's ranges are measured on; the embedded speech by default.
+        check: manifest of other speech that the report is measured on; the embedded speech by default.
+        max_error: mean relative error of the hidden states up to which int8 takes further products.
+        threads: of the runtime while it calibrates and is timed; as many as torch has by default.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    format: str = "openvino"
+    precision: str = "fp32"
+    layers: tuple[int, ...] | None = None
+    calibrate: Path | None = None
+    check: Path | None = None
+    max_error: float = 0.03
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {value!r}, allowed: {', '.join(allowed)}"
+            for name, value, allowed in (
+                ("format", self.format, tuple(FORMATS)),
+                ("precision", self.precision, PRECISIONS),
+            )
+            if value not in allowed
+        ]
+        if self.layers is not None and (not self.layers or sorted({*self.layers}) != list(self.layers)):
+            faults.append(f"layers is {self.layers}, allowed: rising numbers, at least one")
+        if not 0 < self.max_error < 1:
+            faults.append(f"max_error is {self.max_error}, allowed: above 0 and below 1")
+        if self.calibrate is not None and self.precision != "int8":
+            faults.append(f"calibrate is {self.calibrate}, allowed: none but with int8")
+        if self.threads is not None and self.threads < 1:
+            faults.append(f"threads is {self.threads}, allowed: 1 or more")
+        ConfigError.raise_for("export", faults)
+
+    def layers_of(self, config: ModelConfig) -> tuple[int, ...]:
+        """The hidden states to return of a model.
+
+        Raises:
+            ConfigError: it has no such hidden state.
+        """
+        if self.layers is None:
+            return tuple(range(config.num_layers + 1))
+        wrong = [layer for layer in self.layers if not 0 <= layer <= config.num_layers]
+        ConfigError.raise_for(
+            "export", [f"layers has {layer}, allowed: 0 to {config.num_layers}" for layer in wrong]
+        )
+        return self.layers
+
+    def check_suffix(self, out: Path) -> None:
+        """Whether a file name fits the format.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        suffix = FORMATS[self.format]
+        ConfigError.raise_for(
+            "export",
+            [f"OUT is {out}, allowed: a name that ends in {suffix}, for {self.format}"]
+            if out.suffix != suffix
+            else [],
+        )

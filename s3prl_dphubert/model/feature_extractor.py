@@ -1,0 +1,100 @@
+"""From waveform to frames: the conv feature extractor and the feature projection."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .linear import linear
+from .masks import NO_MASKS, Masks
+from .model_config import ModelConfig
+
+
+def open_layer_norm(x: Tensor, norm: nn.LayerNorm, open_units: Tensor) -> Tensor:
+    """LayerNorm of x (..., C) whose mean and variance come from the open units (C,) alone.
+
+    Closed units come out as 0, so the result equals the LayerNorm of the model without them.
+    """
+    return open_norm(x, norm.weight, norm.bias, norm.eps, open_units)
+
+
+def open_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, open_units: Tensor) -> Tensor:
+    """:func:`open_layer_norm` with weight and bias (C,) of its own."""
+    share = open_units.to(x.dtype) / open_units.sum()
+    mean = (x * share).sum(-1, keepdim=True)
+    centred = x - mean
+    variance = (centred.square() * share).sum(-1, keepdim=True)
+    return (centred * torch.rsqrt(variance + eps) * weight + bias) * open_units.to(x.dtype)
+
+
+class ConvLayer(nn.Module):
+    """Convolution, normalisation over time or channels (or none), GELU."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        channels = config.conv_channels[index]
+        self.layer_norm: nn.Module | None = None
+        if config.extractor_mode == "layer_norm":
+            self.layer_norm = nn.LayerNorm(channels)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(channels, channels)
+        self.conv = nn.Conv1d(
+            config.conv_channels[index - 1] if index else 1,
+            channels,
+            config.conv_kernels[index],
+            config.conv_strides[index],
+            bias=config.conv_bias,
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, exact: bool = True) -> Tensor:
+        """x (B, C_in, T_in), mask (C_out,) -> (B, C_out, T_out)."""
+        x = self.conv(x)
+        if isinstance(self.layer_norm, nn.LayerNorm):
+            x = x.transpose(1, 2)
+            norm = self.layer_norm
+            x = open_layer_norm(x, norm, mask > 0) if mask is not None and exact else norm(x)
+            x = x.transpose(1, 2)
+        elif self.layer_norm is not None:
+            x = self.layer_norm(x)
+        x = F.gelu(x)
+        return x if mask is None else x * mask[:, None].to(x.dtype)
+
+
+class FeatureExtractor(nn.Module):
+    """The conv layers, then one frozen scale per channel (``dummy_weight``).
+
+    The scale is 1 except in pruned models, where the last conv layer's soft mask is folded
+    into it. Its name is the one in released checkpoints.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dummy_weight = nn.Parameter(torch.ones(config.conv_channels[-1]), requires_grad=False)
+        self.conv_layers = nn.ModuleList(ConvLayer(config, i) for i in range(len(config.conv_channels)))
+
+    def forward(self, waveforms: Tensor, masks: Masks = NO_MASKS) -> Tensor:
+        """waveforms (B, T) -> (B, F, C)."""
+        x = waveforms[:, None]
+        for index, layer in enumerate(self.conv_layers):
+            x = layer(x, masks.conv.get(index), masks.exact)
+        return x.transpose(1, 2) * self.dummy_weight
+
+
+class FeatureProjection(nn.Module):
+    """LayerNorm over the channels and a linear map to the Transformer's width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.conv_channels[-1])
+        self.projection = linear(config.conv_channels[-1], config.embed_dim)
+        self.dropout = nn.Dropout(config.projection_dropout)
+
+    def forward(self, x: Tensor, masks: Masks = NO_MASKS, last: int = -1) -> Tensor:
+        """x (B, F, C) -> (B, F, D); ``last`` is the index of the last conv layer."""
+        mask = masks.conv.get(last)
+        if mask is not None and masks.exact:
+            x = open_layer_norm(x, self.layer_norm, mask > 0)
+        else:
+            x = self.layer_norm(x)
+        return self.dropout(self.projection(x))

@@ -1,0 +1,147 @@
+"""Cut the closed units out of a student. Pure: the student stays as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..model import ModelConfig, SpeechModel
+from ..model.cost import Number
+from ..model.masks import Masks
+from .allocation import fit
+from .budget import Budget
+from .gated_model import Student
+
+
+def prune(
+    student: Student, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+) -> SpeechModel:
+    """Return the pruned model, which runs at once and can be gated and pruned again.
+
+    Args:
+        student: model and gates; not changed.
+        budget: adjust all masks together so that the result never costs more than the budget
+            in any of its counts, and as little less in the one that binds as the units allow.
+            ``None`` rounds each gate group alone, as the published implementation does.
+        full_costs: count -> what the budget's sparsity refers to; the student's own cost by default.
+
+    Raises:
+        RunError: no choice of the gated units keeps the budget.
+    """
+    return cut(student.model, final_masks(student, budget, full_costs))
+
+
+def final_masks(
+    student: Student, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+) -> Masks:
+    """The masks that :func:`prune` cuts by; the masked student equals the pruned model."""
+    masks = student.gates.masks()
+    if budget is None:
+        return masks
+    config = student.model.config
+    full = budget.costs(config) if full_costs is None else full_costs
+    return fit(config, student.gates, masks, budget, budget.limits(full))
+
+
+def cut(model: SpeechModel, masks: Masks) -> SpeechModel:
+    """Remove the units whose mask is 0 and fold the soft values of the rest into what follows."""
+    config = model.config
+    pruned = cut_config(config, masks)
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    _cut_conv(state, masks, len(config.conv_channels) - 1)
+    for i in range(config.num_layers):
+        prefix = f"encoder.transformer.layers.{i}."
+        if pruned.heads[i] is None:
+            _drop(state, f"{prefix}attention.")
+        else:
+            _cut_attention(state, config, masks, i, f"{prefix}attention.")
+            if not pruned.heads[i]:
+                _drop(state, f"{prefix}attention.gru_rel_pos_")
+        if pruned.ffn[i] is None:
+            _drop(state, f"{prefix}feed_forward.")
+        else:
+            _cut_feed_forward(state, masks, i, f"{prefix}feed_forward.")
+    if not any(pruned.heads):
+        _drop(state, "encoder.transformer.relative_positions.")
+    small = SpeechModel(pruned)
+    small.load_state_dict(state)
+    return small.to(next(model.parameters()).device).train(model.training)
+
+
+def cut_config(config: ModelConfig, masks: Masks) -> ModelConfig:
+    """The shape that :func:`cut` leaves."""
+    channels = [len(_kept(masks.conv.get(i), n)) for i, n in enumerate(config.conv_channels)]
+    heads: list[tuple[int, ...] | None] = []
+    ffn: list[int | None] = []
+    for i, (ids, width) in enumerate(zip(config.heads, config.ffn, strict=True)):
+        keep = ids is not None and _is_open(masks.attention.get(i))
+        left = tuple(ids[h] for h in _kept(masks.heads.get(i), len(ids))) if ids and keep else ()
+        heads.append(left if keep and (left or masks.exact or not ids) else None)
+        keep = width is not None and _is_open(masks.feed_forward.get(i))
+        units = len(_kept(masks.ffn.get(i), width)) if width and keep else 0
+        ffn.append(units if keep and (units or masks.exact or not width) else None)
+    return replace(config, conv_channels=tuple(channels), heads=tuple(heads), ffn=tuple(ffn))
+
+
+def _kept(mask: Tensor | None, size: int) -> list[int]:
+    """Indices of the open units among ``size``."""
+    return list(range(size)) if mask is None else mask.nonzero().squeeze(-1).tolist()
+
+
+def _is_open(gate: Tensor | None) -> bool:
+    """Whether a whole sublayer stays, given its gate (1,)."""
+    return gate is None or bool(gate > 0)
+
+
+def _cut_conv(state: dict[str, Tensor], masks: Masks, last: int) -> None:
+    for i, mask in sorted(masks.conv.items()):
+        kept = mask.nonzero().squeeze(-1)
+        prefix = f"feature_extractor.conv_layers.{i}."
+        for name in ("conv.weight", "conv.bias", "layer_norm.weight", "layer_norm.bias"):
+            if prefix + name in state:
+                state[prefix + name] = state[prefix + name][kept]
+        if i < last:
+            after = f"feature_extractor.conv_layers.{i + 1}.conv.weight"
+            state[after] = (state[after] * mask[:, None])[:, kept]
+        else:
+            state["feature_extractor.dummy_weight"] = (state["feature_extractor.dummy_weight"] * mask)[kept]
+            for name in ("layer_norm.weight", "layer_norm.bias", "projection.weight"):
+                key = f"encoder.feature_projection.{name}"
+                state[key] = state[key][..., kept]
+
+
+def _cut_attention(
+    state: dict[str, Tensor], config: ModelConfig, masks: Masks, layer: int, prefix: str
+) -> None:
+    _scale(state, f"{prefix}out_proj", masks.attention.get(layer))
+    if (mask := masks.heads.get(layer)) is None:
+        return
+    rows = mask.repeat_interleave(config.head_dim)
+    index = rows.nonzero().squeeze(-1)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        for part in ("weight", "bias"):
+            state[f"{prefix}{name}.{part}"] = state[f"{prefix}{name}.{part}"][index]
+    state[f"{prefix}out_proj.weight"] = (state[f"{prefix}out_proj.weight"] * rows)[:, index]
+
+
+def _cut_feed_forward(state: dict[str, Tensor], masks: Masks, layer: int, prefix: str) -> None:
+    _scale(state, f"{prefix}output_dense", masks.feed_forward.get(layer))
+    if (mask := masks.ffn.get(layer)) is None:
+        return
+    index = mask.nonzero().squeeze(-1)
+    for part in ("weight", "bias"):
+        state[f"{prefix}intermediate_dense.{part}"] = state[f"{prefix}intermediate_dense.{part}"][index]
+    state[f"{prefix}output_dense.weight"] = (state[f"{prefix}output_dense.weight"] * mask)[:, index]
+
+
+def _scale(state: dict[str, Tensor], output: str, gate: Tensor | None) -> None:
+    """Fold a whole sublayer's gate (1,) into its output map."""
+    if gate is not None:
+        for part in ("weight", "bias"):
+            state[f"{output}.{part}"] = state[f"{output}.{part}"] * gate
+
+
+def _drop(state: dict[str, Tensor], prefix: str) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]

@@ -1,0 +1,231 @@
+"""Speaker diarization: the error rate as md-eval counts it, for s3prl's predictions.
+
+DER = (missed + false alarm + confused speaker time) / speaker time of the truth, with overlaps
+scored, no collar, and in each recording the mapping of speakers that shares most time (NIST
+RT-09 evaluation plan). SUPERB takes the lowest over decision thresholds 0.3 to 0.7 and median
+filters of 1 and 11 frames, for all recordings together (s3prl's ``diarization/score.sh``).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...constants import SAMPLE_RATE
+from ...errors import ResultError
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+MEDIANS = (1, 11)
+
+Turns = Mapping[str, list[tuple[float, float]]]
+"""Speaker -> times in seconds from when to when it speaks."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Speaker time in seconds: all of the truth, and what is wrong.
+
+    Args:
+        spoken: of the truth; overlapping speakers count each.
+        missed: of the truth that no speaker was predicted for.
+        false_alarm: predicted beyond the number of true speakers.
+        confused: predicted for another speaker.
+    """
+
+    spoken: float = 0.0
+    missed: float = 0.0
+    false_alarm: float = 0.0
+    confused: float = 0.0
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(
+            self.spoken + other.spoken,
+            self.missed + other.missed,
+            self.false_alarm + other.false_alarm,
+            self.confused + other.confused,
+        )
+
+    @property
+    def rate(self) -> float:
+        """The error rate as a fraction; above 1 when more is wrong than spoken."""
+        if not self.spoken:
+            raise ResultError("the truth holds no speech, so that no error rate is defined")
+        return (self.missed + self.false_alarm + self.confused) / self.spoken
+
+
+@dataclass(frozen=True)
+class Best:
+    """Lowest error rate (a fraction), and where."""
+
+    rate: float
+    threshold: float
+    median: int
+
+
+def errors(truth: Turns, predicted: Turns) -> Errors:
+    """Errors in one recording."""
+    from scipy.optimize import linear_sum_assignment
+
+    turns = itertools.chain(*truth.values(), *predicted.values())
+    times = np.unique([time for turn in turns for time in turn])
+    lengths = np.diff(times)  # of the intervals in which nobody begins or ends
+    true, said = _speaking(truth, times), _speaking(predicted, times)
+    many_true, many_said = true.sum(axis=0), said.sum(axis=0)
+    shared = (true * lengths) @ said.T
+    correct = shared[linear_sum_assignment(shared, maximize=True)].sum()
+    return Errors(
+        spoken=float(lengths @ many_true),
+        missed=float(lengths @ np.maximum(many_true - many_said, 0)),
+        false_alarm=float(lengths @ np.maximum(many_said - many_true, 0)),
+        confused=max(0.0, float(lengths @ np.minimum(many_true, many_said) - correct)),
+    )
+
+
+def _speaking(turns: Turns, times: np.ndarray) -> np.ndarray:
+    """Who speaks in which interval between times: (speakers, intervals), 1 or 0."""
+    speaking = np.zeros((len(turns), max(len(times) - 1, 0)))
+    for row, spans in zip(speaking, turns.values(), strict=True):
+        for begin, end in spans:
+            row[np.searchsorted(times, begin) : np.searchsorted(times, end)] = 1
+    return speaking
+
+
+def turns(activity: np.ndarray, seconds: float) -> dict[str, list[tuple[float, float]]]:
+    """Turns of decided frames.
+
+    Args:
+        activity: (F, speakers), true where one speaks.
+        seconds: length of a frame. Times are rounded to 10 ms, as in the RTTM that s3prl writes.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for speaker, frames in enumerate(activity.T):
+        changes = np.flatnonzero(np.diff(np.concatenate([[0], frames.astype(int), [0]])))
+        spans = []
+        for begin, end in zip(changes[::2], changes[1::2], strict=True):
+            onset, length = round(begin * seconds, 2), round((end - begin) * seconds, 2)
+            spans.append((onset, round(onset + length, 2)))
+        if spans:
+            found[str(speaker)] = spans
+    return found
+
+
+def median(activity: np.ndarray, width: int) -> np.ndarray:
+    """Median filter over an odd number of frames, (F, speakers), silent beyond the ends."""
+    if width == 1:
+        return activity
+    padded = np.pad(activity.astype(int), ((width // 2, width // 2), (0, 0)))
+    counts = np.lib.stride_tricks.sliding_window_view(padded, width, axis=0).sum(axis=-1)
+    return counts > width // 2
+
+
+def best(folder: Path, rttm: Path) -> Best:
+    """Lowest error rate of what a diarization run predicted.
+
+    Args:
+        folder: its ``expdir``, with ``scoring/predictions/RECORDING.h5`` and ``frame_shift``.
+        rttm: the truth.
+
+    Raises:
+        ResultError: a file is missing or damaged, or a recording of the truth has no prediction.
+    """
+    truth = read_rttm(rttm)
+    seconds = read_frame_shift(folder / "frame_shift") / SAMPLE_RATE
+    files = {path.stem: path for path in sorted((folder / "scoring/predictions").glob("*.h5"))}
+    missing = sorted({*truth} ^ {*files})
+    if missing:
+        raise ResultError(f"{rttm} and {folder / 'scoring/predictions'} differ in {_few(missing)}")
+    sums = {(threshold, width): Errors() for width in MEDIANS for threshold in THRESHOLDS}
+    for name, path in files.items():
+        chances = read_activity(path)
+        for threshold, width in sums:
+            said = turns(median(chances > threshold, width), seconds)
+            sums[threshold, width] += errors(truth[name], said)
+    (threshold, width), lowest = min(sums.items(), key=lambda item: item[1].rate)
+    return Best(lowest.rate, threshold, width)
+
+
+def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Read the SPEAKER lines of an RTTM: recording -> speaker -> turns.
+
+    Raises:
+        ResultError: there is no such line, or a time in one is no number.
+    """
+    try:
+        lines = path.read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path}: cannot be read ({error})") from error
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or fields[0] != "SPEAKER":
+            continue
+        try:
+            begin, length, speaker = float(fields[3]), float(fields[4]), fields[7]
+        except (IndexError, ValueError) as error:
+            raise ResultError(f"{path}, line {number}: not an RTTM line ({line.strip()[:80]!r})") from error
+        spans = found.setdefault(fields[1], {}).setdefault(speaker, [])
+        if length > 0:
+            spans.append((begin, round(begin + length, 6)))
+    if not found:
+        raise ResultError(f"{path}: holds no SPEAKER line")
+    return found
+
+
+def read_frame_shift(source: Path | bytes) -> int:
+    """Samples a frame from the file that s3prl writes.
+
+    Raises:
+        ResultError: it is missing (the site would take 160) or holds no whole number.
+    """
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise ResultError(f"{error}; without frame_shift the site assumes 160") from error
+    text = content.decode("utf8", errors="replace").strip()
+    try:
+        shift = int(text)
+    except ValueError as error:
+        raise ResultError(f"frame_shift holds {text[:40]!r}, allowed: samples a frame") from error
+    if not 1 <= shift <= SAMPLE_RATE:
+        raise ResultError(f"frame_shift is {shift}, allowed: 1 to {SAMPLE_RATE} samples")
+    return shift
+
+
+def read_activity(source: Path | bytes) -> np.ndarray:
+    """Probabilities that speakers speak, (F, speakers), from s3prl's HDF5 file.
+
+    Raises:
+        ResultError: it is no HDF5 file with the data set ``T_hat``, or not of probabilities.
+    """
+    name = str(source) if isinstance(source, Path) else "prediction"
+    file: Any = source if isinstance(source, Path) else io.BytesIO(source)
+    try:
+        import h5py
+    except ImportError as error:
+        raise ResultError("speaker diarization needs h5py: pip install h5py") from error
+    try:
+        with h5py.File(file, "r") as content:
+            values = np.asarray(content["T_hat"][:])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ResultError(f"{name}: not an HDF5 file with a data set T_hat ({error})") from error
+    if (
+        values.ndim != 2
+        or not values.size
+        or values.dtype.kind != "f"
+        or not ((values >= 0) & (values <= 1)).all()
+    ):
+        raise ResultError(
+            f"{name}: T_hat is {values.dtype} of shape {values.shape}, allowed: (F, speakers) of 0 to 1"
+        )
+    return values
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

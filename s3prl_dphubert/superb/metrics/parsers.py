@@ -1,0 +1,184 @@
+"""Readers of what s3prl's evaluations print and write."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...errors import ResultError
+
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one evaluation left.
+
+    Args:
+        text: its standard output.
+        folder: its ``expdir``.
+        reference: the truth, where s3prl does not score itself: QUESST 2014's folder of ground
+            truth, the RTTM of the diarization test set, or the folder of the target speakers.
+    """
+
+    text: str = ""
+    folder: Path | None = None
+    reference: Path | None = None
+
+
+class Reader(Protocol):
+    """Takes what an evaluation left and returns one number in the unit of the leaderboard."""
+
+    def __call__(self, output: Output) -> float:
+        """Return the number, or raise a ResultError that says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number in the standard output; the last one counts, as the one of the final evaluation.
+
+    Args:
+        line: the line before, between and after its number ``{}``; the rest is taken literally
+            but for ``*``, which stands for any other number.
+        scale: what to multiply by: 100 for fractions that SUPERB reports as percentages.
+        log: a log file in the folder, to look in when the text has no such line; of several that fit a
+            pattern, the newest.
+        log_line: the line there; by default the same.
+    """
+
+    line: str
+    scale: float = 1.0
+    log: str = ""
+    log_line: str = ""
+
+    def __call__(self, output: Output) -> float:
+        found = _last(self.line, output.text)
+        place = "the standard output"
+        if found is None and self.log:
+            line = self.log_line or self.line
+            place += f" (or a line {line.replace('{}', 'NUMBER')!r} in {self.log})"
+            logs = output.folder.glob(self.log) if output.folder else ()
+            path = max(logs, key=lambda each: each.stat().st_mtime, default=None)
+            if path is not None:
+                found = _last(line, path.read_text(encoding="utf8", errors="replace"))
+        if found is None:
+            raise ResultError(f"no line {self.line.replace('{}', 'NUMBER')!r} in {place}")
+        return _finite(found, self.line) * self.scale
+
+
+@dataclass(frozen=True)
+class Written:
+    """A line ``key number`` of a file in the folder."""
+
+    file: str
+    key: str
+    scale: float = 1.0
+
+    def __call__(self, output: Output) -> float:
+        if output.folder is None or not (output.folder / self.file).is_file():
+            raise ResultError(f"no file {self.file} in {output.folder or 'an expdir, none was given'}")
+        path = output.folder / self.file
+        found = _last(f"{self.key} {{}}", path.read_text(encoding="utf8", errors="replace"))
+        if found is None:
+            raise ResultError(f"no line '{self.key} NUMBER' in {path}")
+        return _finite(found, self.key) * self.scale
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Word error rate in percent of the texts in ``NAME-hyp.ark`` against ``NAME-ref.ark``.
+
+    s3prl prints a rate with a language model on the same line as the one without, so the texts
+    have to tell.
+    """
+
+    name: str
+
+    def __call__(self, output: Output) -> float:
+        folder = output.folder or Path(".")
+        read, true = (_texts(folder / f"{self.name}-{kind}.ark") for kind in ("hyp", "ref"))
+        if set(read) != set(true) or not any(true.values()):
+            raise ResultError(f"{folder / self.name}-hyp.ark and -ref.ark are empty or of other utterances")
+        errors = sum(edits(read[name], words) for name, words in true.items())
+        return 100 * errors / sum(map(len, true.values()))
+
+
+def edits(made: list[str], wanted: list[str]) -> int:
+    """Fewest insertions, deletions and substitutions that turn one sequence into the other."""
+    row = list(range(len(wanted) + 1))
+    for index, token in enumerate(made, start=1):
+        before, row[0] = row[0], index
+        for column, other in enumerate(wanted, start=1):
+            best = min(row[column] + 1, row[column - 1] + 1, before + (token != other))
+            before, row[column] = row[column], best
+    return row[-1]
+
+
+def _texts(path: Path) -> dict[str, list[str]]:
+    if not path.is_file():
+        raise ResultError(f"no file {path}")
+    lines = path.read_text(encoding="utf8").splitlines()
+    return {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Maximum term weighted value of query by example, times 100."""
+
+    def __call__(self, output: Output) -> float:
+        from .mtwv import score
+
+        folder, reference = _both(output, "QUESST 2014's scoring/groundtruth_quesst14_eval")
+        return 100 * score(folder / "benchmark.stdlist.xml", reference).mtwv
+
+
+@dataclass(frozen=True)
+class Diarization:
+    """Diarization error rate in percent, the best of the decision thresholds and filters."""
+
+    def __call__(self, output: Output) -> float:
+        from .der import best
+
+        return 100 * best(*_both(output, "the RTTM of the test set")).rate
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Mel cepstral distortion in dB of what was converted: as s3prl's ``evaluate.py`` logged it, or by us."""
+
+    logged: Printed
+
+    def __call__(self, output: Output) -> float:
+        try:
+            return self.logged(output)
+        except ResultError:
+            if output.folder is None or output.reference is None:
+                raise
+        from .mcd import score
+
+        return score(output.folder, output.reference)
+
+
+def _both(output: Output, what: str) -> tuple[Path, Path]:
+    if output.folder is None:
+        raise ResultError("no expdir was given to score")
+    if output.reference is None:
+        raise ResultError(f"no reference was given, allowed: {what}")
+    return output.folder, output.reference
+
+
+def _last(line: str, text: str) -> str | None:
+    """The number of the last such line; progress bars that overwrite themselves are lines too."""
+    pattern = re.escape(line).replace(r"\*", f"(?:{NUMBER})").replace(r"\{\}", f"({NUMBER})")
+    found = re.findall(rf"(?m)^\s*{pattern}(?![\d.])", text.replace("\r", "\n"))
+    return found[-1] if found else None
+
+
+def _finite(text: str, what: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ResultError(f"{what.replace('{}', '').strip()} is {text}, allowed: a finite number")
+    return value

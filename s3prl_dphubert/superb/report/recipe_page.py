@@ -1,0 +1,125 @@
+"""The numbers on the page of a recipe.
+
+``python -m s3prl_dphubert.superb.report.recipe_page FOLDER…`` brings pages up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...utils import markdown
+from ...utils.files import write_text
+from ...utils.markdown import BEGIN, END
+from .. import recipe
+from ..recipe import PAGE, Recipe
+from ..scoring import points
+from ..scoring.model_results import published
+from ..tasks.spec import HIGHER, LOWER, Task
+from ..tasks.table import TASKS
+
+ROWS = ("HuBERT Base", "DPHuBERT", "DPWavLM", "DistilHuBERT")
+_SIZES = ("train_batch_size", "train_batchsize", "batch_size")  # what s3prl's tasks call it
+_CHOICES = {
+    "": "none, nothing is trained",
+    "states-*.ckpt": "the best of all saved ones, as SUPERB does without a development set",
+}
+
+
+def fill(text: str, found: Recipe) -> str:
+    """Put today's numbers between the markers of a page.
+
+    Raises:
+        ConfigError: the markers are missing.
+    """
+    return markdown.fill(text, BEGIN, END, numbers(found), str(found.folder / PAGE))
+
+
+def numbers(found: Recipe) -> str:
+    """Command, needs, hyper-parameters and published results of a recipe, as Markdown."""
+    task = found.task
+    command = (
+        f"s3prl-dphubert superb run --upstream dphubert --tasks {task.folder} --data DATA --out runs/superb"
+    )
+    parts = [f"```sh\n{command}\n```", _table("needs", _needs(found)), _table("training", _training(found))]
+    return "\n\n".join(part for part in [*parts, _expected(task)] if part) + "\n"
+
+
+def batch(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Utterances a step, and steps whose gradients are added, of a configuration of run_downstream."""
+    for place in ("datarc", "loaderrc", "corpus"):
+        inner = config["downstream_expert"].get(place) or {}
+        for name in _SIZES:
+            if name in inner:
+                return int(inner[name]), int(config["runner"].get("gradient_accumulate_steps", 1))
+    return None
+
+
+def _needs(found: Recipe) -> dict[str, str]:
+    needs = found.needs
+    rows = {
+        "below `DATA`": ", ".join(f"`{place}`" for place in needs.data),
+        "disk": f"{needs.disk_gb:g} GB" if needs.disk_gb else "",
+        "GPU memory": f"{needs.gpu_gb:g} GB" if needs.gpu_gb else "",
+        "time on one GPU": f"{needs.hours:g} h" if needs.hours else "",
+        "packages": f"`pip install {' '.join(needs.packages)}`" if needs.packages else "",
+        "prepared first": ", ".join(f"`{name}`" for name in needs.prepare),
+    }
+    return {name: text for name, text in rows.items() if text}
+
+
+def _training(found: Recipe) -> dict[str, str]:
+    if not found.task.best:
+        return {}
+    config = next(iter(found.configs.values()))
+    runner, optimizer, size = config["runner"], config["optimizer"], batch(config)
+    name = optimizer.get("torch_optim_name", optimizer.get("name"))
+    rates = found.needs.sweep
+    return {
+        "optimizer": f"{name}, learning rate {_number(optimizer['lr'])}",
+        "`--sweep lr` tries": ", ".join(map(_number, rates)),
+        "batch": f"{size[0]} × {size[1]} steps = {size[0] * size[1]} utterances" if size else "",
+        "steps": f"{runner['total_steps']}, saved every {runner['save_step']}",
+        "checkpoint": _CHOICES.get(found.task.best, f"`{found.task.best}`"),
+    }
+
+
+def _expected(task: Task) -> str:
+    metrics = points.scored(task)
+    rows = []
+    for model in published():
+        values = model.means.get(task.name)
+        if model.name in ROWS and values:
+            shown = (f"{values[metric.name]:.2f}" for metric in metrics)
+            rows.append([model.name, *shown, model.source])
+    if not rows:
+        return ""
+    arrows = {HIGHER: "↑", LOWER: "↓"}
+    titles = (f"{f'{metric.title} {metric.unit}'.strip()} {arrows[metric.better]}" for metric in metrics)
+    return markdown.table(["expected", *titles, "from"], rows)
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    lines = [f"| {name} | {text} |" for name, text in rows.items() if text]
+    return "\n".join([f"| {title} | |", "|---|---|", *lines]) if lines else ""
+
+
+def _number(value: float) -> str:
+    """``5e-4`` for 0.0005."""
+    digits, _, power = f"{value:.0e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def main(folders: list[str]) -> None:
+    """Bring the pages of folders up to date; those without markers stay as they are."""
+    for folder in map(Path, folders):
+        if folder.name in {task.folder for task in TASKS} and (page := folder / PAGE).is_file():
+            text = page.read_text(encoding="utf8")
+            if BEGIN in text:
+                write_text(page, fill(text, recipe.load(folder)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,86 @@
+"""Draw models between two others: a line for each task, 0 and 1000 points at its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from ...utils.files import replacing
+from ..scoring.model_results import Model
+from ..scoring.relative_points import Between
+from ..tasks.spec import Task
+from .report_plots import INK, LINES, TEACHER, marks
+
+LOW, HIGH, MARGIN = -500, 2500, 60
+"""Points that are drawn in their place; what lies beyond stands at the edge, with its number."""
+
+
+def plot(between: Between, models: Sequence[Model], tasks: Sequence[Task], target: Path) -> None:
+    """Draw points per task as PNG.
+
+    Args:
+        between: what reaches 0 and 1000, as two vertical lines.
+        models: a mark each, with the standard deviation over seeds.
+        tasks: from top to bottom, those without points left out.
+        target: the file.
+    """
+    rows = [task for task in tasks if between.task(task) is not None]
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(9, 1.8 + 0.42 * max(len(rows), 1)), layout=layout)
+    axes = figure.add_subplot()
+    for place, model in ((0, between.zero), (1000, between.top)):
+        axes.axvline(place, color=TEACHER, linewidth=1.6, zorder=1)
+        axes.text(place, -0.75, model.name, ha="center", va="bottom", color=TEACHER, weight="bold")
+    step = 0.5 / max(len(models), 1)
+    for index, model in enumerate(models):
+        shift = step * (index - (len(models) - 1) / 2)
+        found = [
+            (y + shift, task, x)
+            for y, task in enumerate(rows)
+            if (x := between.points(model, task)) is not None
+        ]
+        axes.errorbar(
+            [min(max(x, LOW), HIGH) for _, _, x in found],
+            [y for y, _, _ in found],
+            xerr=[between.spread(model, task) for _, task, _ in found],
+            **marks(index),
+            markersize=8,
+            label=model.name,
+            zorder=3,
+        )
+        for y, _, x in found:
+            if not LOW <= x <= HIGH:
+                _number(axes, x, y)
+    axes.set_yticks(range(len(rows)), [task.name for task in rows])
+    axes.set(
+        xlim=(LOW - MARGIN, HIGH + MARGIN),
+        ylim=(len(rows) - 0.4, -0.6),
+        xlabel=f"points (0: {between.zero.name}, 1000: {between.top.name})",
+    )
+    axes.tick_params(left=False, bottom=False, labelcolor=INK)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.grid(axis="x", color=LINES, linewidth=0.9)
+    axes.set_axisbelow(True)
+    if models:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9, frameon=False)
+    with replacing(target) as partial:
+        figure.savefig(partial, dpi=130, format="png")
+
+
+def _number(axes: Axes, x: float, y: float) -> None:
+    """Write beside a mark at the edge where it would lie."""
+    edge, form = (LOW, "← {:.0f}") if x < LOW else (HIGH, "{:.0f} →")
+    axes.annotate(
+        form.format(x),
+        (edge, y),
+        (9, 0),
+        textcoords="offset points",
+        ha="left",
+        va="center",
+        color=INK,
+        fontsize=8,
+    )

@@ -1,0 +1,199 @@
+"""A report on SUPERB as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...utils import markdown as pages
+from ..scoring import points
+from ..scoring.model_results import Model, Value
+from ..tasks.spec import Metric, Task
+from ..tasks.table import CORE, TASKS
+
+Cell = tuple[Task, Metric]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a report shows.
+
+    Args:
+        runs: own models.
+        others: published ones beside them.
+        teacher: the model that points are lost against, if any.
+    """
+
+    runs: Sequence[Model]
+    others: Sequence[Model] = ()
+    teacher: Model | None = None
+
+    @property
+    def models(self) -> list[Model]:
+        """All that are shown: own models, then published ones, the best first."""
+        ordered = sorted(self.others, key=lambda model: -(model.score() or 0))
+        named = {model.name for model in self.runs}
+        return [*self.runs, *(model for model in ordered if model.name not in named)]
+
+    def tasks(self) -> list[Task]:
+        """The ten tasks of the score, then the others that a run has results of."""
+        return [*CORE, *(t for t in TASKS if t not in CORE and any(t.name in m.results for m in self.runs))]
+
+    def ranks(self) -> dict[str, float]:
+        """Model name -> rank among all that are shown."""
+        models = self.models
+        return dict(zip((m.name for m in models), points.ranks([m.means for m in models]), strict=True))
+
+    def lost(self, model: Model) -> dict[str, float]:
+        """Task name -> points lost against the teacher; negative where it is better."""
+        found = {}
+        for task in CORE:
+            most, own = self.teacher.points(task) if self.teacher else None, model.points(task)
+            if most is not None and own is not None:
+                found[task.name] = most - own
+        return found
+
+
+def _columns(summary: Summary) -> list[Cell]:
+    return [
+        (task, metric)
+        for task in summary.tasks()
+        for metric in task.metrics
+        if not metric.optional or any(metric.name in m.results.get(task.name, {}) for m in summary.runs)
+    ]
+
+
+def shown(value: Value | None) -> str:
+    """A result in a table: the mean, and of several seeds the standard deviation and their number."""
+    if value is None:
+        return "–"
+    return f"{value.mean:.2f}" + (f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else "")
+
+
+def _whole(value: float) -> str:
+    return f"{round(value)}"  # never "-0"
+
+
+def _score(model: Model) -> str:
+    score, spread = model.score(), model.score_spread()
+    return "–" if score is None else f"{score:.0f}" + (f" ± {spread:.0f}" if spread is not None else "")
+
+
+def _size(model: Model) -> list[str]:
+    millions = "–" if model.parameters is None else f"{model.parameters / 1e6:.2f}"
+    return [millions, "–" if model.macs is None else f"{model.macs / 1e9:.0f}"]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return pages.table(head, ([pages.cell(name), *cells] for name, *cells in rows), rule=" --- ")
+
+
+def heading(task: Task, metric: Metric) -> str:
+    """Name of a column: task, metric, unit, and whether more is better."""
+    unit = f" {metric.unit}" if metric.unit else ""
+    return f"{task.name} {metric.title}{unit} {'↑' if metric.better == 'higher' else '↓'}"
+
+
+def markdown(summary: Summary) -> str:
+    """Tables of results, points and losses."""
+    columns, ranks = _columns(summary), summary.ranks()
+    head = [
+        "model",
+        "M params",
+        "G MACs",
+        *(heading(task, metric) for task, metric in columns),
+        "score",
+        "rank",
+    ]
+    rows = []
+    for model in summary.models:
+        cells = [shown(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
+        name = f"**{model.name}**" if model in summary.runs else model.name
+        rows.append([name, *_size(model), *cells, _score(model), f"{ranks[model.name]:.2f}"])
+    parts = ["# SUPERB", _table(head, rows), _notes(summary)]
+    gained = [
+        [
+            model.name,
+            *("–" if (p := model.points(task)) is None else f"{p:.0f}" for task in CORE),
+            _score(model),
+        ]
+        for model in summary.models
+    ]
+    parts += ["## Points per task", _table(["model", *(task.name for task in CORE), "score"], gained)]
+    if summary.teacher is not None:
+        rows = []
+        for model in (model for model in summary.models if model is not summary.teacher):
+            lost = summary.lost(model)
+            total = _whole(sum(lost.values()) / len(CORE)) if len(lost) == len(CORE) else "–"
+            cells = [_whole(lost[task.name]) if task.name in lost else "–" for task in CORE]
+            rows.append([model.name, *cells, total])
+        parts += [
+            f"## Points lost against {summary.teacher.name}",
+            _table(["model", *(task.name for task in CORE), "score"], rows),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _notes(summary: Summary) -> str:
+    notes = [
+        "Own runs are bold; ± is the standard deviation over seeds (their number). The score is the mean "
+        "over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the models shown here "
+        "that are strictly worse."
+    ]
+    for model in summary.runs:
+        missing = points.missing(model.means)
+        if missing:
+            notes.append(f"{model.name} has no score: {', '.join(missing)} missing.")
+    notes += [f"{task.name} is unverified: {task.unverified}." for task in summary.tasks() if task.unverified]
+    sources = sorted({model.source for model in summary.models if model.source})
+    if sources:
+        notes.append(f"Published rows: {'; '.join(sources)}.")
+    return "\n".join(notes)
+
+
+def table(summary: Summary) -> str:
+    """CSV of the results, one row a model; empty cells where there is none."""
+    columns, ranks = _columns(summary), summary.ranks()
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    names = [f"{task.name} {metric.name}" for task, metric in columns]
+    spreads = [f"{name} {what}" for name in names for what in ("mean", "spread", "seeds")]
+    writer.writerow(["model", "source", "parameters", "macs", *spreads, "score", "score spread", "rank"])
+    for model in summary.models:
+        cells: list[Any] = []
+        for task, metric in columns:
+            value = model.results.get(task.name, {}).get(metric.name)
+            cells += ["", "", ""] if value is None else [value.mean, value.spread, value.seeds]
+        tail = [model.score(), model.score_spread(), ranks[model.name]]
+        writer.writerow([model.name, model.source, model.parameters, model.macs, *cells, *tail])
+    return target.getvalue()
+
+
+def values(summary: Summary) -> dict[str, Any]:
+    """Everything that a report shows, as plain values."""
+    ranks = summary.ranks()
+    return {
+        "teacher": summary.teacher.name if summary.teacher else None,
+        "models": [
+            {
+                "name": model.name,
+                "source": model.source or None,
+                "parameters": model.parameters,
+                "macs": model.macs,
+                "results": {
+                    task: {name: vars(value) for name, value in of.items()}
+                    for task, of in model.results.items()
+                },
+                "points": {task.name: model.points(task) for task in CORE},
+                "missing": points.missing(model.means),
+                "score": model.score(),
+                "score_spread": model.score_spread(),
+                "rank": ranks[model.name],
+                "lost": summary.lost(model) if summary.teacher else None,
+            }
+            for model in summary.models
+        ],
+    }

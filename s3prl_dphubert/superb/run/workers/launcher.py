@@ -1,0 +1,209 @@
+"""Starts s3prl's processes and waits for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ....errors import RunError
+from . import logs
+from .fork_server import GRACE, TAKEN
+
+EVERY = 0.5  # seconds between looks at a log
+Watch = Callable[[], None]
+
+
+class StoppedError(RunError):
+    """The run was interrupted."""
+
+
+class Launcher:
+    """Starts jobs, each in a process of its own that has imported s3prl already.
+
+    Several threads may use it at once. Leaving its context ends all that it started.
+
+    Args:
+        environment: variables of all processes.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        # Log lines of bars would fill the disk in days of training. The plugin has to be there in workers
+        # that are started anew.
+        own = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1"}
+        self._environment = {**os.environ, **own, **(environment or {})}
+        self._lock = threading.Lock()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._answers: dict[int, queue.Queue[int | str]] = {}
+        self._programs: set[subprocess.Popen[bytes]] = set()
+        self._count = 0
+        self._broken = ""
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was closed."""
+        return self._stopped
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self,
+        job: str,
+        arguments: Sequence[str],
+        log: Path,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        watch: Watch = lambda: None,
+    ) -> str:
+        """Do a job and wait for its end.
+
+        Args:
+            job: a name in ``jobs.JOBS``.
+            arguments: of the job.
+            log: for what it says.
+            folder: where it works.
+            environment: variables of this process only.
+            watch: called now and then while it runs.
+
+        Returns:
+            What it said.
+
+        Raises:
+            RunError: it ended with an error (the message has the last lines of the log), or the log is
+                in use by a process whose parent was killed.
+            StoppedError: the launcher was closed.
+        """
+        told = {"job": job, "arguments": list(arguments), "log": str(log), "folder": str(folder)}
+        answer = self._ask({**told, "environment": dict(environment or {})})
+        while True:
+            try:
+                code = answer.get(timeout=EVERY)
+                break
+            except queue.Empty:
+                watch()
+        if self._stopped:
+            raise StoppedError("interrupted")
+        if isinstance(code, str):
+            raise RunError(code)
+        return _said(code, log)
+
+    def program(
+        self,
+        command: Sequence[str],
+        log: Path,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        watch: Watch = lambda: None,
+    ) -> str:
+        """Run a program instead of a job; the rest as for :meth:`run`."""
+        with logs.own(log) as file, self._lock:
+            if self._stopped:
+                raise StoppedError("interrupted")
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**self._environment, **(environment or {})},
+                start_new_session=True,
+            )
+            self._programs.add(process)
+        try:
+            while True:
+                try:
+                    code = process.wait(timeout=EVERY)
+                    break
+                except subprocess.TimeoutExpired:
+                    watch()
+        finally:
+            _end(process)
+            self._programs.discard(process)
+        if self._stopped:
+            raise StoppedError("interrupted")
+        return _said(code, log)
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        with self._lock:
+            self._stopped = True
+            server = self._server
+        for process in list(self._programs):
+            _end(process)
+        if server is not None and server.stdin is not None:
+            server.stdin.close()
+            try:
+                server.wait(timeout=2 * GRACE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+    def _ask(self, request: dict[str, Any]) -> queue.Queue[int | str]:
+        with self._lock:
+            if self._stopped:
+                raise StoppedError("interrupted")
+            server = self._server or self._start()
+            self._count += 1
+            answer = self._answers[self._count] = queue.Queue()
+            try:
+                server.stdin.write((json.dumps({"id": self._count, **request}) + "\n").encode())  # type: ignore
+                server.stdin.flush()  # type: ignore[union-attr]
+            except (OSError, ValueError):
+                answer.put(self._broken or "the process that starts s3prl has ended")
+            return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start the server, out of reach of the terminal's Ctrl-C: that is for this process to handle."""
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "s3prl_dphubert.superb.run.workers.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._listen, args=(self._server,), daemon=True).start()
+        return self._server
+
+    def _listen(self, server: subprocess.Popen[bytes]) -> None:
+        for line in server.stdout:  # type: ignore[union-attr]
+            told = json.loads(line)
+            if "broken" in told:
+                self._broken = f"s3prl cannot be imported: {told['broken']}; see s3prl-dphubert doctor"
+            elif "code" in told:
+                self._answers[told["id"]].put(told["code"])
+        for answer in self._answers.values():  # of those who still wait
+            answer.put(self._broken or "the process that starts s3prl has ended")
+
+
+def _said(code: int, log: Path) -> str:
+    if code == TAKEN:
+        raise RunError(f"{log}: {logs.BUSY}")
+    text = logs.text(log)
+    if code:
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        raise RunError(f"s3prl {how}; the last lines of {log}:\n{logs.tail(text)}")
+    return text
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and all that it started."""
+    for which in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, which)
+                process.wait(timeout=GRACE)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue

@@ -1,0 +1,166 @@
+"""A model in a report: its results on SUPERB, published or of own runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import ConfigError, ResultError
+from ..tasks.spec import Metric, Task
+from ..tasks.table import CORE, find
+from . import points
+from .score_file import Record
+
+PUBLISHED = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric over seeds.
+
+    Args:
+        mean: in the unit of the leaderboard.
+        spread: standard deviation over the seeds (n - 1), 0 for one seed.
+        seeds: how many.
+    """
+
+    mean: float
+    spread: float = 0.0
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """Results of a model.
+
+    Args:
+        name: what it is called.
+        results: task name -> metric name -> value.
+        source: where they are from; empty for own runs.
+        parameters: how many, if known.
+        macs: of SUPERB's 32 utterances, if known.
+    """
+
+    name: str
+    results: Mapping[str, Mapping[str, Value]]
+    source: str = ""
+    parameters: int | None = None
+    macs: int | None = None
+    means: points.Metrics = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        means = {task: {name: value.mean for name, value in of.items()} for task, of in self.results.items()}
+        object.__setattr__(self, "means", means)
+
+    def points(self, task: Task) -> float | None:
+        """Points of a task, from the means."""
+        return points.points(task, self.means)
+
+    def score(self) -> float | None:
+        """SUPERB score of the means, or ``None`` when a task is missing."""
+        return points.score(self.means)
+
+    def points_spread(self, task: Task) -> float:
+        """Standard deviation of the points of a task, its metrics taken as independent."""
+        metrics = points.scored(task)
+        found = self.results.get(task.name, {})
+        shares = [_slope(metric) * found[metric.name].spread for metric in metrics if metric.name in found]
+        return math.hypot(*shares) / len(metrics) if metrics else 0.0
+
+    def score_spread(self) -> float | None:
+        """Standard deviation of the score, tasks taken as independent; ``None`` if one has one seed."""
+        values = [value for task in CORE for value in self.results.get(task.name, {}).values()]
+        if self.score() is None or any(value.seeds < 2 for value in values):
+            return None
+        return math.hypot(*(self.points_spread(task) for task in CORE)) / len(CORE)
+
+
+def from_records(records: Iterable[Record]) -> list[Model]:
+    """Models from the ``score.json`` of their tasks, in the order of first appearance.
+
+    Records with a caution are left out.
+
+    Raises:
+        ResultError: a seed of a task is there twice, or an upstream changes its size.
+    """
+    upstreams: dict[str, dict[str, list[Record]]] = {}
+    for record in (each for each in records if not each.caution):
+        upstreams.setdefault(record.upstream, {}).setdefault(record.task, []).append(record)
+    models = []
+    for name, tasks in upstreams.items():
+        for task, runs in tasks.items():
+            seeds = [run.seed for run in runs]
+            if len(set(seeds)) < len(seeds):
+                raise ResultError(f"{name}, {task}: a seed is there twice among {sorted(seeds)}")
+        results = {task: _over_seeds(find(task), runs) for task, runs in tasks.items()}
+        runs = [run for of_task in tasks.values() for run in of_task]
+        size = [_agreed(name, key, {getattr(run, key) for run in runs}) for key in ("parameters", "macs")]
+        models.append(Model(name, results, "", *size))
+    return models
+
+
+def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
+    known = sorted(value for value in values if value is not None)
+    if len(known) > 1:
+        raise ResultError(f"{name}: {key} differ among its tasks: {known}")
+    return known[0] if known else None
+
+
+def _over_seeds(task: Task, runs: list[Record]) -> dict[str, Value]:
+    found = {}
+    for metric in task.metrics:
+        values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
+        if values:
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            found[metric.name] = Value(statistics.fmean(values), spread, len(values))
+    return found
+
+
+def _slope(metric: Metric) -> float:
+    return abs(metric.points(1.0) - metric.points(0.0))
+
+
+@cache
+def published() -> tuple[Model, ...]:
+    """The published rows that ship.
+
+    Raises:
+        ConfigError: a row does not fit the table of tasks.
+    """
+    content = yaml.safe_load(PUBLISHED.read_text(encoding="utf8"))
+    return tuple(_row(name, row, content["leaderboard"]) for name, row in content["rows"].items())
+
+
+def _row(name: str, row: dict[str, Any], leaderboard: str) -> Model:
+    results = {}
+    for task_name, values in row["results"].items():
+        task = find(task_name)
+        metrics = points.scored(task)
+        listed = values if isinstance(values, list) else [values]
+        if len(listed) != len(metrics):
+            raise ConfigError(f"{name}, {task_name}: {len(listed)} values, allowed: {len(metrics)}")
+        named = dict(zip((metric.name for metric in metrics), listed, strict=True))
+        ConfigError.raise_for(f"{name}, {task_name}", task.faults(named))
+        results[task.name] = {key: Value(float(value)) for key, value in named.items()}
+    source = leaderboard if row["source"] == "leaderboard" else f"arXiv {row['source']}"
+    return Model(name, results, source, round(1e6 * row["parameters"]), row.get("macs"))
+
+
+def choose(name: str, models: Iterable[Model]) -> Model:
+    """The model of that name, own runs before published rows.
+
+    Raises:
+        ResultError: there is none; the message lists them.
+    """
+    listed = [*models, *published()]
+    for model in listed:
+        if model.name.lower() == name.lower():
+            return model
+    raise ResultError(f"no model is called {name!r}, allowed: {', '.join(model.name for model in listed)}")

@@ -1,0 +1,53 @@
+"""Points between two models of one's own: in every metric one reaches 0 and the other 1000.
+
+As SUPERB's points between FBANK and the best of the leaderboard, for other data and shorter trainings, where
+those two have no meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..tasks.spec import HIGHER, Metric, Task
+from . import points
+from .model_results import Model
+
+
+@dataclass(frozen=True)
+class Between:
+    """Two models that points are counted between.
+
+    Args:
+        zero: reaches 0 points.
+        top: reaches 1000.
+    """
+
+    zero: Model
+    top: Model
+
+    def task(self, task: Task) -> Task | None:
+        """The task with these two as its reference points.
+
+        ``None`` where a metric of one of the two is missing, or ``top`` is not the better one: points would
+        have no meaning.
+        """
+        moved = {metric.name: self._metric(task, metric) for metric in points.scored(task)}
+        if not moved or None in moved.values():
+            return None
+        return replace(task, metrics=tuple(moved.get(metric.name) or metric for metric in task.metrics))
+
+    def points(self, model: Model, task: Task) -> float | None:
+        """Points of a model, from the means over its seeds; ``None`` where there are none."""
+        own = self.task(task)
+        return model.points(own) if own is not None else None
+
+    def spread(self, model: Model, task: Task) -> float:
+        """Standard deviation of a model's points over its seeds; the two count as exact."""
+        own = self.task(task)
+        return model.points_spread(own) if own is not None else 0.0
+
+    def _metric(self, task: Task, metric: Metric) -> Metric | None:
+        low, high = (model.means.get(task.name, {}).get(metric.name) for model in (self.zero, self.top))
+        if low is None or high is None or (high > low) != (metric.better == HIGHER) or high == low:
+            return None
+        return replace(metric, fbank=low, sota=high)

@@ -1,0 +1,173 @@
+"""``score.json``: what a finished task leaves, and all that a report is made of."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, ResultError
+from ...utils.files import write_text
+from ..tasks.spec import Task
+from ..tasks.table import find
+
+FILE = "score.json"
+VERSION = 1
+_KINDS: dict[str, tuple[Any, str]] = {
+    "task": (str, "a text"),
+    "upstream": (str, "a text"),
+    "metrics": (dict, "a mapping of names to numbers"),
+    "seed": (int, "a whole number"),
+    "learning_rate": (int | float | None, "a number or null"),
+    "s3prl": (str, "a text"),
+    "date": (str, "a text"),
+    "command": (str, "a text"),
+    "parts": (dict, "a mapping of parts to mappings of names to numbers"),
+    "parameters": (int | None, "a whole number or null"),
+    "macs": (int | None, "a whole number or null"),
+    "checkpoints": (dict, "a mapping of parts to texts"),
+    "versions": (dict, "a mapping of packages to versions"),
+    "caution": (str, "a text"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished task of one upstream.
+
+    Args:
+        task: a name of the table of tasks.
+        upstream: what the report calls the model; the same for all its tasks and seeds.
+        metrics: the task's metrics in the units of the leaderboard.
+        seed: of the downstream's training.
+        learning_rate: of the downstream; ``None`` for a task without training.
+        s3prl: its version.
+        date: when it was evaluated, ISO 8601.
+        command: what evaluated it.
+        parts: part -> its own metrics, where a task has several (folds, languages, speakers).
+        parameters: of the upstream, if known.
+        macs: of the upstream on SUPERB's utterances, if known.
+        checkpoints: what was evaluated and why it was chosen; by part, or under the task's folder.
+        versions: of the packages at work.
+        caution: why it belongs into no score and no report; empty where it does.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    task: str
+    upstream: str
+    metrics: Mapping[str, float]
+    seed: int
+    learning_rate: float | None
+    s3prl: str
+    date: str
+    command: str
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parameters: int | None = None
+    macs: int | None = None
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    caution: str = ""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {getattr(self, name)!r}, allowed: {allowed}"
+            for name, (kind, allowed) in _KINDS.items()
+            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool)
+        ]
+        ConfigError.raise_for("score", faults or self._faults())
+        object.__setattr__(self, "task", find(self.task).name)
+
+    def _faults(self) -> list[str]:
+        try:
+            task = find(self.task)
+        except ResultError as error:
+            return [str(error)]
+        faults = task.faults(self.metrics)
+        if not self.upstream.strip():
+            faults.append("upstream is empty, allowed: a name")
+        faults += self._part_faults(task)
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            faults.append(f"learning_rate is {self.learning_rate}, allowed: more than 0")
+        for name in ("parameters", "macs"):
+            if (getattr(self, name) or 0) < 0:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: 0 or more")
+        try:
+            datetime.datetime.fromisoformat(self.date)
+        except ValueError:
+            faults.append(f"date is {self.date!r}, allowed: ISO 8601, as 2026-01-31T12:00:00")
+        return faults
+
+    def _part_faults(self, task: Task) -> list[str]:
+        known = {part.name for part in task.parts}
+        faults = []
+        for name, metrics in self.parts.items():
+            if name not in known or not isinstance(metrics, Mapping):
+                allowed = f"metrics of {', '.join(sorted(known))}" if known != {""} else "nothing"
+                faults.append(f"parts has {name!r}: {metrics!r}, allowed: {allowed}")
+                continue
+            faults += [
+                f"parts, {name}: {fault}" for fault in task.faults(metrics) if "is missing" not in fault
+            ]
+        return faults
+
+
+def write(record: Record, folder: Path, overwrite: bool = False) -> Path:
+    """Write the ``score.json`` of a finished task.
+
+    Raises:
+        ResultError: there is one already, and ``overwrite`` is not set.
+    """
+    path = folder / FILE
+    if path.exists() and not overwrite:
+        raise ResultError(f"{path}: exists already; choose another place or say to overwrite it")
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"version": VERSION, **asdict(record)}
+    write_text(path, json.dumps(values, indent=2) + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read and check a ``score.json``.
+
+    Raises:
+        ResultError: it is damaged, of a newer version, or has unknown, missing or wrong fields.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ResultError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ResultError(f"{path}: holds {type(values).__name__}, allowed: a mapping")
+    version = values.pop("version", None)
+    if version != VERSION:
+        raise ResultError(f"{path}: version is {version!r}, allowed: {VERSION}")
+    known = [f.name for f in fields(Record)]
+    needed = known[: known.index("parts")]
+    faults = [f"{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known]
+    faults += [f"{name} is missing" for name in needed if name not in values]
+    if faults:
+        raise ResultError(f"{path}: {'; '.join(faults)}")
+    try:
+        return Record(**values)
+    except ConfigError as error:
+        raise ResultError(f"{path}: {error}") from error
+
+
+def collect(folders: list[Path]) -> list[Record]:
+    """All records below some folders, in a fixed order.
+
+    Raises:
+        ResultError: a folder is missing or holds none, or a record cannot be used.
+    """
+    paths: dict[Path, None] = {}
+    for folder in folders:
+        found = sorted(folder.rglob(FILE)) if folder.is_dir() else []
+        if not found:
+            raise ResultError(f"{folder}: holds no {FILE} of a finished task")
+        paths.update(dict.fromkeys(path.resolve() for path in found))
+    return [read(path) for path in paths]

@@ -1,0 +1,200 @@
+"""``predict.zip``: build it from a run, and check one, without unpacking anything."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ...errors import ResultError
+from ...utils.files import replacing
+from ..tasks.spec import Prediction, Task
+from ..tasks.table import TASKS
+from . import prediction_formats
+
+ROOT = "predict"
+MAX_ARCHIVE = 50 * 2**20  # the site's form takes less
+MAX_MEMBERS, MAX_MEMBER, MAX_TOTAL = 20_000, 2**29, 2**31
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass
+class Report:
+    """What an archive holds.
+
+    Args:
+        items: entry -> how many utterances, trials or recordings.
+        faults: what the site would refuse, or score wrongly or not at all.
+        gaps: what is not there and thus will not be scored.
+        notes: what the site ignores.
+    """
+
+    items: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def raise_for_faults(self, what: Path) -> None:
+        """Raise a ResultError with all faults, if there are any."""
+        if self.faults:
+            raise ResultError(f"{what}: " + "; ".join(self.faults))
+
+    def text(self) -> str:
+        """The report as lines."""
+        lines = [f"ok       {entry}: {count} items" for entry, count in self.items.items()]
+        lines += [f"fault    {fault}" for fault in self.faults]
+        lines += [f"missing  {gap}" for gap in self.gaps]
+        return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
+
+
+def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False) -> Report:
+    """Make a submission of the predictions in a run, and check it before it appears.
+
+    The same predictions give the same bytes.
+
+    Args:
+        run: folder of one upstream, with the folder of each task in lower case (``ks``, ``er/fold1``).
+        out: the archive.
+        any_count: accept other test sets than SUPERB's.
+        overwrite: replace an archive that is there.
+
+    Raises:
+        ResultError: there is no prediction, the site would refuse the archive or score it wrongly,
+            or ``out`` exists.
+    """
+    if out.suffix != ".zip":
+        raise ResultError(f"{out}: the site takes names that end in .zip only")
+    if out.exists() and not overwrite:
+        raise ResultError(f"{out}: exists already; choose another place or --overwrite")
+    members = dict(_members(run))
+    if not members:
+        raise ResultError(f"{run}: holds no prediction, looked for {', '.join(_places(run))}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as partial:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for name, path in sorted(members.items()):
+                entry = zipfile.ZipInfo(f"{ROOT}/{name}", _EPOCH)
+                entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                entry.create_system = 3  # Unix, wherever this runs
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+        report = check(partial, any_count)
+        report.raise_for_faults(run)
+    return report
+
+
+def _source(run: Path, task: Task, prediction: Prediction) -> Path:
+    return run / task.folder / prediction.part / prediction.source
+
+
+def _places(run: Path) -> Iterator[str]:
+    for task in TASKS:
+        for prediction in task.predictions[:1]:
+            yield str(_source(run, task, prediction).relative_to(run))
+
+
+def _members(run: Path) -> Iterator[tuple[str, Path]]:
+    """Entry below the root -> file on disk."""
+    for task in TASKS:
+        for prediction in task.predictions:
+            path = _source(run, task, prediction)
+            if prediction.kind in prediction_formats.FOLDERS:
+                yield from ((f"{prediction.entry}/{file.name}", file) for file in sorted(path.glob("*.h5")))
+            elif path.is_file():
+                yield prediction.entry, path
+
+
+def check(path: Path, any_count: bool = False) -> Report:
+    """Check an archive of anybody: its names, sizes and every file in it.
+
+    Raises:
+        ResultError: it cannot be read, or is made so that unpacking it would be dangerous.
+    """
+    report = Report()
+    try:
+        if path.stat().st_size >= MAX_ARCHIVE:
+            report.faults.append(f"is {path.stat().st_size / 2**20:.1f} MiB, allowed: less than 50 MiB")
+        with zipfile.ZipFile(path) as archive:
+            entries = _safe(archive)
+            known: set[str] = set()
+            for task in TASKS:
+                known |= _check_task(task, archive, entries, report, any_count)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ResultError(f"{path}: cannot be read as zip ({error})") from error
+    if not report.items and not report.faults:
+        report.faults.append(
+            f"holds nothing that the site scores, allowed: {ROOT}/pr_public/predict.ark and so on"
+        )
+    extra = sorted(set(entries) - known)
+    if extra:
+        report.notes.append(f"{len(extra)} files that the site ignores: {', '.join(extra[:3])}")
+    return report
+
+
+def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive, after a look at their names and sizes."""
+    infos = archive.infolist()
+    total = sum(info.file_size for info in infos)
+    if len(infos) > MAX_MEMBERS or total > MAX_TOTAL:
+        message = f"{len(infos)} files of {total / 2**20:.0f} MiB"
+        raise ResultError(f"{archive.filename}: holds {message}, allowed: {MAX_MEMBERS} files of 2048 MiB")
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name, mode = info.filename, info.external_attr >> 16
+        fault = ""
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
+            fault = "leads out of the archive"
+        elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            fault = "is a link or a special file"
+        elif info.flag_bits & 1:
+            fault = "is encrypted"
+        elif info.file_size > MAX_MEMBER:
+            fault = f"is {info.file_size / 2**20:.0f} MiB, allowed: 512 MiB"
+        elif name in found:
+            fault = "is there twice"
+        if fault:
+            raise ResultError(f"{archive.filename}: {name!r} {fault}")
+        if not info.is_dir():
+            found[name] = info
+    return found
+
+
+def _check_task(
+    task: Task,
+    archive: zipfile.ZipFile,
+    entries: dict[str, zipfile.ZipInfo],
+    report: Report,
+    any_count: bool,
+) -> set[str]:
+    """Add what a task has to a report; returns the names of its files."""
+    known: set[str] = set()
+    absent = []
+    for prediction in task.predictions:
+        place = f"{ROOT}/{prediction.entry}"
+        names = {"": place} if place in entries else {}
+        if prediction.kind in prediction_formats.FOLDERS:
+            inside = [name for name in entries if name.startswith(f"{place}/")]
+            names = {name.removeprefix(f"{place}/"): name for name in inside}
+        if not names:
+            absent.append(prediction)
+            continue
+        known |= set(names.values())
+        files = {short: archive.read(entries[name]) for short, name in names.items()}
+        found = prediction_formats.check(task, prediction, files, any_count)
+        report.faults += [f"{prediction.entry}: {fault}" for fault in found.faults]
+        if not found.faults:
+            report.items[prediction.entry] = found.items
+    needed = [prediction for prediction in absent if not prediction.optional]
+    if task.predictions and not known:
+        report.gaps.append(task.name)
+    elif needed:
+        listed = ", ".join(prediction.entry for prediction in needed)
+        if len(task.parts) > 1:
+            report.gaps.append(f"{task.name}: {listed}; it is scored only with all {len(task.parts)} parts")
+        else:
+            report.faults.append(f"{task.name}: {listed} is missing")
+    report.gaps += [f"{task.name}: {each.entry} (optional)" for each in absent if each.optional and known]
+    return known

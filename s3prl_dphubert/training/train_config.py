@@ -1,0 +1,73 @@
+"""Configuration of one stage's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..model.precision import PRECISIONS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one stage is trained.
+
+    Args:
+        updates: optimizer steps.
+        warmup: updates in which the learning rates rise; then they fall linearly to 0.
+        lr: peak learning rate of weights and projections.
+        gate_lr: peak learning rate of gates and multipliers.
+        clip: largest gradient norm over all optimised parameters together.
+        accumulate: micro-batches an update.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        teacher_precision: the same for the teacher alone, which has no gradients to lose; ``None``
+            for that of the student.
+        max_nonfinite: stop after so many updates in a row with a non-finite loss or gradient.
+        save_every: updates between checkpoints.
+        keep: checkpoints to keep.
+        validate_every: updates between validations.
+        log_every: updates between rows of the log.
+        num_workers: processes that read audio; 0 reads in the training process.
+    """
+
+    updates: int = 50_000
+    warmup: int = 15_000
+    lr: float = 2e-4
+    gate_lr: float = 0.02
+    clip: float = 10.0
+    accumulate: int = 1
+    precision: str = "fp32"
+    teacher_precision: str | None = None
+    max_nonfinite: int = 20
+    save_every: int = 1000
+    keep: int = 2
+    validate_every: int = 1000
+    log_every: int = 50
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not 0 <= self.warmup <= self.updates:
+            faults.append(f"warmup is {self.warmup}, allowed: 0 to updates ({self.updates})")
+        for name in (
+            "updates",
+            "accumulate",
+            "max_nonfinite",
+            "save_every",
+            "keep",
+            "validate_every",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: 1 or more")
+        for name in ("lr", "gate_lr", "clip"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: more than 0")
+        if self.num_workers < 0:
+            faults.append(f"num_workers is {self.num_workers}, allowed: 0 or more")
+        if self.precision not in PRECISIONS:
+            faults.append(f"precision is {self.precision!r}, allowed: {', '.join(PRECISIONS)}")
+        if self.teacher_precision not in (None, *PRECISIONS):
+            allowed = f"null, {', '.join(PRECISIONS)}"
+            faults.append(f"teacher_precision is {self.teacher_precision!r}, allowed: {allowed}")
+        ConfigError.raise_for("training", faults)

@@ -1,0 +1,42 @@
+"""The bench of cached hidden states runs s3prl with and without them, and tells what it measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from s3prl_dphubert.bench.features import HEAD, WAYS, Speedup, main, measure, table
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.errors import ConfigError
+from tests.helpers.models import tiny
+
+
+def test_three_ways_of_s3prl(tmp_path, monkeypatch):
+    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
+    model = str(save_model(tiny("hubert"), tmp_path / "tiny"))
+    (found,) = measure(tmp_path / "out", (model,), epochs=2, seconds=1, repeats=1)
+    assert list(found.times) == list(WAYS)
+    assert all(took > 0 for took in found.times.values())
+    assert found.stored == pytest.approx(found.seconds * 50 * 4 * 32 * 2, abs=1)
+    assert json.loads((tmp_path / "out/features.json").read_text())[0]["times"] == found.times
+    logs = {path.parent.name: path.read_text() for path in (tmp_path / "out").glob("*/train.log")}
+    told = {way: next(text for name, text in logs.items() if f"-{way}-" in name) for way in WAYS}
+    assert "hidden states" not in told["without"].replace("feature hidden_states", "")
+    assert " of 0 computed" not in told["empty"]
+    assert " of 0 computed (0 stored)" in told["full"]
+    said = r"epochs is 0, allowed: 1 or more; out is .*, allowed: an empty"
+    with pytest.raises(ConfigError, match=said):
+        measure(tmp_path / "out", epochs=0)
+    monkeypatch.setattr(sys, "argv", ["features", str(tmp_path / "out"), "--epochs", "0"])
+    with pytest.raises(SystemExit, match=said):
+        main()
+
+
+def test_table():
+    row = Speedup("base", 60.0, 5, 59_904_000, {"without": 100.0, "empty": 25.0, "full": 4.0})
+    head, line = table([row]).splitlines()
+    assert head == HEAD
+    assert line.split() == ["base", "60", "5", "59.9", "100.0", "25.0", "4.0", "4.0", "25.0"]
+    assert len(line) == len(head)

@@ -1,0 +1,310 @@
+"""Teachers from directories of Hugging Face's transformers compute what transformers computes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+
+from s3prl_dphubert.checkpoints.load import load_teacher
+from s3prl_dphubert.errors import CheckpointError
+from tests.helpers.teachers import assert_parity, recorded, scramble
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (12,) * 7,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 9,
+    "hidden_dropout": 0.11,
+    "attention_dropout": 0.12,
+    "activation_dropout": 0.13,
+    "feat_proj_dropout": 0.14,
+}
+BASE = {"num_conv_pos_embeddings": 16}
+LARGE = {"num_conv_pos_embeddings": 15, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+POSITIONS = {"num_buckets": 16, "max_bucket_distance": 30}
+HEADS = {"codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 4}
+
+
+def hubert(**changes):
+    return hf.HubertModel(hf.HubertConfig(**{**SMALL, **BASE, **changes}))
+
+
+def wav2vec2(**changes):
+    return hf.Wav2Vec2Model(hf.Wav2Vec2Config(**{**SMALL, **BASE, **changes}))
+
+
+def wavlm(**changes):
+    return hf.WavLMModel(hf.WavLMConfig(**{**SMALL, **BASE, **POSITIONS, **changes}))
+
+
+def data2vec(**changes):
+    values = {**SMALL, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5, **changes}
+    return hf.Data2VecAudioModel(hf.Data2VecAudioConfig(**values))
+
+
+FAMILIES = {
+    "hubert": hubert,
+    "wav2vec2": wav2vec2,
+    "wavlm": wavlm,
+    "data2vec": data2vec,
+}
+SHAPES = {
+    "base": {},
+    "base with bias": {"conv_bias": True},
+    "large": LARGE | {"conv_bias": True},
+    "large without bias": LARGE,
+    "norms of large, order of base": LARGE | {"do_stable_layer_norm": False},
+    "few convs": {"conv_dim": (8, 10, 12), "conv_kernel": (10, 3, 4), "conv_stride": (5, 4, 8)},
+}
+
+
+def runner(model):
+    """``run`` for :func:`assert_parity`: the feature projection and the layers of an original model."""
+    model = getattr(model, model.base_model_prefix, model).eval()
+
+    def run(waves, lengths):
+        mask = None
+        if lengths is not None:
+            mask = (torch.arange(waves.shape[1]) < lengths[:, None]).long()
+        modules = [model.feature_projection, *model.encoder.layers]
+        with recorded(modules) as found:
+            model(waves, attention_mask=mask)
+        states = [found[index] for index in range(len(modules))]
+        if lengths is not None:  # the encoder sets these to 0 after the projection
+            frames = lengths
+            for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
+                frames = (frames - kernel) // stride + 1
+            states[0][torch.arange(states[0].shape[1]) >= frames[:, None]] = 0.0
+        return states
+
+    return run
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_parity(family, shape, tmp_path):
+    original = scramble(FAMILIES[family](**SHAPES[shape]))
+    original.save_pretrained(tmp_path)
+    model = load_teacher(tmp_path)
+    assert_parity(model, runner(original))
+    config = model.config
+    assert (config.dropout, config.attention_dropout) == (0.11, 0.12)
+    assert (config.ffn_dropout, config.projection_dropout) == (0.13, 0.14)
+    layer_norm = family == "data2vec" or "norms" in shape or "large" in shape
+    assert config.normalize_waveform == layer_norm
+    assert config.extractor_mode == ("layer_norm" if layer_norm else "group_norm")
+
+
+CLASSES = (
+    "HubertForCTC",
+    "HubertForSequenceClassification",
+    "Wav2Vec2ForCTC",
+    "Wav2Vec2ForPreTraining",
+    "Wav2Vec2ForXVector",
+    "WavLMForCTC",
+    "WavLMForXVector",
+    "WavLMForAudioFrameClassification",
+    "Data2VecAudioForCTC",
+    "Data2VecAudioForSequenceClassification",
+)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_models_with_heads(name, tmp_path):
+    kind = getattr(hf, name)
+    positions = {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5} if "Data2Vec" in name else BASE
+    config = kind.config_class(**SMALL, **positions, **HEADS, use_weighted_layer_sum=True)
+    original = scramble(kind(config))
+    original.save_pretrained(tmp_path)
+    prefix = original.base_model_prefix + "."
+    assert any(not key.startswith(prefix) for key in load_file(tmp_path / "model.safetensors"))
+    assert_parity(load_teacher(tmp_path), runner(original))
+
+
+@pytest.fixture
+def original(tmp_path):
+    model = scramble(wav2vec2(**LARGE))
+    model.save_pretrained(tmp_path / "model")
+    return model
+
+
+def state_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def replace_weights(folder, state, name="pytorch_model.bin", **options):
+    (folder / "model.safetensors").unlink()
+    if name.endswith(".bin"):
+        torch.save(state, folder / name, **options)
+    else:
+        save_file(state, folder / name)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_pytorch_bin(original, tmp_path, new_format):
+    folder = tmp_path / "model"
+    replace_weights(folder, state_of(folder), _use_new_zipfile_serialization=new_format)
+    assert_parity(load_teacher(folder), runner(original))
+
+
+def test_safetensors_are_preferred(original, tmp_path):
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"not read")
+    assert_parity(load_teacher(tmp_path / "model"), runner(original))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_shards(original, tmp_path, kind):
+    folder = tmp_path / "model"
+    state = state_of(folder)
+    names = sorted(state)
+    (folder / "model.safetensors").unlink()
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    index = {}
+    for number in range(3):
+        file = f"{stem}-{number + 1:05d}-of-00003.{kind}"
+        part = {name: state[name] for name in names[number::3]}
+        index |= dict.fromkeys(part, file)
+        save_file(part, folder / file) if kind == "safetensors" else torch.save(part, folder / file)
+    path = folder / f"{stem}.{kind}.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    assert_parity(load_teacher(folder), runner(original))
+    (folder / file).rename(folder / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{file}', which .* lists, is missing"):
+        load_teacher(folder)
+    path.write_text(json.dumps({"weight_map": {"x": "../secret.bin"}}))
+    with pytest.raises(CheckpointError, match=r"'\.\./secret\.bin', which"):
+        load_teacher(folder)
+    path.write_text(json.dumps({"weight_map": [1]}))
+    with pytest.raises(CheckpointError, match="no weight_map"):
+        load_teacher(folder)
+
+
+def test_both_spellings_of_weight_norm(original, tmp_path):
+    folder = tmp_path / "model"
+    state = state_of(folder)
+    conv = "encoder.pos_conv_embed.conv."
+    new = {f"{conv}parametrizations.weight.original0": "weight_g"}
+    new |= {f"{conv}parametrizations.weight.original1": "weight_v"}
+    assert set(new) <= set(state)
+    for name, old in new.items():
+        state[conv + old] = state.pop(name)
+    replace_weights(folder, state)
+    assert_parity(load_teacher(folder), runner(original))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened(original, tmp_path, dtype):
+    folder = tmp_path / "model"
+    replace_weights(folder, {name: tensor.to(dtype) for name, tensor in state_of(folder).items()})
+    original.to(dtype).float()
+    model = load_teacher(folder)
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
+    assert_parity(model, runner(original))
+
+
+@pytest.mark.parametrize(
+    ("shape", "file", "normalizes"),
+    [
+        ({}, None, False),
+        (LARGE, None, True),
+        ({}, {"do_normalize": True}, True),
+        (LARGE, {"do_normalize": False, "sampling_rate": 16_000}, False),
+        ({}, {"feature_size": 1}, True),  # what transformers takes for a file without it
+    ],
+)
+def test_normalisation(shape, file, normalizes, tmp_path):
+    original = scramble(hubert(**shape))
+    original.save_pretrained(tmp_path)
+    if file is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(file))
+    model = load_teacher(tmp_path)
+    assert model.config.normalize_waveform == normalizes
+    assert_parity(model, runner(original))
+
+
+def test_adapters_after_the_encoder_are_left_out(tmp_path):
+    original = scramble(wav2vec2(add_adapter=True))
+    original.save_pretrained(tmp_path)
+    assert any(name.startswith("adapter.") for name in state_of(tmp_path))
+    assert_parity(load_teacher(tmp_path), runner(original))
+
+
+def test_a_config_without_the_newer_fields(tmp_path):
+    original = scramble(wavlm(conv_dim=(512,) * 7, num_buckets=320, max_bucket_distance=800))
+    original.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    kept = {key: values[key] for key in ("model_type", *SMALL, *BASE) if key != "conv_dim"}
+    (tmp_path / "config.json").write_text(json.dumps(kept))
+    assert_parity(load_teacher(tmp_path), runner(original))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hubert(feat_proj_layer_norm=False), "feat_proj_layer_norm is False, allowed: True"),
+        (lambda: hubert(conv_pos_batch_norm=True), "conv_pos_batch_norm is True, allowed: False"),
+        (lambda: hubert(hidden_act="relu"), "hidden_act is 'relu', allowed: 'gelu'"),
+        (lambda: wavlm(feat_extract_activation="silu"), "feat_extract_activation is 'silu'"),
+        (lambda: wavlm(layer_norm_eps=1e-6), "layer_norm_eps is 1e-06, allowed: 1e-05"),
+        (lambda: wav2vec2(**LARGE, adapter_attn_dim=4), "adapter_attn_dim is 4, allowed: None"),
+        (lambda: data2vec(num_conv_pos_embeddings=1), "num_conv_pos_embeddings is 1"),
+    ],
+)
+def test_what_would_change_the_result_is_refused_by_name(make, message, tmp_path):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        load_teacher(tmp_path)
+
+
+def test_tensors_are_all_used_or_named(original, tmp_path):
+    folder = tmp_path / "model"
+    state = state_of(folder)
+    moved = dict(state)
+    moved["encoder.layers.0.attention.new_proj.weight"] = moved.pop("encoder.layers.1.layer_norm.bias")
+    replace_weights(folder, moved)
+    with pytest.raises(CheckpointError, match=r"layers\.0\.attention\.new_proj\.weight is of no use"):
+        load_teacher(folder)
+    del moved["encoder.layers.0.attention.new_proj.weight"]
+    torch.save(moved, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"layers\.1\.layer_norm\.bias is missing"):
+        load_teacher(folder)
+    headed = {f"wav2vec2.{name}": tensor for name, tensor in state.items()}
+    headed["strange.weight"] = torch.ones(1)
+    torch.save(headed, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"strange\.weight is of no use"):
+        load_teacher(folder)
+    torch.save([1, 2], folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="no tensors by name"):
+        load_teacher(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", "config.json is not valid JSON"),
+        ("config.json", "[]", "config.json holds no mapping"),
+        ("config.json", '{"model_type": "bert"}', "model_type is 'bert', allowed: dphubert, hubert"),
+        ("config.json", '{"model_type": "hubert", "num_attention_heads": 0}', "num_attention_heads is 0"),
+        ("config.json", '{"model_type": "hubert", "num_hidden_layers": 1e9}', "layers is 1000000000.0"),
+        ("config.json", '{"model_type": "hubert", "hidden_size": "wide"}', "model"),
+        ("config.json", None, "config.json is missing"),
+        ("preprocessor_config.json", '{"sampling_rate": 8000}', "sampling_rate is 8000, allowed: 16000"),
+        ("preprocessor_config.json", '{"do_normalize": 1}', "do_normalize is 1"),
+        ("model.safetensors", None, "holds neither of model.safetensors, pytorch_model.bin"),
+        ("model.safetensors", "cut", "not a readable safetensors file"),
+    ],
+)
+def test_damaged_directories(original, tmp_path, name, text, message):
+    path = tmp_path / "model" / name
+    path.unlink(missing_ok=True)
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load_teacher(tmp_path / "model")

@@ -1,0 +1,182 @@
+"""Reading audio: rates, channels, crops, and files damaged in every way we could think of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from s3prl_dphubert.data import audio
+from s3prl_dphubert.data.audio import SAMPLE_RATE, SUFFIXES, AudioInfo, probe, read
+from s3prl_dphubert.errors import DataError
+from tests.helpers.speech import FORMATS, chirp, tone
+
+
+def stored(folder, suffix, data, rate=SAMPLE_RATE):
+    path = folder / f"a.{suffix}"
+    soundfile.write(path, data, rate, **FORMATS[suffix])
+    return path
+
+
+def test_every_suffix_is_tried():
+    assert {f".{suffix}" for suffix in FORMATS} == SUFFIXES
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_stereo_at_44_khz_comes_back_with_length_and_frequency(tmp_path, suffix):
+    path = stored(tmp_path, suffix, np.stack([tone(2.0, 44_100)] * 2, axis=1), 44_100)
+    assert probe(path) == AudioInfo(samples=88_200, rate=44_100, channels=2)
+    data = read(path)
+    assert data.dtype == np.float32
+    assert data.shape == (32_000,)
+    assert probe(path).samples_16k == 32_000
+    middle = slice(1000, -1000)
+    assert np.abs(data[middle] - tone(2.0)[middle]).max() < 1e-3
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_every_format_is_read_as_16_khz_mono(tmp_path, suffix, rate):
+    path = stored(tmp_path, suffix, np.stack([tone(1.0, rate), np.zeros(rate, np.float32)], axis=1), rate)
+    assert probe(path).channels == 2
+    data = read(path)
+    assert data.dtype == np.float32
+    assert abs(len(data) - 16_000) <= (2500 if suffix == "mp3" else 1)
+    assert abs(probe(path).samples_16k - len(data)) <= 1
+    spectrum = np.abs(np.fft.rfft(data))
+    assert np.argmax(spectrum) * 16_000 / len(data) == pytest.approx(440, abs=2)
+    assert np.sqrt(np.mean(data**2)) == pytest.approx(0.15 / np.sqrt(2), rel=0.1)  # the mean of both
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_bytes_are_read_like_the_file_they_are_of(tmp_path, suffix):
+    path = stored(tmp_path, suffix, chirp(1.0))
+    data = path.read_bytes()
+    assert probe("x", data) == probe(path)
+    assert np.array_equal(read("x", data=data), read(path))
+    assert np.array_equal(read("x", 3000, 500, data=data), read(path, 3000, 500))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("rate", [16_000, 8_000])
+def test_a_crop_is_the_same_part_of_the_whole(tmp_path, suffix, rate):
+    path = stored(tmp_path, suffix, chirp(3.0, rate), rate)
+    whole = read(path)
+    for start, samples in ((0, 100), (5000, 100), (7777, 8000), (30_001, 1600)):
+        crop = read(path, start, samples)
+        assert crop.shape == (samples,)
+        assert np.abs(crop - whole[start : start + samples]).max() < 2e-3
+    assert np.array_equal(read(path, 40_000), whole[40_000:])
+    assert len(read(path, 40_000, 16_000)) == len(whole) - 40_000
+
+
+def test_a_crop_at_16_khz_decodes_only_itself(tmp_path, monkeypatch):
+    path = stored(tmp_path, "flac", chirp(3.0))
+    asked = []
+
+    class Counting(soundfile.SoundFile):
+        def read(self, frames=-1, *args, **options):
+            asked.append(frames)
+            return super().read(frames, *args, **options)
+
+    monkeypatch.setattr(audio.soundfile, "SoundFile", Counting)
+    read(path, 5000, 1000)
+    assert asked == [1000]
+
+
+@pytest.mark.parametrize(("start", "samples"), [(-1, None), (-1, 10), (0, 0), (0, -1)])
+def test_a_crop_out_of_range_is_refused(tmp_path, start, samples):
+    path = stored(tmp_path, "wav", tone(0.5))
+    with pytest.raises(DataError, match=r"allowed: start >= 0, samples >= 1"):
+        read(path, start, samples)
+
+
+@pytest.mark.parametrize("samples", [None, 100])
+def test_a_crop_behind_the_end_is_empty(tmp_path, samples):
+    path = stored(tmp_path, "wav", tone(0.5))
+    with pytest.raises(DataError, match=r"a\.wav: empty"):
+        read(path, 9000, samples)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_damaged_file_is_read_or_refused_but_nothing_else(tmp_path, suffix):
+    whole = stored(tmp_path, suffix, tone(0.5)).read_bytes()
+    random = np.random.default_rng(0)
+    path = tmp_path / f"bad.{suffix}"
+    refused = tried = 0
+    for turn in range(40):
+        data = bytearray(whole)
+        if turn % 2:
+            data = data[: int(random.integers(len(data)))]
+        else:
+            for place in random.integers(0, 60, 4):
+                data[place] = random.integers(256)
+        path.write_bytes(data)
+        for use in (probe, read, lambda name: read(name, 100, 1000)):
+            tried += 1
+            try:
+                use(path)
+            except DataError as error:
+                refused += 1
+                assert str(error).startswith(str(path))
+    assert tried == 120
+    assert refused > 10
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+@pytest.mark.parametrize("data", [b"", b"RIFF", np.random.default_rng(1).bytes(4000)], ids=len)
+def test_no_audio_at_all(tmp_path, suffix, data):
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(data)
+    for use in (probe, read):
+        with pytest.raises(DataError, match=rf"bad\.{suffix}: unreadable"):
+            use(path)
+
+
+@pytest.mark.parametrize("use", [probe, read])
+def test_missing_folders_and_odd_names(tmp_path, use):
+    for path in (tmp_path / "gone.wav", tmp_path, "nul\0.wav"):
+        with pytest.raises(DataError, match="unreadable"):
+            use(path)
+
+
+@pytest.mark.parametrize("use", [probe, read])
+def test_a_header_without_samples_is_empty(tmp_path, use):
+    path = stored(tmp_path, "wav", np.zeros(0, np.float32))
+    with pytest.raises(DataError, match=r"a\.wav: empty"):
+        use(path)
+
+
+@pytest.mark.parametrize("use", [probe, read])
+@pytest.mark.parametrize("rate", [1, 999, 1_000_001, 2**31 - 1])
+def test_an_absurd_rate_does_not_fill_the_memory(tmp_path, use, rate):
+    path = stored(tmp_path, "wav", tone(0.5))
+    data = bytearray(path.read_bytes())
+    data[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"rate is {rate} Hz, allowed: 1000 to 1000000"):
+        use(path)
+
+
+@pytest.mark.parametrize("use", [probe, read, lambda path: read(path, 0, 100)])
+@pytest.mark.parametrize("bits", [0, 1], ids=["streamed", "absurd"])
+def test_a_flac_that_tells_no_length_is_refused(tmp_path, use, bits):
+    path = stored(tmp_path, "flac", tone(0.5))
+    data = bytearray(path.read_bytes())
+    data[21] = data[21] & 0xF0 | 0xF * bits  # the 36 bits of the number of samples
+    data[22:26] = bytes([0xFF * bits]) * 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.flac: length is unknown or absurd .* allowed: 24 h at most"):
+        use(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_non_finite_samples_are_refused(tmp_path, value, rate):
+    data = np.stack([tone(0.5, rate)] * 2, axis=1)
+    data[700, 1] = value
+    path = tmp_path / "a.wav"
+    soundfile.write(path, data, rate, subtype="FLOAT")
+    probe(path)
+    with pytest.raises(DataError, match=r"a\.wav: non-finite samples"):
+        read(path)

@@ -1,0 +1,134 @@
+"""All ten SUPERB tasks run with a compressed upstream: they train, evaluate a checkpoint and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.utils import resources
+from tests.helpers.miniature_tasks import TASKS
+from tests.helpers.models import tiny
+from tests.helpers.s3prl_runs import Experiment, python
+
+LAYERS = 3
+TRAINED = [name for name in TASKS if name != "qbe"]
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory):
+    """Arguments that choose a tiny model."""
+    path = tmp_path_factory.mktemp("upstream") / "tiny"
+    save_model(tiny("hubert"), path)
+    return ["-u", "dphubert_local", "-k", str(path)]
+
+
+def assert_trained(experiment, out):
+    """Two steps, an evaluation of what they left, and two further steps from there."""
+    scores = experiment.scores(out)
+    assert len(scores) == len(experiment.task.scores) > 0
+    assert all(math.isfinite(score) for score in scores)
+    for name in experiment.task.files:
+        assert (experiment.folder / name).stat().st_size > 0, name
+    first, second = experiment.checkpoint(2), experiment.checkpoint(4)
+    for checkpoint, steps in ((first, 2), (second, 4)):
+        assert checkpoint["Step"] == steps
+        assert {int(state["step"]) for state in checkpoint["Optimizer"]["state"].values()} == {steps}
+        assert checkpoint["Args"].upstream == "dphubert_local"
+        assert checkpoint["Featurizer"]["weights"].shape == (LAYERS + 1,)
+    assert first["Downstream"].keys() == second["Downstream"].keys()
+    changed = [
+        not torch.equal(first["Downstream"][name], second["Downstream"][name])
+        for name in first["Downstream"]
+        if name != "best_score"
+    ]
+    assert any(changed)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "ks"])
+def test_trains_evaluates_and_resumes(name, tmp_path, upstream):
+    experiment = Experiment(name, tmp_path, upstream)
+    done = experiment.several(experiment.train, experiment.evaluate, experiment.resume).ok()
+    assert_trained(experiment, done.out)
+    assert "s3prl-dphubert" not in done.err  # no complaint
+
+
+def test_ks_in_processes_of_their_own(tmp_path, upstream):
+    experiment = Experiment("ks", tmp_path, upstream)
+    experiment.one(experiment.train).ok()
+    evaluated = experiment.one(experiment.evaluate).ok()
+    resumed = experiment.one(experiment.resume).ok()
+    assert_trained(experiment, evaluated.out)
+    assert "s3prl-dphubert" not in evaluated.err + resumed.err
+
+
+def test_ks_on_less_than_a_batch_is_an_error_in_time(tmp_path, upstream):
+    experiment = Experiment("ks", tmp_path, upstream)
+    size = "config.downstream_expert.datarc.batch_size=64"
+    done = experiment.one([*experiment.train, "-o", size])
+    assert done.code == 1
+    assert "train: no batch in 21 items at batch size 64" in done.err
+
+
+def test_qbe_finds_words_by_every_layer(tmp_path):
+    nano = resources.find("assets/hubert_nano")
+    layers = range(1 + len(json.loads((nano / "config.json").read_text())["heads"]))
+    experiment = Experiment("qbe", tmp_path, ["-u", "dphubert_local", "-k", str(nano)])
+    folders = [tmp_path / f"layer{layer}" for layer in layers]
+    starts = [[*experiment.layer, "-l", str(layer), "-p", str(folders[layer])] for layer in layers]
+    experiment.several(*starts).ok()
+    found = [detections(folder / "benchmark.stdlist.xml") for folder in folders]
+    assert [{query: len(terms) for query, terms in scores.items()} for scores in found] == [
+        {"eval_0": 4, "eval_1": 4} for _ in layers
+    ]
+    assert len({str(scores) for scores in found}) == len(layers) > 2
+    best = [{query: max(terms, key=terms.get) for query, terms in scores.items()} for scores in found]
+    assert best == [{"eval_0": "doc_0", "eval_1": "doc_2"} for _ in layers]
+
+
+def test_workers_of_a_spawned_kind_are_repaired_too(tmp_path, upstream):
+    experiment = Experiment("qbe", tmp_path, upstream)  # whose loader and matcher have workers
+    workers = "config.downstream_expert.datarc.num_workers=1"
+    start = [*experiment.layer, "-l", "1", "-o", workers]
+    experiment.several(start, method="spawn").ok()
+    assert len(detections(experiment.folder / "benchmark.stdlist.xml")) == 2
+
+
+def detections(path):
+    """Query -> document -> score."""
+    return {
+        query.get("termid"): {term.get("file"): float(term.get("score")) for term in query}
+        for query in ElementTree.parse(path).getroot()
+    }
+
+
+def test_superb_ks_of_the_newer_interface(tmp_path, upstream):
+    experiment = Experiment("ks", tmp_path, upstream)
+    data = experiment.task.config["downstream_expert"]["datarc"]
+    steps = [f"--train.{name}_step" for name in ("log", "eval", "save")]
+    sizes = [f"--build_batch_sampler.{split}.batch_size" for split in ("train", "valid", "test")]
+    arguments = {
+        "--target_dir": str(tmp_path / "target"),
+        "--prepare_data.gsc1": data["speech_commands_root"],
+        "--prepare_data.gsc1_test": data["speech_commands_test_root"],
+        "--build_upstream.name": upstream[1],
+        "--build_upstream.path_or_url": upstream[3],
+        "--device": "cpu",
+        "--num_workers": "0",
+        "--train.total_steps": "2",
+        **dict.fromkeys(steps, "2"),
+        **dict.fromkeys(sizes, "4"),
+    }
+    words = [word for pair in arguments.items() for word in pair]
+    python("-m", "s3prl.main", "SuperbKS", *words, cwd=tmp_path).ok()
+    result = tmp_path / "target/evaluate/valid_best/test/result.yaml"
+    assert "accuracy:" in result.read_text()
+
+
+def test_there_are_ten_tasks():
+    assert len(TASKS) == 10
+    assert len(TRAINED) == 9

@@ -1,0 +1,354 @@
+"""Files that ``export`` writes: what they hold, how they run, what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import onnx
+import pytest
+import soundfile
+import torch
+
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.checkpoints.load import load_model
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.errors import CheckpointError, ConfigError, ExportError
+from s3prl_dphubert.export import ExportConfig, export_model, load_exported
+from s3prl_dphubert.export.backends import FORMATS
+from s3prl_dphubert.export.batching import divide
+from s3prl_dphubert.model.inference.folded import SPILL
+from s3prl_dphubert.upstream.entries import dphubert_local
+from s3prl_dphubert.upstream.expert import UpstreamExpert
+from s3prl_dphubert.upstream.options import Options
+from tests.helpers.golden import GOLDEN
+from tests.helpers.models import SHAPES, assert_same, tiny
+from tests.helpers.speech import chirp
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PRUNED = GOLDEN / "wavlm_pruned.pth"
+SAMPLES = (9000, 300, 4321, 9000)  # one below the receptive field of 400
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    lines = ["path\tsamples"]
+    for index, seconds in enumerate((1.0, 0.02, 0.7)):
+        soundfile.write(folder / f"{index}.wav", chirp(seconds), 16_000)
+        lines.append(f"{folder / f'{index}.wav'}\t{int(seconds * 16_000)}")
+    (folder / "speech.tsv").write_text("\n".join(lines) + "\n")
+    return folder / "speech.tsv"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, manifest):
+    """Format -> the exported file and its report."""
+    folder = tmp_path_factory.mktemp("exported")
+    made = {}
+    for form, name in (("onnx", "model.onnx"), ("openvino", "deeper/model.xml")):
+        config = ExportConfig(format=form, check=manifest, threads=1)
+        made[form] = folder / name, export_model(PRUNED, folder / name, config)
+    return made
+
+
+def waveforms():
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(count, generator=generator) for count in SAMPLES]
+
+
+def printed(script, *arguments):
+    """What a script prints in a process of its own."""
+    run = [sys.executable, "-c", script, *map(str, arguments)]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@torch.no_grad()
+def test_the_interface_of_the_model(files, form):
+    path, report = files[form]
+    model, runtime = load_model(PRUNED), load_exported(path, threads=1)
+    assert runtime.config == model.config
+    wavs, ends = torch.randn(2, 5000), torch.tensor([5000, 3000])
+    wavs[1, 3000:] = 0
+    for lengths in (None, ends):
+        found, frames = runtime.extract_features(wavs, lengths)
+        if lengths is None:
+            assert frames is None
+            assert_same(found, model.extract_features(wavs)[0])
+        else:
+            assert_known_frames_same(runtime, model, wavs, lengths)
+    again, _ = runtime.extract_features(wavs)
+    later, _ = runtime.extract_features(torch.zeros(2, 5000))
+    assert not torch.equal(again[-1], later[-1])  # results do not share memory with later ones
+    assert_same(again, model.extract_features(wavs)[0])
+    assert max(report.errors.values()) < 1e-5
+    with pytest.raises(ValueError, match=r"waveforms has shape \(1, 399\), allowed: \(B, T\) with T of at"):
+        runtime.extract_features(torch.zeros(1, 399))
+    with pytest.raises(ValueError, match=r"lengths has shape \(1,\), allowed: \(2,\)"):
+        runtime.extract_features(torch.zeros(2, 400), torch.tensor([400]))
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@torch.no_grad()
+def test_batches_on_several_threads(files, form):
+    """OpenVINO runs them in parts: the rows come back in their order, whatever their number and length."""
+    path, _ = files[form]
+    model, runtime = load_model(PRUNED), load_exported(path, threads=2)
+    for rows, samples in ((5, 4000), (2, 400), (3, 6161), (1, 3000), (8, 1999)):
+        lengths = torch.randint(400, samples + 1, (rows,)).tolist()
+        wavs, ends = padded([samples, *lengths[1:]])
+        assert_known_frames_same(runtime, model, wavs, ends)
+        assert_same(runtime.extract_features(wavs)[0], model.extract_features(wavs)[0])
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_padding_is_cut_and_counts(tmp_path, manifest, shape, form):
+    """Lengths so far apart that much is cut, which GroupNorm's statistics count all the same."""
+    save_model(tiny(shape), tmp_path / "model")
+    config = ExportConfig(format=form, check=manifest, threads=2)
+    path = tmp_path / f"file{FORMATS[form]}"
+    export_model(tmp_path / "model", path, config)
+    model, runtime = load_model(tmp_path / "model"), load_exported(path, threads=2)
+    wavs, ends = padded([6000, 64_000, 400, 23_456, 0, 399, 64_000 - 320])
+    session = runtime.session
+    parts = divide(
+        model.config, 64_000, model.frame_lengths(ends).tolist(), session.streams, session.part_frames
+    )
+    assert sum(len(part.rows) * part.samples for part in parts) < 0.6 * wavs.numel()
+    assert_known_frames_same(runtime, model, wavs, ends)
+
+
+def padded(lengths):
+    """Waveforms (B, T) with an offset, zero behind their ends, and their lengths (B,)."""
+    wavs, ends = torch.randn(len(lengths), max(lengths)) + 0.3, torch.tensor(lengths)
+    for row, length in zip(wavs, lengths, strict=True):
+        row[length:] = 0
+    return wavs, ends
+
+
+def assert_known_frames_same(runtime, model, wavs, ends):
+    """Up to the two frames after its end that s3prl may count, each utterance is the model's; then 0."""
+    exact, counted = model.extract_features(wavs, ends)
+    found, frames = runtime.extract_features(wavs, ends)
+    assert frames.tolist() == counted.tolist()
+    for state, wanted in zip(found, exact, strict=True):
+        assert state.shape == wanted.shape
+        for row, other, count in zip(state, wanted, frames.tolist(), strict=True):
+            known = count and count + SPILL
+            torch.testing.assert_close(row[:known], other[:known], atol=1e-4, rtol=1e-4)
+            assert not row[known:].any()
+
+
+@torch.no_grad()
+def test_batches_from_several_python_threads(files):
+    model, runtime = load_model(PRUNED), load_exported(files["openvino"][0], threads=2)
+    batches = [torch.randn(rows, samples) for rows, samples in ((4, 3000), (1, 5000), (6, 400), (1, 4321))]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        for wavs, (found, _) in zip(batches, pool.map(runtime.extract_features, batches), strict=True):
+            assert_same(found, model.extract_features(wavs)[0])
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_what_a_file_says_of_itself(files, form):
+    path, report = files[form]
+    info = load_exported(path, threads=1).info
+    assert info == report.info
+    assert (info.precision, info.int8, info.checkpoint) == ("fp32", (), str(PRUNED))
+    assert len(info.weights) == 64 and info.versions["torch"] == torch.__version__.split("+")[0]
+    assert info.layers == tuple(range(info.config.num_layers + 1))
+    text = json.loads(path.with_name(f"{path.name}.report.json").read_text())
+    assert text["errors"] == {str(layer): error for layer, error in report.errors.items()}
+    assert text["utterances"] == 3 and text["ratios"].keys() == {f"{form}, float32", "torch, float32"}
+    page = path.with_name(f"{path.name}.report.md").read_text()
+    assert page.startswith(f"# {path.name}\n") and "| mean | 0.000% |" in page
+    left = {file.name for file in path.parent.iterdir()}
+    own = {path.name, f"{path.name}.report.json", f"{path.name}.report.md"}
+    assert left - {"deeper"} == own | ({"model.bin"} if form == "openvino" else set())
+    if form == "onnx":
+        facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+        assert json.loads(facts["s3prl_dphubert"])["stride"] == info.config.stride
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("padding", ["batch", "exact"])
+@torch.no_grad()
+def test_an_upstream(files, form, padding):
+    expert = dphubert_local(ckpt=files[form][0], model_config=None, padding=padding).eval()
+    exact = UpstreamExpert(load_model(PRUNED), Options(padding=padding)).eval()
+    found, wanted = expert(waveforms()), exact(waveforms())
+    assert found.keys() == wanted.keys()
+    for state, other in zip(found["hidden_states"], wanted["hidden_states"], strict=True):
+        assert state.shape == other.shape
+        for row, samples in enumerate(SAMPLES):  # what a batch holds behind an utterance's end is nobody's
+            valid = None if padding == "exact" else exact.model.config.frames(max(samples, 400))
+            assert_same([state[row, :valid]], [other[row, :valid]])
+    assert expert.get_downsample_rates("hidden_states") == exact.get_downsample_rates("hidden_states")
+
+
+def test_s3prl_takes_a_file(files):
+    """Through s3prl's own hub and S3PRLUpstream, in a process of its own."""
+    script = (
+        "import sys, torch\n"
+        "from s3prl.nn import S3PRLUpstream\n"
+        "torch.manual_seed(0)\n"
+        "wavs, ends = torch.randn(2, 16000), torch.tensor([16000, 8000])\n"
+        "a, b = (S3PRLUpstream('dphubert_local', path_or_url=path).eval() for path in sys.argv[1:])\n"
+        "with torch.no_grad():\n"
+        "    (hidden, frames), (exact, counted) = a(wavs, ends), b(wavs, ends)\n"
+        "worst = 0\n"
+        "for x, y, n in zip(hidden, exact, counted, strict=True):\n"
+        "    worst = max([worst, *((p[:k] - q[:k]).abs().max().item() for p, q, k in zip(x, y, n))])\n"
+        "same = [(p == q).all().item() for p, q in zip(frames, counted, strict=True)]\n"
+        "print(len(hidden), worst, all(same), a.num_layers == b.num_layers)\n"
+    )
+    count, difference, *same = printed(script, files["onnx"][0], PRUNED).split()
+    assert int(count) == load_model(PRUNED).config.num_layers + 1
+    assert float(difference) < 1e-4 and same == ["True", "True"]
+
+
+def test_chosen_hidden_states(tmp_path, manifest):
+    source = save_model(tiny("hubert"), tmp_path / "model")
+    out = tmp_path / "few.onnx"
+    arguments = ["export", str(source), str(out), "--format", "onnx", "--layers", "0,2", "--threads", "1"]
+    assert main([*arguments, "--check", str(manifest)]) == 0
+    runtime, wavs = load_exported(out, 1), torch.randn(1, 4000)
+    found, _ = runtime.extract_features(wavs)
+    exact, _ = tiny("hubert").extract_features(wavs)
+    assert runtime.info.layers == (0, 2)
+    assert_same(found, [exact[0].detach(), exact[2].detach()])
+    assert len(dphubert_local(out)(waveforms())["hidden_states"]) == 2
+
+
+def test_int8_from_a_manifest(tmp_path, manifest, capsys):
+    source = save_model(tiny("hubert"), tmp_path / "model")
+    out = tmp_path / "small.xml"
+    arguments = ["export", str(source), str(out), "--precision", "int8", "--threads", "1"]
+    assert main([*arguments, "--calibrate", str(manifest), "--check", str(manifest)]) == 0
+    assert "## Products in 8 bits" in capsys.readouterr().out
+    runtime = load_exported(out, 1)
+    assert runtime.info.precision == "int8" and runtime.info.int8
+    assert all(state.isfinite().all() for state in runtime.extract_features(torch.randn(2, 400))[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["m.onnx", "--format", "tflite"], "format is 'tflite', allowed: onnx, openvino"),
+        (["m.onnx", "--precision", "fp8"], "precision is 'fp8', allowed: fp32, bf16, int8"),
+        (["m.onnx"], "OUT is m.onnx, allowed: a name that ends in .xml, for openvino"),
+        (["m.xml", "--layers", "2,1"], r"layers is \(2, 1\), allowed: rising numbers"),
+        (["m.xml", "--layers", "all"], "--layers is 'all', allowed: numbers with commas"),
+        (["m.xml", "--layers", "0,99"], "layers has 99, allowed: 0 to "),
+        (["m.xml", "--max-error", "0", "--threads", "0"], "max_error is 0.0, .*; threads is 0, allowed"),
+        (["m.xml", "--calibrate", "x.tsv"], "calibrate is x.tsv, allowed: none but with int8"),
+        (["m.xml", "--check", "x.tsv"], "x.tsv: not readable as a manifest"),
+    ],
+)
+def test_what_is_refused(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(PRUNED), *arguments]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_not_replaced_unless_asked(files, tmp_path, manifest):
+    out = tmp_path / "model.onnx"
+    out.write_text("mine")
+    config = ExportConfig(format="onnx", check=manifest, threads=1)
+    with pytest.raises(CheckpointError, match=r"model\.onnx: exists already"):
+        export_model(PRUNED, out, config)
+    assert out.read_text() == "mine"
+    export_model(PRUNED, out, config, overwrite=True)
+    assert out.read_bytes()[:4] != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("onnx", "onnx"), ("onnxruntime", "onnx"), ("openvino", "openvino")]
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys, files, module, extra):
+    def blocked(name):
+        if name == module:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("s3prl_dphubert.export.backends.import_module", blocked)
+    suffix = ".onnx" if extra == "onnx" else ".xml"
+    assert main(["export", str(PRUNED), str(tmp_path / f"m{suffix}"), "--format", extra]) == 2
+    assert f"pip install 's3prl-dphubert[{extra}]'" in capsys.readouterr().err
+    if module != "onnx":
+        with pytest.raises(ExportError, match=f"{module} cannot be imported"):
+            load_exported(files[extra][0])
+
+
+def test_signals_are_handled_when_models_are_gone(files):
+    """In a process of its own, which OpenVINO would end."""
+    script = (
+        "import signal, subprocess, sys\n"
+        "from s3prl_dphubert.export import load_exported\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))\n"
+        "first, second = load_exported(sys.argv[1]), load_exported(sys.argv[1])\n"
+        "del first\n"
+        "del second\n"
+        "subprocess.run([sys.executable, '-c', ''], check=True)\n"
+        "print(len(heard) > 0)\n"
+    )
+    assert printed(script, files["openvino"][0]) == "True\n"
+
+
+def test_files_that_cannot_be_run(tmp_path, files):
+    foreign = onnx.load(files["onnx"][0])
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    newer = onnx.load(files["onnx"][0])
+    facts = json.loads(newer.metadata_props[0].value) | {"format_version": 2}
+    newer.metadata_props[0].value = json.dumps(facts)
+    onnx.save(newer, tmp_path / "newer.onnx")
+    newer.metadata_props[0].value = "{"
+    onnx.save(newer, tmp_path / "torn.onnx")
+    (tmp_path / "damaged.onnx").write_bytes(files["onnx"][0].read_bytes()[:3000])
+    (tmp_path / "damaged.xml").write_text("<net>")
+    (tmp_path / "damaged.bin").write_bytes(b"")
+    (tmp_path / "alone.xml").write_text("<net/>")
+    for name, said in (
+        ("foreign.onnx", "no file that `s3prl-dphubert export` wrote"),
+        ("newer.onnx", "format_version is 2, this version reads up to 1"),
+        ("torn.onnx", "its metadata is damaged"),
+        ("damaged.onnx", "cannot be read"),
+        ("damaged.xml", "cannot be read"),
+        ("alone.xml", r"alone\.bin: no such file"),
+        ("absent.onnx", "no such file"),
+        ("model.tflite", r"suffix is '\.tflite', allowed: \.onnx, \.xml"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            load_exported(tmp_path / name)
+    with pytest.raises(ConfigError, match="threads is 0, allowed: 1 or more"):
+        load_exported(files["onnx"][0], threads=0)
+    with pytest.raises(ConfigError, match=r"precision is 'bf16', allowed for \.onnx files: none"):
+        dphubert_local(files["onnx"][0], precision="bf16")
+
+
+def test_a_file_runs_where_nothing_but_its_runtime_is(files):
+    """Loading a file imports neither onnx nor the other runtime."""
+    script = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('onnx', 'openvino', 'ml_dtypes'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "import torch\n"
+        "from s3prl_dphubert.export import load_exported\n"
+        "print(len(load_exported(sys.argv[1]).extract_features(torch.zeros(1, 400))[0]))\n"
+    )
+    assert int(printed(script, files["onnx"][0])) == load_model(PRUNED).config.num_layers + 1

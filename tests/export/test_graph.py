@@ -1,0 +1,154 @@
+"""Exported graphs compute what the model computes, in any batch and family, pruned or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from s3prl_dphubert.export.backends import FORMATS, FRAMES, HIDDEN, feeds_of, open_session
+from s3prl_dphubert.export.extractor_graph import build
+from s3prl_dphubert.export.quantization import Plan, lower, place, products, with_half_weights
+from s3prl_dphubert.model import SpeechModel
+from s3prl_dphubert.pruning.structured import prune
+from tests.helpers.models import FAMILIES, SHAPES, assert_same, gated, tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BATCHES = ((400,), (719, 400), (16_000,), (5000, 401, 3210, 399), (4000, 4000), (8000, 7999, 1000))
+ALL = (0, 1, 2, 3)
+
+
+def pruned(shape):
+    """A model whose layers lost channels, heads and units, one of them all of its heads, one its units."""
+    model = gated(tiny(shape), kinds=("conv", "heads", "ffn"))
+    with torch.no_grad():
+        for kind, layer, gate in model.gates.items():
+            if (kind, layer) in (("heads", 1), ("ffn", 2)):
+                gate.log_alpha.fill_(-9)
+    return prune(model)
+
+
+def without_sublayers(shape):
+    """A model that has no attention in its first layer and no feed-forward in its second."""
+    config = tiny(shape).config
+    heads, ffn = (None, (1, 3), ()), (24, None, 0)
+    return SpeechModel(replace(config, heads=heads, ffn=ffn)).eval()
+
+
+def waveforms(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    batch = 0.3 * torch.randn(len(lengths), max(lengths), generator=generator) + 0.05
+    for row, length in zip(batch, lengths, strict=True):
+        row[length:] = 0
+    return batch, torch.tensor(lengths)
+
+
+def hidden_states(session, batch, lengths, layers=ALL):
+    found = session.run(feeds_of(batch.numpy(), lengths.numpy()))
+    return [torch.from_numpy(found[HIDDEN.format(layer)]) for layer in layers], found[FRAMES]
+
+
+def opened(graph, form):
+    return open_session(graph.model().SerializeToString(), form, 1)
+
+
+@torch.no_grad()
+def assert_equal(model, form, layers=ALL):
+    session = opened(build(model, layers), form)
+    generator = np.random.default_rng(3)
+    some = tuple(tuple(generator.integers(400, 9000, size=3).tolist()) for _ in range(2))
+    for lengths in (*BATCHES, *some):
+        batch, ends = waveforms(lengths)
+        exact, frames = model.extract_features(batch, ends)
+        found, counted = hidden_states(session, batch, ends, layers)
+        assert counted.tolist() == frames.tolist()
+        assert_same(found, [exact[layer] for layer in layers])
+        if len(set(lengths)) == 1:
+            assert_same(found, [model.extract_features(batch)[0][layer] for layer in layers])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whole_models(shape, form):
+    assert_equal(tiny(shape), form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_pruned_models(shape, form):
+    model = pruned(shape)
+    assert not model.config.is_dense
+    assert model.config.heads[1] == () and model.config.ffn[2] == 0
+    assert_equal(model, form)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_models_without_sublayers(shape):
+    assert_equal(without_sublayers(shape), "onnx")
+
+
+@torch.no_grad()
+def test_relative_positions_far_apart():
+    """Beyond ``max_distance`` all positions share a bucket: 250 frames are more than thrice as far."""
+    model = tiny("wavlm")
+    batch, ends = waveforms((80_000,))
+    found, _ = hidden_states(opened(build(model, ALL), "onnx"), batch, ends)
+    assert found[0].shape[1] > 3 * model.config.max_distance
+    assert_same(found, model.extract_features(batch)[0])
+
+
+@pytest.mark.parametrize("layers", [(0,), (2,), (1, 3)])
+def test_selected_hidden_states(layers):
+    model = tiny("hubert")
+    assert_equal(model, "onnx", layers)
+    graph = build(model, layers)
+    depths = {int(place(node).split(".")[1]) for node in graph.nodes if node.name.startswith("layers.")}
+    assert depths == set(range(max(layers)))  # what lies behind the last is left out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_published_shapes(family):
+    """At full width, two layers of them: the same numbers, and every product may take low precision."""
+    config = FAMILIES[family]
+    config = replace(config, heads=config.heads[:2], ffn=config.ffn[:2])
+    model = SpeechModel(config).eval()
+    graph = build(model, (0, 2))
+    places = {place(node) for node in products(graph)}
+    layers = {f"layers.{layer}.{part}" for layer in (0, 1) for part in ("attention", "feed_forward")}
+    assert layers | {"projection", "positions"} <= places
+    first = 0 if config.extractor_mode == "layer_norm" else 1  # weights of its own for each utterance
+    assert {f"conv.{index}" for index in range(first, 7)} <= places
+    batch, ends = waveforms((1700, 900))
+    found, _ = hidden_states(opened(graph, "onnx"), batch, ends, (0, 2))
+    exact, _ = model.extract_features(batch, ends)
+    assert_same(found, [exact[0], exact[2]])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_sixteen_bits(shape):
+    """Products in bfloat16, norms and sums in float32: some 0.5 % off, and less where only weights are."""
+    model, (batch, ends) = tiny(shape), waveforms((16_000, 9000))
+    exact, _ = model.extract_features(batch, ends)
+    graph = build(model, ALL)
+    for form, lowered, limit in (
+        ("openvino", lower(graph, Plan(bf16=True)), 0.01),
+        ("onnx", with_half_weights(graph), 0.005),
+    ):
+        found, _ = hidden_states(opened(lowered, form), batch, ends)
+        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(found, exact, strict=True)]
+        assert 0 < max(wrong) < limit
+        stored = len(lowered.model().SerializeToString())
+        assert stored < 0.8 * len(graph.model().SerializeToString())
+
+
+def test_lowering_leaves_the_graph_alone():
+    graph = build(tiny("hubert"), ALL)
+    before = graph.model().SerializeToString()
+    lower(graph, Plan(bf16=True))
+    with_half_weights(graph)
+    assert graph.model().SerializeToString() == before

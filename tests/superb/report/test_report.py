@@ -1,0 +1,196 @@
+"""``score.json`` and the reports made of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from matplotlib.image import imread
+
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.errors import ConfigError, ResultError
+from s3prl_dphubert.superb.report.report_plots import COLORS, TEACHER
+from s3prl_dphubert.superb.report.tables import Summary, markdown, table, values
+from s3prl_dphubert.superb.scoring import score_file
+from s3prl_dphubert.superb.scoring.model_results import Value, choose, from_records, published
+from s3prl_dphubert.superb.tasks.table import CORE
+from tests.helpers.records import RECORD
+
+
+def run(folder, like="DPHuBERT", name="mine", seed=0, shift=0.0, without=()):
+    """The score.json of every task of a model, some of them moved a little."""
+    for task in CORE:
+        if task.name not in without:
+            metrics = {key: value + shift for key, value in choose(like, ()).means[task.name].items()}
+            made = replace(RECORD, task=task.name, upstream=name, metrics=metrics, seed=seed)
+            score_file.write(made, folder / name / str(seed) / task.folder)
+    return folder
+
+
+def test_a_record_comes_back(tmp_path):
+    folds = {f"fold{n}": {"acc": 60.0 + n} for n in range(1, 6)}
+    made = replace(RECORD, task="er", parts=folds, learning_rate=None)
+    assert made.task == "ER"
+    path = score_file.write(made, tmp_path / "er")
+    assert score_file.read(path) == made
+    assert json.loads(path.read_text())["version"] == 1
+    with pytest.raises(ResultError, match="exists already"):
+        score_file.write(made, tmp_path / "er")
+    score_file.write(replace(made, seed=1), tmp_path / "er", overwrite=True)
+    assert score_file.read(path).seed == 1
+    assert [p.name for p in path.parent.iterdir()] == ["score.json"]
+
+
+def test_what_has_a_caution_is_in_no_report(tmp_path, capsys):
+    run(tmp_path, without=["ER"])
+    made = replace(RECORD, task="ER", metrics={"acc": 99.0}, caution="synthesised")
+    score_file.write(made, tmp_path / "mine" / "er")
+    assert main(["superb", "report", str(tmp_path), "--no-published"]) == 0
+    told = capsys.readouterr()
+    assert "left out: ER of mine: synthesised" in told.err
+    assert "99.0" not in told.out
+    assert from_records(score_file.collect([tmp_path]))[0].score() is None
+    assert main(["superb", "report", str(tmp_path / "mine" / "er")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "XX"}, "task is 'XX', allowed: PR"),
+        ({"metrics": {"acc": 120.0}}, "acc is 120.0, allowed: a number in %, 0 to 100"),
+        ({"metrics": {"acc": float("nan")}}, "acc is nan"),
+        ({"metrics": {"acc": "96"}}, "acc is '96'"),
+        ({"metrics": {}}, "acc is missing"),
+        ({"metrics": {"acc": 1.0, "wer": 2.0}}, "wer is no metric of KS, allowed: acc"),
+        ({"seed": "0"}, "seed is '0', allowed: a whole number"),
+        ({"seed": True}, "seed is True"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, allowed: more than 0"),
+        ({"date": "yesterday"}, "date is 'yesterday', allowed: ISO 8601"),
+        ({"upstream": " "}, "upstream is empty"),
+        ({"parts": {"fold1": {"acc": 1.0}}}, "allowed: nothing"),
+        ({"task": "ER", "parts": {"fold9": {"acc": 1.0}}}, "allowed: metrics of fold1, fold2"),
+        ({"task": "ER", "parts": {"fold1": {"acc": 101.0}}}, "parts, fold1: acc is 101.0"),
+        ({"parameters": -1}, "parameters is -1"),
+    ],
+)
+def test_wrong_records_are_refused(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        replace(RECORD, **changes)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "holds list, allowed: a mapping"),
+        ('{"version": 2}', "version is 2, allowed: 1"),
+        ('{"version": 1, "speed": 3}', "speed is not known"),
+        ('{"version": 1}', "task is missing"),
+    ],
+)
+def test_damaged_records_are_refused(text, message, tmp_path):
+    (tmp_path / "score.json").write_text(text)
+    with pytest.raises(ResultError) as caught:
+        score_file.read(tmp_path / "score.json")
+    assert message in str(caught.value)
+
+
+def test_seeds_become_mean_and_spread(tmp_path):
+    """Seeds shifted by -0.1, 0, 0.1: the mean is the middle, the standard deviation 0.1."""
+    for seed, shift in enumerate((-0.1, 0.0, 0.1)):
+        run(tmp_path, seed=seed, shift=shift)
+    (mine,) = from_records(score_file.collect([tmp_path]))
+    found = mine.results["KS"]["acc"]
+    assert (found.mean, found.spread, found.seeds) == (pytest.approx(96.36), pytest.approx(0.1), 3)
+    assert mine.score() == pytest.approx(choose("DPHuBERT", ()).score())
+    assert mine.points_spread(CORE[0]) == pytest.approx(0.1 * 1000 / (82.01 - 3.53))
+    assert 0 < mine.score_spread() < 10
+    assert "| 96.36 ± 0.10 (3) |" in markdown(Summary([mine]))
+    run(tmp_path, name="other", without=("QbE",))
+    mine, other = from_records(score_file.collect([tmp_path]))
+    assert other.score() is None
+    assert other.score_spread() is None
+    assert other.results["KS"]["acc"] == Value(96.36, 0.0, 1)
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path):
+    with pytest.raises(ResultError, match="a seed is there twice"):
+        from_records([RECORD, RECORD])
+    with pytest.raises(ResultError, match="parameters differ among its tasks"):
+        from_records([RECORD, replace(RECORD, seed=1, parameters=5)])
+    with pytest.raises(ResultError, match=r"holds no score\.json"):
+        score_file.collect([tmp_path])
+    run(tmp_path)
+    assert len(score_file.collect([tmp_path, tmp_path / "mine"])) == 10  # a file counts once
+
+
+def test_points_lost_against_the_teacher(tmp_path):
+    run(tmp_path)
+    runs = from_records(score_file.collect([tmp_path]))
+    teacher = choose("hubert base", runs)
+    made = Summary(runs, published(), teacher)
+    lost = made.lost(runs[0])
+    assert len(lost) == 10
+    assert sum(lost.values()) / 10 == pytest.approx(teacher.score() - runs[0].score())
+    assert lost["PR"] == pytest.approx(1000 * (9.67 - 5.41) / (82.01 - 3.53))
+    text = markdown(made)
+    assert "## Points lost against HuBERT Base" in text
+    assert "-0 |" not in text
+    with pytest.raises(ResultError, match="no model is called 'nobody', allowed: mine, FBANK"):
+        choose("nobody", runs)
+
+
+def test_tables_agree(tmp_path):
+    run(tmp_path, without=("SD",))
+    runs = from_records(score_file.collect([tmp_path]))
+    made = Summary(runs, published())
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(table(made)))}
+    plain = {model["name"]: model for model in json.loads(json.dumps(values(made)))["models"]}
+    assert set(rows) == set(plain) == {"mine", *(model.name for model in published())}
+    assert rows["mine"]["score"] == rows["mine"]["SD der mean"] == ""
+    assert plain["mine"]["missing"] == ["SD"]
+    assert float(rows["DPWavLM"]["score"]) == pytest.approx(plain["DPWavLM"]["score"])
+    assert float(rows["DPWavLM"]["SF cer mean"]) == 26.11
+    assert plain["FBANK"]["rank"] == 0 < plain["DPHuBERT"]["rank"] < plain["WavLM Base+"]["rank"]
+    assert "mine has no score: SD missing." in markdown(made)
+    heads = markdown(made).splitlines()[2].split("|")
+    assert len(heads) == len(markdown(made).splitlines()[4].split("|"))
+
+
+def test_report_command(tmp_path, capsys):
+    run(tmp_path / "runs")
+    run(tmp_path / "runs", seed=1, shift=0.2)
+    run(tmp_path / "runs", like="DPWavLM", name="small")
+    out = tmp_path / "report"
+    command = ["superb", "report", str(tmp_path / "runs"), "--teacher", "HuBERT Base"]
+    assert main(command) == 0
+    assert "| **small** | 23.59 |" in capsys.readouterr().out
+    assert main([*command, "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"report.md", "report.csv", "report.json", "report.png"}
+    picture = imread(out / "report.png")
+    assert picture.shape[0] > 600
+    assert picture.shape[1] > 1500
+    for color in (COLORS[0], COLORS[1], TEACHER):
+        wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
+        assert ((picture[..., :3] * 255).round() == wanted).all(axis=-1).sum() > 1000
+    before = (out / "report.md").read_bytes()
+    assert main([*command, "--out", str(out)]) == 2
+    assert "report.md, report.csv, report.json, report.png exist already" in capsys.readouterr().err
+    assert main([*command, "--no-published", "--out", str(out), "--overwrite"]) == 0
+    assert (out / "report.md").read_bytes() != before
+    assert "| HuBERT Base |" in (out / "report.md").read_text()  # the teacher stays
+    assert "DistilHuBERT" not in (out / "report.md").read_text()
+
+
+def test_a_report_of_one_task_alone(tmp_path):
+    score_file.write(RECORD, tmp_path / "runs")
+    assert (
+        main(["superb", "report", str(tmp_path / "runs"), "--no-published", "--out", str(tmp_path / "out")])
+        == 0
+    )
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "mine has no score: PR, ASR, QbE, SID, ASV, SD, ER, IC, SF missing." in text

@@ -1,0 +1,201 @@
+"""Learning rates that are tried, tasks that fail or lack something beside others, cached and shared work."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from s3prl_dphubert.checkpoints import unpickler
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.superb.run.experiment import best_score
+from s3prl_dphubert.superb.scoring import score_file
+from s3prl_dphubert.utils.files import read_json
+from tests.helpers.models import tiny
+from tests.helpers.superb_runs import corpora, recipes, run, upstream
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Intents whose words are the same in all splits, keywords and speakers; no emotions."""
+    folder = tmp_path_factory.mktemp("sweep")
+    corpora(folder / "data", ["ic", "ks", "asv"])
+    recipes(folder / "recipes", ["ic", "ks", "er", "asv"], total_steps=30, eval_step=10, save_step=15)
+    upstream(folder / "model")
+    return folder
+
+
+def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
+    done = run(place, "ic", "--sweep", "lr=1e-9,3e-2", out="sweep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = place / "sweep" / "ic"
+    told = read_json(folder / "sweep.json")
+    assert told["chosen"] == 3e-2
+    assert told["compared"] == "on dev"
+    assert told["scores"] == {
+        rate: best_score(folder / f"train-lr{rate}" / "states-30.ckpt") for rate in ("1e-09", "3e-02")
+    }
+    assert told["scores"]["3e-02"] > told["scores"]["1e-09"]
+    found = score_file.read(folder / score_file.FILE)
+    assert found.learning_rate == 3e-2
+    assert found.checkpoints["ic"].startswith("dev-best.ckpt, step ")
+    said = re.findall(r"\d  (ic[^:\n]*?)  +(trained|evaluated)", done.stdout)
+    assert sorted(said) == [("ic", "evaluated"), ("ic lr 1e-09", "trained"), ("ic lr 3e-02", "trained")]
+
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("train-lr*/states-*.ckpt")}
+    assert len(trained) == 4
+    more = run(place, "ic", "--sweep", "lr=1e-9,3e-2,1e-8", out="sweep")
+    assert more.returncode == 0, more.stdout + more.stderr
+    assert re.findall(r"\d  (ic lr \S+) +trained", more.stdout) == ["ic lr 1e-08"]
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert set(read_json(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
+    assert score_file.read(folder / score_file.FILE) == found
+
+
+def test_a_sweep_of_verification_compares_what_s3prl_compares(place):
+    """It has no development set; every saved checkpoint of every rate is tried on the test pairs."""
+    steps = ("--set", "runner.total_steps=2", "--set", "runner.save_step=1")
+    done = run(place, "asv", "--sweep", "lr=1e-4,5e-2", *steps, out="verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder, rates = place / "verify" / "asv", {}
+    for log in folder.glob("candidates/train-lr*/states-*/evaluate.log"):
+        (rate,) = re.findall(r"test-EER: (\S+)", log.read_text())
+        rates.setdefault(log.parents[1].name.removeprefix("train-lr"), []).append(100 * float(rate))
+    assert {rate: len(found) for rate, found in rates.items()} == {"1e-04": 2, "5e-02": 2}
+    told, best = read_json(folder / "sweep.json"), {rate: min(found) for rate, found in rates.items()}
+    assert told["scores"] == pytest.approx(best)
+    assert told["compared"] == "on the test set, as s3prl's own scripts compare them"
+    assert best[f"{told['chosen']:.0e}"] == min(best.values())
+    found = score_file.read(folder / score_file.FILE)
+    assert found.metrics["eer"] == pytest.approx(min(best.values()))
+    assert found.learning_rate == told["chosen"]
+
+
+def test_tasks_that_fail_or_lack_something_do_not_stop_the_others(place, capsys):
+    broken = ("--set", "ks.downstream_expert.modelrc.select=Nothing")
+    done = run(place, "ks,er,ic", *broken, out="mixed")
+    assert done.returncode == 1
+    assert re.search(r"(?m)^ER +5 of 5 missing ", done.stdout)
+    assert "ER: put IEMOCAP_full_release/Session1, " in done.stdout
+    assert "left out: ER" in done.stdout
+    assert "failed: KS; " in done.stdout
+    assert "done: IC; " in done.stdout
+    assert score_file.read(place / "mixed" / "ic" / score_file.FILE).metrics["acc"] >= 0
+    assert not (place / "mixed" / "ks" / score_file.FILE).exists()
+
+    capsys.readouterr()
+    assert main(["superb", "status", str(place / "mixed")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ks        failed   NameError: name 'Nothing' is not defined"
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        ["er", f"fold{number}", "waiting"] for number in range(1, 6)
+    ]
+    assert re.fullmatch(r"ic +done +acc \d+\.\d\d", lines[6])
+
+    mended = run(place, "ks", out="mixed")
+    assert mended.returncode == 0, mended.stdout
+    assert score_file.read(place / "mixed" / "ks" / score_file.FILE).learning_rate == 1e-4
+
+    other = run(place, "ks", "--set", "optimizer.lr=0.5", "--seed", "7", out="mixed")
+    assert other.returncode == 1
+    changes = r"config\.optimizer\.lr 0\.5 \(was 0\.0001\); seed 7 \(was 1337\)"
+    assert re.search(rf"ks/train: was made from something else: {changes}; choose another", other.stdout)
+    assert score_file.read(place / "mixed" / "ks" / score_file.FILE).learning_rate == 1e-4
+
+
+def test_what_lacks_something_only_is_told_by_the_exit_code(place):
+    assert run(place, "er", out="lacking").returncode == 3
+    checked = run(place, "er,ic", "--check", out="lacking2")
+    assert checked.returncode == 3
+    assert not (place / "lacking2").exists()
+
+
+def test_an_upstream_that_cannot_be_loaded_is_one_message(place):
+    done = run(place, "ic", "--upstream", "nothing_at_all", "--ckpt", "", out="none")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "cannot be loaded" in line]
+    assert line.startswith("s3prl-dphubert: tiny cannot be loaded: s3prl ended with status 1")
+    assert "s3prl.hub has no upstream 'nothing_at_all'" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def plain(place):
+    """Intents on hidden states that depend on nothing else in the batch."""
+    exact = place / "exact.yaml"
+    exact.write_text(json.dumps({"padding": "exact"}))
+    done = run(place, "ic", "--options", str(exact), out="plain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place / "plain" / "ic"
+
+
+def test_hidden_states_that_are_kept_change_no_score(place, plain):
+    kept = run(place, "ic", "--cache-features", str(place / "kept"), "--cache-limit", "0.01", out="kept-out")
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    size = r"0\.\d\d h of audio, \d\.\d\d GB, limit 0\.01GB"
+    assert re.search(rf"ic +hidden states to keep: {size}", kept.stdout)
+    (states,) = (place / "kept").glob("*/states.f16")
+    assert states.stat().st_size > 0
+    other = place / "kept-out" / "ic"
+    assert (plain / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
+    key = "made_from"
+    assert read_json(plain / "train/state.json")[key] == read_json(other / "train/state.json")[key]
+
+
+def test_downstreams_of_another_run_are_evaluated_with_this_upstream(place, plain):
+    """They are the ones that run evaluated; weights, options and all else are this upstream's."""
+    exact, before = str(place / "exact.yaml"), tree(place / "plain")
+    same = run(place, "ic", "--options", exact, "--trained", str(place / "plain"), out="same")
+    assert same.returncode == 0, same.stdout + same.stderr
+    predicted = [(place / name / "ic" / "test_predict.csv").read_text() for name in ("plain", "same")]
+    assert predicted[0] == predicted[1]
+    assert not list((place / "same").rglob("*.ckpt"))
+
+    save_model(tiny("hubert", seed=5), place / "model5")
+    other = run(place, "ic", "--trained", str(place / "plain"), out="other", model="model5")
+    assert other.returncode == 0, other.stdout + other.stderr
+    log = (place / "other/ic/evaluate.log").read_text()
+    assert f"args.upstream_ckpt = {place / 'model5'}" in log
+    assert "args.upstream_model_config = None" in log
+    assert (
+        score_file.read(place / "other/ic/score.json")
+        .checkpoints["ic"]
+        .endswith(", trained by a run of tiny")
+    )
+    assert tree(place / "plain") == before
+
+    more = run(place, "ic", "--trained", str(place / "plain"), "--set", "optimizer.lr=1", out="more")
+    assert more.returncode == 1
+    assert "was made from something else: config.optimizer.lr 1 (was " in more.stdout
+    none = run(place, "ks", "--trained", str(place / "plain"), out="none-there")
+    assert none.returncode == 1
+    assert "plain/ks/train: holds no finished training" in none.stdout
+    nowhere = run(place, "ic", "--sweep", "lr", "--trained", str(place / "data"), out="nowhere")
+    assert nowhere.returncode == 2
+    assert "allowed: folder of a run" in nowhere.stderr
+    assert "sweep is asked for, allowed without trained" in nowhere.stderr
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+
+
+def test_two_processes_train_as_one_on_all_of_the_batch(place, plain):
+    """Each takes half of the training set, and both send their gradients; the first one evaluates."""
+    exact = place / "exact.yaml"
+    done = run(place, "ic", "--options", str(exact), "--processes", "2", out="two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = place / "two" / "ic"
+    one, two = (unpickler.read(each / "train" / "states-30.ckpt") for each in (plain, folder))
+    assert two["WorldSize"] == 2
+    assert one["Step"] == two["Step"] == 30
+    assert one["Downstream"].keys() == two["Downstream"].keys()
+    for part in ("Downstream", "Featurizer"):
+        for name, weights in one[part].items():
+            # Adam moves each by 3e-3 in 30 steps, those without a gradient to speak of by what is rounded.
+            assert (two[part][name] - weights).abs().mean() < 1e-4, name
+    assert (plain / "test_predict.csv").read_text() == (folder / "test_predict.csv").read_text()
+    again = run(place, "ic", "--options", str(exact), out="two")
+    assert again.returncode == 1
+    assert "processes 1 (was 2)" in again.stdout

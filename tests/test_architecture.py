@@ -1,0 +1,186 @@
+"""The order of the packages: imports follow the table in CONTRIBUTING.md, and files need each other in no circle."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.golden import ROOT
+
+PACKAGE = ROOT / "s3prl_dphubert"
+TABLE = re.compile(r"<!-- order of the packages -->\n+```\n(.*?)```", re.DOTALL)
+
+SAME_NAME = {
+    "expert": "s3prl's word for it; files that `link` put into checkouts import both",
+    "librispeech": "the corpora of s3prl's ctc keep s3prl's names in compat/ctc_corpus",
+    "common_voice": "the same",
+    "snips": "the same",
+}
+
+
+def layers() -> dict[str, int]:
+    """Unit at the top of the package -> its row in CONTRIBUTING's table, the ground first."""
+    (table,) = TABLE.findall((ROOT / "CONTRIBUTING.md").read_text())
+    rows = [line.split("  ")[0].split() for line in table.strip().splitlines()]
+    return {unit: number for number, row in enumerate(rows) for unit in row}
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Dotted name below the package -> file; a package's ``__init__`` has the package's name."""
+    names = {path: path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")}
+    return {".".join(n for n in parts if n != "__init__"): path for path, parts in names.items()}
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
+    """Modules of the package that a module imports, anywhere in it, also where types alone are meant."""
+    here = name.split(".") if name else []
+    home = here if path.name == "__init__.py" else here[:-1]
+    tree = ast.parse(path.read_text(encoding="utf8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [
+                alias.name.split(".")[1:] for alias in node.names if alias.name.split(".")[0] == PACKAGE.name
+            ]
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".") if node.module else []
+            if node.level:
+                base = home[: len(home) - node.level + 1] + module
+            elif module[0] == PACKAGE.name:
+                base = module[1:]
+            else:
+                continue
+            found = [[*base, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOMES":
+            found = [[*home, *text.split(".")] for text in ast.literal_eval(node.value).values()]
+        else:
+            continue
+        for parts in found:
+            while ".".join(parts) not in known:
+                parts = parts[:-1]
+            if ".".join(parts) != name:
+                yield ".".join(parts)
+
+
+def graph(package: Path) -> dict[str, set[str]]:
+    """Module -> modules that it imports."""
+    known = modules(package)
+    return {name: set(imports(name, path, known)) for name, path in known.items()}
+
+
+def unit(module: str) -> str:
+    """The file or folder at the top of the package that a module belongs to."""
+    return module.partition(".")[0] or "__init__"
+
+
+def against(package: Path) -> list[str]:
+    """Imports that no row of the table allows."""
+    order = layers()
+    return sorted(
+        f"{module} -> {other}"
+        for module, others in graph(package).items()
+        for other in others
+        if unit(module) != unit(other) and order[unit(other)] >= order[unit(module)]
+    )
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Sets of modules that need each other (Tarjan's strongly connected components)."""
+    edges = graph(package)
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in edges[module]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[module] = min(low[module], low[other])
+        if low[module] == index[module]:
+            component = [stack.pop()]
+            while component[-1] != module:
+                component.append(stack.pop())
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for module in edges:
+        if module not in index:
+            visit(module)
+    return found
+
+
+def test_the_table_names_every_unit():
+    assert set(layers()) == {unit(name) for name in modules(PACKAGE)}
+
+
+def test_imports_follow_the_table():
+    assert against(PACKAGE) == []
+
+
+def test_no_files_need_each_other():
+    assert circles(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("utils/files.py", "from ..data import audio"),
+        ("training/trainer.py", "def lazy():\n    from ..compression.pipeline import compress\n"),
+        ("data/__init__.py", "import s3prl_dphubert.upstream.entries"),
+    ],
+)
+def test_a_forbidden_import_is_found(tmp_path, module, statement):
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    path = copy / module
+    path.write_text(f"{path.read_text()}\n{statement}\n")
+    (wrong,) = against(copy)
+    assert wrong.startswith(module.removesuffix(".py").removesuffix("/__init__").replace("/", ".") + " -> ")
+
+
+def test_a_circle_of_files_is_found(tmp_path):
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    path = copy / "data" / "audio.py"
+    path.write_text(f"{path.read_text()}\nfrom . import batches\n")
+    (circle,) = circles(copy)
+    assert {"data.audio", "data.batches"} <= set(circle)
+
+
+def test_few_modules_lie_in_the_root():
+    assert len([name for name in modules(PACKAGE) if (PACKAGE / f"{name or '__init__'}.py").is_file()]) <= 8
+
+
+def test_names_of_files_are_unique():
+    names = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__"))
+    assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
+
+
+def test_names_of_classes_are_unique():
+    homes = defaultdict(set)
+    for name, path in modules(PACKAGE).items():
+        for node in ast.parse(path.read_text(encoding="utf8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].add(name)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def test_docstrings_begin_with_a_verb_or_a_noun_phrase():
+    asking = re.compile(r"(What|Where|How|Whether|Who|Whose|Which|When|Why)\b")
+    found = []
+    for name, path in modules(PACKAGE).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                text = ast.get_docstring(node) or ""
+                if asking.match(text):
+                    found.append(f"{name}: {text.splitlines()[0]}")
+    assert found == []

@@ -1,0 +1,441 @@
+"""Hidden states on disk: what comes back is what was computed, whoever wrote, died or damaged it."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import time
+from types import ModuleType
+
+import pytest
+import torch
+
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.data.feature_store import RECORD, Block, FeatureStore
+from s3prl_dphubert.errors import ConfigError, RunError
+from s3prl_dphubert.upstream import cache_stats, standalone
+from s3prl_dphubert.upstream.cached_expert import CachedExpert, CachedOptions, FeatureOptions
+from s3prl_dphubert.upstream.entries import dphubert_local
+from s3prl_dphubert.upstream.expert import UpstreamExpert
+from s3prl_dphubert.upstream.hub_repo import sources
+from s3prl_dphubert.upstream.options import Options
+from tests.helpers.models import SHAPES, tiny
+from tests.upstream.test_expert import waveforms
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LAYERS, WIDTH = 4, 32
+
+
+@pytest.fixture(autouse=True)
+def as_s3prl_runs_it(monkeypatch):
+    monkeypatch.setattr(atexit, "register", lambda function: function)  # nothing to be said by pytest
+    with torch.no_grad():
+        yield
+
+
+def cached(folder, model=None, limit="1GB", **features):
+    options = CachedOptions(padding="exact", features={"cache": str(folder), "limit": limit, **features})
+    return CachedExpert(model or tiny("hubert"), options).eval()
+
+
+def same(a, b):
+    assert len(a) == len(b) > 2
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def states(expert, wavs=None):
+    return expert(waveforms() if wavs is None else wavs)["hidden_states"]
+
+
+def files(folder):
+    """The one model's file of blocks and its index."""
+    (blocks,) = folder.glob("*/states.f16")
+    return blocks, blocks.with_name("index")
+
+
+# The upstream
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_first_pass_later_passes_and_other_processes_agree_to_the_bit(tmp_path, shape):
+    model = tiny(shape)
+    first, other = cached(tmp_path, model), cached(tmp_path, model)
+    made = states(first)
+    assert same(made, states(first))
+    assert same(made, states(other))
+    assert (first.tally.computed, first.tally.read) == (6, 6)
+    assert (other.tally.computed, other.tally.read) == (0, 6)
+    plain = states(UpstreamExpert(model, Options(padding="exact")).eval())
+    for a, b in zip(made, plain, strict=True):
+        assert a.dtype == torch.float32
+        assert a.is_contiguous()
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=2**-10)  # one rounding to fp16
+
+
+def test_an_utterance_is_the_same_in_any_batch(tmp_path):
+    """To the bit, since each is computed alone; the uncached upstream differs in the last bits.
+
+    It runs utterances of one length together, and matrix products of other shapes round otherwise.
+    """
+    wavs = waveforms((5000, 9000, 5000, 5000, 700))
+    batch = states(cached(tmp_path / "batch"), wavs)
+    for order in ((4, 2, 0), (1,), (3, 0)):
+        found = states(cached(tmp_path / f"{order}"), [wavs[index] for index in order])
+        for row, index in enumerate(order):
+            frames = max(1, (len(wavs[index]) - 400) // 320 + 1)
+            assert same([s[row, :frames] for s in found], [s[index, :frames] for s in batch])
+
+
+def test_only_misses_are_computed(tmp_path, monkeypatch):
+    runs, compute = [], UpstreamExpert.compute
+
+    def counted(expert, batch, lengths):
+        runs.extend(lengths)
+        return compute(expert, batch, lengths)
+
+    monkeypatch.setattr(UpstreamExpert, "compute", counted)
+    expert, wavs = cached(tmp_path), waveforms()
+    states(expert, wavs[:2])
+    assert runs == [5000, 400]
+    assert same(states(expert, wavs), states(expert, wavs))
+    assert len(runs) == 6
+    twice = states(expert, [*waveforms((3000,)), *waveforms((3000,))])
+    assert len(runs) == 7  # the same utterance twice in a batch
+    assert all(torch.equal(state[0], state[1]) for state in twice)
+
+
+def test_last_frames_are_repeated_as_without_a_cache(tmp_path):
+    expert, wavs = cached(tmp_path), waveforms()
+    states(expert)
+    for state in states(expert):
+        for index, wav in enumerate(wavs):
+            frames = max(1, (len(wav) - 400) // 320 + 1)
+            assert (state[index, frames:] == state[index, frames - 1]).all()
+
+
+def test_other_weights_and_precisions_never_share(tmp_path):
+    model, other = tiny("hubert"), tiny("hubert", seed=1)
+    expert = cached(tmp_path, model)
+    before = states(expert)
+    assert not same(before, states(cached(tmp_path, other)))
+    rough = CachedOptions("bf16", "exact", {"cache": str(tmp_path)})
+    assert not same(before, states(CachedExpert(model, rough).eval()))
+    assert len(list(tmp_path.glob("*/about.json"))) == 3
+    # As s3prl does it: weights of a fine-tuned upstream are loaded after it was made.
+    expert.load_state_dict(CachedExpert(other, rough).state_dict())
+    assert same(states(expert), states(cached(tmp_path, other)))
+    assert len(list(tmp_path.glob("*/about.json"))) == 3
+
+
+def test_an_autocast_around_it_is_a_precision_of_its_own(tmp_path):
+    """As s3prl trains with ``fp16: true``, and evaluates without in between."""
+    expert, plain = cached(tmp_path), UpstreamExpert(tiny("hubert"), Options(padding="exact")).eval()
+    for _ in range(2):
+        for enabled in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                for a, b in zip(states(expert), states(plain), strict=True):
+                    torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=2**-10)
+    assert expert.tally.computed == expert.tally.read == 12
+    assert len(list(tmp_path.glob("*/about.json"))) == 2
+
+
+def test_what_fp16_cannot_hold_stays_as_it_is_and_is_not_stored(tmp_path):
+    model = tiny("hubert")
+    layer = model.encoder.transformer.layers[-1].final_layer_norm
+    layer.weight.data[3] = 1e6
+    expert = cached(tmp_path, model)
+    first, second = states(expert), states(expert)
+    assert same(first, second)
+    assert all(state.isfinite().all() for state in first)
+    assert first[-1].abs().max() > 65504
+    assert expert.tally.stored == expert.tally.read == 0
+
+
+def test_the_limit_is_kept_and_told_once(tmp_path, capsys):
+    expert, wavs = cached(tmp_path, limit="20KB"), waveforms()
+    first = states(expert)
+    assert same(first, states(expert))
+    assert 0 < expert.tally.stored < len(wavs)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 20_000
+    states(expert)
+    said = capsys.readouterr().err
+    assert said.count("no more hidden states are stored: the limit of 2e-05 GB is reached") == 1
+    other = cached(tmp_path, tiny("hubert", seed=1), limit="20KB")  # one limit for all models
+    states(other)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 20_000
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    expert = cached(tmp_path)
+    states(expert, waveforms((5000,)))
+    sizes = [path.stat().st_size for path in files(tmp_path)]
+    write = os.write
+
+    def full(file, data):
+        if len(data) > 1000:
+            write(file, bytes(data[:700]))
+            raise OSError(28, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    wanted = states(UpstreamExpert(expert.model, Options(padding="exact")).eval())
+    for a, b in zip(states(expert), wanted, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=2**-10)
+    assert [path.stat().st_size for path in files(tmp_path)] == sizes
+    assert "they cannot be written ([Errno 28] No space left on device)" in capsys.readouterr().err
+
+
+def test_training_is_refused(tmp_path):
+    expert = cached(tmp_path)
+    for mode, gradients, said in ((True, False, "training mode"), (False, True, "called with gradients")):
+        with (
+            torch.set_grad_enabled(gradients),
+            pytest.raises(ConfigError, match=f"{said}.*fine-tune \\(-f\\)"),
+        ):
+            expert.train(mode)(waveforms())
+    with torch.inference_mode():
+        states(expert.eval())
+    assert expert.tally.stored == 6
+
+
+def test_downstreams_that_crop_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3prl.downstream.voxceleb1.expert", ModuleType("expert"))
+    with pytest.raises(ConfigError, match="voxceleb1 cuts 8 s out of longer utterances at random"):
+        states(cached(tmp_path))
+    assert states(cached(tmp_path, evaluation=True))
+
+
+def test_where_some_waveforms_are_random_the_second_sight_stores(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3prl.downstream.speech_commands.expert", ModuleType("expert"))
+    expert = cached(tmp_path)
+    counts = []
+    for _ in range(3):
+        states(expert)
+        counts.append((expert.tally.stored, expert.tally.read))
+    assert counts == [(0, 0), (6, 0), (6, 6)]
+
+
+def test_storing_stops_where_waveforms_stay_new(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cache_stats, "PERIOD", 8)
+    generator, expert, again = torch.Generator().manual_seed(0), cached(tmp_path), cached(tmp_path / "again")
+    fixed = waveforms((500, 600, 700, 800))
+    for _ in range(8):
+        states(expert, [torch.randn(500, generator=generator) for _ in range(4)])
+        states(again, fixed)
+    assert expert.tally.stored == 16  # two periods: a first epoch may be as long as one
+    assert again.tally.stored == 4
+    said = capsys.readouterr().err
+    assert said.count("100 % of the last 8 waveforms were new, as if cropped at random") == 1
+
+
+def test_it_tells_what_it_brought(tmp_path, capsys):
+    expert = cached(tmp_path)
+    states(expert, waveforms((16_000,)))
+    expert.tally.report()
+    assert "were read" not in capsys.readouterr().err  # s3prl's first look is no news
+    states(expert)
+    states(expert)
+    expert.tally.report()
+    said = capsys.readouterr().err
+    assert "hidden states of 6 utterances were read and of 7 computed (7 stored)" in said
+    assert re.search(r"[\d.]+ s instead of [\d.]+ s, speed-up of the upstream [\d.]+$", said)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ("somewhere", r"features is 'somewhere', allowed: \{cache: FOLDER, limit: 100GB\}"),
+        ({"limit": 3}, "features is {'limit': 3}"),
+        ({"cache": "x", "limit": "much"}, "features.limit is 'much', allowed: bytes, or such as 500MB"),
+        ({"cache": "x", "limit": True, "evaluation": 1}, "limit is True.*features.evaluation is 1"),
+        ({"cache": "x", "size": 3}, "features.size: no such option, allowed: cache, limit, evaluation"),
+        ({"cache": "x"}, "padding is 'batch', allowed with features: exact"),
+    ],
+)
+def test_wrong_options(features, said):
+    with pytest.raises(ConfigError, match=said):
+        CachedOptions(features=features)
+
+
+@pytest.mark.parametrize(
+    ("limit", "size"), [("100GB", 10**11), ("1.5 tb", 15 * 10**11), ("500M", 5 * 10**8), (7, 7), ("8B", 8)]
+)
+def test_limits(limit, size):
+    assert FeatureOptions("x", limit).bytes == size
+
+
+def test_options_of_a_file_make_a_cached_upstream(tmp_path):
+    save_model(tiny("hubert"), tmp_path / "model")
+    file = tmp_path / "options.yaml"
+    file.write_text(f"padding: exact\nfeatures: {{cache: {tmp_path / 'cache'}, limit: 1GB}}\n")
+    expert = dphubert_local(tmp_path / "model", file).eval()
+    assert isinstance(expert, CachedExpert)
+    assert same(states(expert), states(dphubert_local(tmp_path / "model", file).eval()))
+    assert type(dphubert_local(tmp_path / "model")) is UpstreamExpert
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RunError, match=r"features.cache is .*file, cannot be written"):
+        states(cached(blocked))
+
+
+def test_what_export_hub_ships_knows_nothing_of_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"allowed: precision, padding\): features is no option"):
+        standalone.UpstreamExpert(tmp_path / "model.pt", features={"cache": "x"}, padding="exact")
+    assert not {"upstream/features.py", "upstream/cached.py", "upstream/tally.py"} & set(sources())
+
+
+# The files
+
+
+def store(folder, limit=10**9):
+    return FeatureStore(folder, "model", LAYERS, WIDTH, limit)
+
+
+def block(number):
+    generator = torch.Generator().manual_seed(number)
+    frames = 1 + number % 40
+    return Block(
+        number.to_bytes(16, "little"), torch.randn(LAYERS, frames, WIDTH, generator=generator).half(), 0.5
+    )
+
+
+def check(found, numbers):
+    """Which of these blocks are there; each is what it should be."""
+    there = []
+    for number in numbers:
+        wanted = block(number)
+        (place,) = found.find([wanted.key])
+        read = None if place is None else found.read(wanted.key, place)
+        if read is not None:
+            assert torch.equal(read, wanted.states), number
+            assert place.seconds == 0.5
+            there.append(number)
+    return there
+
+
+def test_blocks_come_back_in_every_process(tmp_path):
+    one, two = store(tmp_path), store(tmp_path)
+    assert one.append(map(block, range(5))) == 5
+    assert two.append(map(block, range(3, 8))) == 3  # it learns of the others' first
+    assert check(one, range(10)) == check(two, range(10)) == check(store(tmp_path), range(10)) == [*range(8)]
+    assert len(store(tmp_path)) == 8
+
+
+def cut(path, size):
+    os.truncate(path, path.stat().st_size - size)
+
+
+def append(path, data):
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def flip(path, at):
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+DAMAGES = {
+    "killed while it wrote a block": (lambda blocks, index: append(blocks, b"x" * 999), 0),
+    "killed before it wrote the record": (lambda blocks, index: cut(index, RECORD.itemsize), 1),
+    "killed while it wrote a record": (lambda blocks, index: cut(index, 17), 1),
+    "a record of zeros": (lambda blocks, index: append(index, bytes(RECORD.itemsize)), 0),
+    "half a record of zeros": (lambda blocks, index: append(index, bytes(RECORD.itemsize // 2)), 0),
+    "a changed record": (lambda blocks, index: flip(index, 3 * RECORD.itemsize + 20), 1),
+    "blocks that never reached the disk": (lambda blocks, index: cut(blocks, 1000), 1),
+    "a changed block": (lambda blocks, index: flip(blocks, 10), 1),
+    "no blocks": (lambda blocks, index: os.truncate(blocks, 0), 8),
+    "no index": (lambda blocks, index: os.truncate(index, 0), 8),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("known", [False, True], ids=["later", "while open"])
+def test_damage_is_found_and_what_it_took_is_stored_again(tmp_path, damage, known):
+    writer = store(tmp_path)
+    writer.append(map(block, range(8)))
+    hurt, lost = DAMAGES[damage]
+    hurt(*files(tmp_path))
+    found = writer if known else store(tmp_path)
+    there = check(found, range(8))
+    if not known:
+        assert len(there) == 8 - lost
+    found.append(block(number) for number in range(12))
+    assert check(found, range(12)) == [*range(12)]
+    last = store(tmp_path)  # which misses a record that changed after the other had read it
+    last.append(block(number) for number in range(12))
+    assert check(last, range(12)) == check(store(tmp_path), range(12)) == [*range(12)]
+
+
+def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    found, write = store(tmp_path), os.write
+    found.append(map(block, range(4)))
+
+    def full(file, data):
+        if len(data) == 3 * RECORD.itemsize:
+            write(file, bytes(data[: RECORD.itemsize + 20]))
+            raise OSError(28, "No space left on device")
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert found.append(map(block, range(4, 7))) == 0
+    assert "No space left" in found.closed
+    later = store(tmp_path)
+    assert check(later, range(7)) == [0, 1, 2, 3, 4]
+    later.append(map(block, range(9)))
+    assert check(later, range(9)) == check(store(tmp_path), range(9)) == [*range(9)]
+
+
+def test_a_removed_folder_is_made_again(tmp_path):
+    found = store(tmp_path)
+    found.append(map(block, range(4)))
+    for path in files(tmp_path):
+        path.unlink()
+    (tmp_path / "model").rmdir()
+    assert found.append(map(block, range(2, 6))) == 4
+    assert check(found, range(6)) == check(store(tmp_path), range(6)) == [2, 3, 4, 5]
+
+
+def _fill(folder, seed):
+    mine = store(folder)
+    numbers = [*range(300)]
+    random.Random(seed).shuffle(numbers)
+    for first in range(0, 300, 5):
+        check(mine, numbers[first : first + 5])
+        mine.append(block(number) for number in numbers[first : first + 5])
+
+
+def test_processes_that_are_killed_at_any_moment(tmp_path):
+    """Three at a time fill one store, and are killed; the last ones finish, and every block is right."""
+    fork, moments = multiprocessing.get_context("fork"), random.Random(0)
+    for turn in range(6):
+        started = [fork.Process(target=_fill, args=(tmp_path, 3 * turn + n)) for n in range(3)]
+        for process in started:
+            process.start()
+        time.sleep(moments.uniform(0.02, 0.15))
+        for process in started:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+    started = [fork.Process(target=_fill, args=(tmp_path, 100 + n)) for n in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0]
+    assert check(store(tmp_path), range(300)) == [*range(300)]
+    blocks, index = files(tmp_path)
+    assert blocks.stat().st_size == sum(2 * block(number).states.numel() for number in range(300))
+    assert index.stat().st_size == 300 * RECORD.itemsize

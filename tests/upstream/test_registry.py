@@ -1,0 +1,258 @@
+"""The upstreams in s3prl itself: registered, used, removed, in workers, from a checkout, by hand, off.
+
+Each start of s3prl takes 7 to 11 s, so one process answers many questions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.checkpoints.load import load_model
+from tests.helpers.models import tiny
+from tests.helpers.s3prl_runs import Experiment, python
+
+NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
+PLUGIN_OFF = {"S3PRL_DPHUBERT_PLUGIN": "0"}
+SCRIPT = """
+import json, multiprocessing, sys
+
+OWN = ("s3prl_dphubert", "s3prl", "torch", "numpy")
+early = sorted(name for name in sys.modules if name.partition(".")[0] in OWN)
+
+
+def names(_=None):
+    from s3prl import hub
+
+    return sorted(name for name in hub.options() if name.startswith("dp"))
+
+
+def unregistered():
+    from s3prl_dphubert import compat
+
+    compat.apply()  # without its repairs, s3prl could not be imported at all
+    return names()
+
+
+def workers(method):
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        return pool.map(names, [0])[0]
+
+
+def new_interface(checkpoint):
+    import torch
+    from s3prl.nn import Featurizer, S3PRLUpstream
+
+    answers = {"names": sorted(n for n in S3PRLUpstream.available_names() if n.startswith("dp"))}
+    answers["ready"] = sorted(n for n in S3PRLUpstream.available_names(True) if n.startswith("dp"))
+    exact = S3PRLUpstream("dphubert_local", checkpoint, extra_conf={"padding": "exact"}).eval()
+    answers["train"] = S3PRLUpstream("dphubert_local", checkpoint).training
+    lengths = torch.tensor([16000, 900, 9000, 800])
+    wavs = torch.randn(4, 16000) * (torch.arange(16000) < lengths[:, None])
+    states, frames = exact(wavs, lengths)
+    answers["states"], answers["frames"] = len(states), [f.tolist() for f in frames]
+    alone = []
+    for row, length in enumerate(lengths.tolist()):
+        own, count = exact(wavs[row : row + 1, :length], lengths[row : row + 1])
+        alone += [(a[0, :n] - b[row, :n]).abs().max().item() for a, b, n in zip(own, states, count)]
+    answers["apart"] = max(alone)
+    short, count = exact(torch.randn(1, 100), torch.tensor([100]))
+    answers["short"] = [tuple(short[-1].shape), count[-1].tolist()]
+    reduced, _ = Featurizer(exact)(states, frames)
+    answers["reduced"] = tuple(reduced.shape)
+    return answers
+
+
+def classic_interface(checkpoint):
+    import torch
+    from s3prl import hub
+    from s3prl.upstream.interfaces import Featurizer
+
+    answers = {}
+    wavs = [torch.randn(n) for n in (16000, 500, 8000)]
+    upstream = hub.dphubert_local(ckpt=checkpoint, model_config=None, refresh=False)
+    for name, options in {
+        "weighted": {},
+        "last": {"feature_selection": "last_hidden_state"},
+        "second": {"layer_selection": 1},
+        "one": {"feature_selection": "hidden_state_1"},
+    }.items():
+        featurizer = Featurizer(upstream, upstream_device="cpu", **options)
+        found = featurizer(wavs, upstream(wavs))
+        answers[name] = [featurizer.downsample_rate, [tuple(f.shape) for f in found]]
+    result = upstream(wavs)
+    answers["selected"] = torch.equal(featurizer._select_feature(result), result["hidden_states"][1])
+    featurizer, _ = Featurizer(upstream, upstream_device="cpu"), upstream.train()
+    torch.cat(featurizer(wavs, upstream(wavs))).square().mean().backward()
+    learn = [p for p in upstream.parameters() if p.requires_grad]
+    answers["fine-tuned"] = [len(learn), sum(p.grad is not None for p in learn)]
+    answers["weights"] = featurizer.weights.grad.abs().sum().item() > 0
+    return answers
+
+
+def registration():
+    import inspect
+
+    import s3prl_dphubert
+    from s3prl import hub
+
+    steps = {"source": inspect.getsource(hub) == open(hub.__file__).read()}
+    everything = set(vars(hub))
+    s3prl_dphubert.unregister()
+    steps["removed"] = sorted(everything - set(vars(hub)))
+    s3prl_dphubert.unregister()
+    steps["gone"] = names()
+    hub.dpwavlm = own = lambda: None
+    s3prl_dphubert.register()
+    s3prl_dphubert.register()
+    steps["back"] = names()
+    s3prl_dphubert.unregister()
+    steps["left"] = [names(), hub.dpwavlm is own]
+    return steps
+
+
+if __name__ == "__main__":
+    checkpoint, parts = sys.argv[1], sys.argv[2].split(",")
+    answers = {"early": early}
+    for part in parts:
+        if part in ("fork", "spawn", "forkserver"):
+            answers[part] = workers(part)
+        elif part in ("unregistered", "registration"):
+            answers[part] = globals()[part]()
+        else:
+            answers[part] = globals()[part](checkpoint)
+    print("ANSWERS " + json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("upstream") / "tiny"
+    save_model(tiny("hubert"), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory, checkpoint):
+    """What a process says about parts of the script, and what else it wrote."""
+
+    def run(*parts, **environment):
+        folder = tmp_path_factory.mktemp("process")
+        (folder / "script.py").write_text(SCRIPT)
+        done = python("script.py", checkpoint, ",".join(parts), cwd=folder, **environment).ok()
+        return json.loads(done.out.split("ANSWERS ")[1]), done.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def answers(ask):
+    return ask("fork", "new_interface", "classic_interface", "registration")
+
+
+def test_nothing_is_imported_before_s3prl_is(answers):
+    assert answers[0]["early"] == ["s3prl_dphubert", "s3prl_dphubert.autoload"]
+
+
+def test_the_newer_interface(answers):
+    found = answers[0]["new_interface"]
+    assert found["names"] == NAMES
+    # s3prl knows those that need a checkpoint by their endings, of which _hub is none.
+    assert found["ready"] == ["dphubert", "dphubert_hub", "dpwavlm"]
+    assert found["train"] is True
+    assert found["states"] == 4
+    assert found["frames"] == [[50, 3, 29, 3]] * 4
+    assert found["apart"] < 1e-5
+    assert found["short"] == [[1, 1, 32], [1]]
+    assert found["reduced"] == [4, 50, 32]
+
+
+def test_the_classic_interface(answers):
+    found = answers[0]["classic_interface"]
+    for name in ("weighted", "last", "second", "one"):
+        assert found[name] == [320, [[49, 32], [2, 32], [25, 32]]]
+    assert found["selected"] is True
+    learned, reached = found["fine-tuned"]
+    assert learned == reached > 40
+    assert found["weights"] is True
+
+
+def test_registering_and_removing(answers):
+    found, said = answers
+    found = found["registration"]
+    assert found["source"] is True  # the module is s3prl's own
+    assert found["removed"] == NAMES
+    assert found["gone"] == []
+    assert found["back"] == NAMES
+    assert found["left"] == [["dpwavlm"], True]
+    assert said.count("s3prl has an upstream dpwavlm of its own, which stays") == 2
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers(answers, ask, method):
+    found = answers[0] if method == "fork" else ask(method)[0]
+    assert found[method] == NAMES
+
+
+def test_switched_off(ask):
+    found, said = ask("unregistered", **PLUGIN_OFF)
+    assert found == {"early": [], "unregistered": []}
+    assert "s3prl-dphubert" not in said
+
+
+def test_a_script_in_a_checkout(tmp_path, checkpoint):
+    package = Path(find_spec("s3prl").origin).parent
+    ignored = shutil.ignore_patterns("__pycache__", ".cache")
+    checkout = shutil.copytree(package, tmp_path / "checkout" / "s3prl", ignore=ignored)
+    (checkout / "version.txt").write_text("0.4.18+checkout\n")
+    script = checkout / "run_downstream.py"
+    script.write_text(script.read_text() + "\nimport s3prl; print('RAN', s3prl.__version__)\n")
+    options = tmp_path / "options.yaml"
+    options.write_text("precision: bf16\npadding: exact\n")
+    experiment = Experiment("ks", tmp_path, ["-u", "dphubert_local", "-k", checkpoint, "-g", str(options)])
+    path = str(checkout.parent)
+    done = python(str(script), *experiment.train, cwd=checkout, PYTHONPATH=path).ok()
+    assert "RAN 0.4.18+checkout" in done.out
+    assert experiment.checkpoint(2)["Featurizer"]["weights"].shape == (4,)
+    assert [file.read_text() for file in experiment.folder.glob("options_*.yaml")] == [options.read_text()]
+    assert "s3prl-dphubert" not in done.err
+
+
+def test_fine_tuning_by_hand(tmp_path, checkpoint):
+    """Where no .pth file is read: our command registers and leaves everything else to s3prl's."""
+    upstream = ["-u", "dphubert_local", "-k", checkpoint, "-f", "-s", "last_hidden_state"]
+    experiment = Experiment("sid", tmp_path, upstream)
+    command = ["-m", "s3prl_dphubert.cli", "run_downstream"]
+    python(*command, *experiment.train, cwd=tmp_path, **PLUGIN_OFF).ok()
+    tuned, model = experiment.checkpoint(2)["Upstream"], load_model(checkpoint)
+    before = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    assert tuned.keys() == before.keys()
+    trained = {f"model.{name}" for name, parameter in model.named_parameters() if parameter.requires_grad}
+    changed = {name for name in before if not torch.equal(before[name], tuned[name])}
+    # A bias of keys moves all scores of a query alike, which changes nothing.
+    assert {name for name in trained - changed if not name.endswith("k_proj.bias")} == set()
+    assert changed <= trained
+    wrong = python(*command, "-m", "nothing", cwd=tmp_path, **PLUGIN_OFF)
+    assert wrong.code == 2
+    assert "usage: run_downstream.py" in wrong.err and "invalid choice: 'nothing'" in wrong.err
+
+
+def test_doctor(tmp_path):
+    done = python("-m", "s3prl_dphubert.cli", "doctor", cwd=tmp_path).ok()
+    lines = done.out.splitlines()
+    assert (len(lines) <= 40 and max(map(len, lines)) <= 110) or "site-packages" in done.out
+    rows = {line.split()[0]: line for line in lines if not line.startswith(" ")}
+    assert "s3prl 0.4.18" in done.out and "on, by" in rows["plugin"]
+    assert rows["upstreams"].split(maxsplit=1)[1] == ", ".join(NAMES)
+    assert all(
+        rows[task].endswith("ready")
+        for task in ["PR", "ASR", "KS", "QbE", "SID", "ASV", "SD", "ER", "IC", "SF"]
+    )
+    assert lines[-1].strip() == "usable"
+    assert done.err == ""
