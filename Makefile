@@ -24,8 +24,8 @@ lint: .venv/installed
 readme: .venv/installed
 	$(BIN)/python -m s3prl_dphubert.cli.readme README.md
 	$(BIN)/python -m s3prl_dphubert.superb.report.recipe_page downstream_recipes/*
-	$(BIN)/python -m s3prl_dphubert.mini.results docs/results
-	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/budgets.md
+	$(BIN)/python -m s3prl_dphubert.mini.results docs/results/mini-superb
+	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/results/budgets.md
 
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,7 @@
 """Compression runs under different budgets beside each other: what is left, how fast it is, what it loses.
 
-``python -m s3prl_dphubert.bench.budgets docs/budgets.md GROUP NAME=RUN…`` measures the results of finished
-runs of one teacher, keeps what it found in ``docs/budgets.json`` and fills in the page's table.
+``python -m s3prl_dphubert.bench.budgets docs/results/budgets.md GROUP NAME=RUN…`` measures the results of finished
+runs of one teacher, keeps what it found in ``docs/results/budgets.json`` and fills in the page's table.
 """
 
 from __future__ import annotations

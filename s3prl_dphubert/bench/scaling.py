@@ -1,6 +1,6 @@
 """What a run costs elsewhere: GPU hours, network and disk, from a cost model that is checked here.
 
-``python -m s3prl_dphubert.bench.scaling --out docs/scaling.md`` measures an update at two sizes on this
+``python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`` measures an update at two sizes on this
 machine, compares it with the model, and writes all figures of that page.
 
 The model: an update computes the teacher forward and the student forward and backward, 2 floating-point
@@ -222,7 +222,7 @@ def checkpoint_rows() -> Iterator[str]:
 
 
 def page(found: list[Measured]) -> str:
-    """The whole of docs/scaling.md."""
+    """The whole of docs/results/scaling.md."""
     dense = {name: operations(config, 10.0) / 10 / 1e9 for name, config in MODELS.items()}
     per_second = ", ".join(f"{name} {value:.0f}" for name, value in dense.items())
     where = environment(torch.device("cpu"), "fp32", 1, 1)
@@ -245,12 +245,12 @@ def page(found: list[Measured]) -> str:
 
 TEMPLATE = """# What a run costs
 
-All figures of this page are made by `python -m s3prl_dphubert.bench.scaling --out docs/scaling.md`.
+All figures of this page are made by `python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`.
 
 ## The model
 
 An update of stage 1 computes the teacher forward (1 part), the student forward (1) and backward (2), each
-of the MACs of [`cost.py`](../s3prl_dphubert/cost.py), 2 operations a MAC. GFLOP a second of audio are
+of the MACs of [`cost.py`](../../s3prl_dphubert/model/cost.py), 2 operations a MAC. GFLOP a second of audio are
 {per_second}. In stage 2 the student has 39 % of its MACs left, as DPHuBERT has. On the CPU, units whose
 sampled gate is 0 are not computed; on a GPU they are. What is no matrix product is taken to cost a fixed
 time for every number that a layer puts out.

@@ -1,7 +1,7 @@
 """The page of results on mini-SUPERB, made from the ``score.json`` that its runs left.
 
-``python -m s3prl_dphubert.mini.results docs/results`` fills in the numbers of ``docs/results.md`` and draws
-``docs/results.png``. A result of "MODEL, WHAT" is one of MODEL computed in another way, such as in int8, with
+``python -m s3prl_dphubert.mini.results docs/results/mini-superb`` fills in the numbers of
+``docs/results/mini-superb.md`` and draws ``docs/results/mini-superb.png``. A result of "MODEL, WHAT" is one of MODEL computed in another way, such as in int8, with
 the downstream models that MODEL's hidden states trained.
 """
 

@@ -1,4 +1,4 @@
-"""The cost model of docs/scaling.md."""
+"""The cost model of docs/results/scaling.md."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_model_foretells_the_second_size_from_the_first():
 
 def test_the_page_in_docs_is_what_the_command_writes():
     """All but what was measured."""
-    text = (ROOT / "docs" / "scaling.md").read_text()
+    text = (ROOT / "docs" / "results" / "scaling.md").read_text()
     hide = re.compile(r"(?s)## Checked here.*?## GPU hours")
     assert hide.sub("", text) == hide.sub("", page(FOUND))
     measured = re.search(r"\| HuBERT Base \| 2 × 4 s .*\| (\S+) \|", text)

@@ -128,7 +128,7 @@ def test_no_test_voice_is_in_training(built):
 
 
 def test_no_test_voice_is_in_training_of_the_real_benchmark():
-    known = json.loads((ROOT / "docs" / "mini_superb.json").read_text())["tasks"]
+    known = json.loads((ROOT / "docs" / "reference" / "mini-superb.json").read_text())["tasks"]
     voices_of = {
         (task, split): set(values["voices"])
         for task, found in known.items()
@@ -342,10 +342,10 @@ def test_page_and_committed_page_come_from_the_splits(built):
         for split, values in found.items():
             assert f"| {task} | {split} | {values['files']} | {values['minutes']:.1f} |" in page
     assert "| KS | test | chief, faye, henry, naomi | bud, jim |" in page
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "reference"
     assert (
-        inventory.page(json.loads((docs / "mini_superb.json").read_text()))
-        == (docs / "mini_superb.md").read_text()
+        inventory.page(json.loads((docs / "mini-superb.json").read_text()))
+        == (docs / "mini-superb.md").read_text()
     )
 
 
