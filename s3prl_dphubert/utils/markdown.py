@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import ConfigError
 
-BEGIN, END = "<!-- numbers: made by `make readme` -->\n", "<!-- end of numbers -->\n"
+BEGIN, END = "<!-- numbers: made by `make pages` -->\n", "<!-- end of numbers -->\n"
 """Markers around the numbers of a page."""
 
 

@@ -154,7 +154,7 @@ def test_a_page_says_what_there_is_to_know(task):
     folder = RECIPES[task]
     text = (folder / recipe.PAGE).read_text(encoding="utf8")
     if recipe_page.BEGIN in text:
-        assert recipe_page.fill(text, recipe.load(folder)) == text, "run `make readme`"
+        assert recipe_page.fill(text, recipe.load(folder)) == text, "run `make pages`"
     for needed in ("licence", "GB", "http", f"--tasks {folder.name} --data"):
         assert needed in text, needed
     for needed in recipe.load(folder).needs.data:
