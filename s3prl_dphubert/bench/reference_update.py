@@ -17,7 +17,7 @@ from ..checkpoints.dphubert_pth import write
 from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.masks import Masks
-from ..model.state_dict import read_pickle
+from ..model.state_dict import load_weights_only
 from ..pruning.gates import KINDS
 from .stopwatch import Stopwatch
 
@@ -55,7 +55,7 @@ class PublishedUpdate:
         build = import_published(folder).wav2vec2_model
         with tempfile.TemporaryDirectory() as place:
             write(model, Path(place, "model.pth"))
-            saved = read_pickle(Path(place, "model.pth"))
+            saved = load_weights_only(Path(place, "model.pth"))
         state, config = saved["state_dict"], dict(saved["config"])
         if rate is not None:
             config |= {name: rate for name in config if name.endswith("dropout")}

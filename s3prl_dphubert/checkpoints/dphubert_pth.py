@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import build_model, checked_config, read_pickle
+from ..model.state_dict import build_model, checked_config, load_weights_only
 from ..pruning.gated_model import GateConfig, Student
 from ..utils.files import replacing
 
@@ -263,7 +263,7 @@ def load_student(source: str | Path, exact: bool = True) -> Student:
 
 
 def read_released(source: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[tuple[str, int], Tensor]]:
-    content = read_pickle(source)
+    content = load_weights_only(source)
     for name in ("state_dict", "config"):
         if not isinstance(content, dict) or not isinstance(content.get(name), dict):
             raise CheckpointError(f"{source}: {name} is missing; not a released checkpoint")

@@ -101,7 +101,7 @@ def read(content: dict[str, Any], source: str) -> tuple[ModelConfig, State]:
     Quantiser, heads, mask embedding and averaged weights (EMA) are left out.
 
     Args:
-        content: what :func:`s3prl_dphubert.checkpoints.unpickler.read` made of the file.
+        content: what :func:`s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle` made of the file.
         source: where it is from, for messages.
 
     Raises:

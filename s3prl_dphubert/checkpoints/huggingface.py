@@ -11,7 +11,7 @@ from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
-from ..model.state_dict import read_pickle
+from ..model.state_dict import load_weights_only
 from .directory import read_tensors
 from .dphubert_pth import TABLE
 from .key_mapping import Layout, State, complete, count_faults, positional_conv
@@ -228,7 +228,7 @@ def _shards(find: Find, index: str, source: str) -> dict[str, Any]:
 def _read_weights(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(read_tensors(path))
-    content = read_pickle(path)
+    content = load_weights_only(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{path}: holds no tensors by name")
     return content

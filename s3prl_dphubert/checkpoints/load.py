@@ -16,7 +16,7 @@ from . import fairseq, hub, huggingface, torchaudio
 from .directory import read_directory
 from .dphubert_pth import read_released
 from .key_mapping import State
-from .unpickler import read as read_pickle
+from .unpickler import read_foreign_pickle
 
 OWN = "dphubert"
 
@@ -147,7 +147,7 @@ def _from_directory(folder: Path) -> SpeechModel:
 
 
 def _from_file(path: Path) -> SpeechModel:
-    content, source = read_pickle(path), str(path)
+    content, source = read_foreign_pickle(path), str(path)
     if fairseq.is_fairseq(content):
         return _convert(lambda: fairseq.read(content, source), source)
     if isinstance(content, dict) and {"state_dict", "config"} <= set(content):

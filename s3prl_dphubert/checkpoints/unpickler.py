@@ -23,7 +23,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .pickle_stubs import Stub, plain
 
-__all__ = ["Stub", "plain", "read"]
+__all__ = ["Stub", "plain", "read_foreign_pickle"]
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # first words of torch.save's format before zip
 DTYPES = {
@@ -46,7 +46,7 @@ _CONTAINERS: dict[tuple[str, str], type] = {
 }
 
 
-def read(path: str | Path) -> Any:
+def read_foreign_pickle(path: str | Path) -> Any:
     """Read a file of ``torch.save`` (zip or the format before it) or a plain pickle; runs no code.
 
     Returns:

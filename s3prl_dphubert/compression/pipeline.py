@@ -41,7 +41,7 @@ from ..distillation.task import Distillation
 from ..model import SpeechModel
 from ..model.cost import macs, parameters
 from ..model.masks import NO_MASKS, Masks
-from ..model.state_dict import read_pickle
+from ..model.state_dict import load_weights_only
 from ..pruning.structured import cut
 from ..training.distributed import Processes, join
 from ..training.train_config import TrainConfig
@@ -160,7 +160,7 @@ class _Run:
         if config.stage2 is not None:
             best = self.out / "stage2" / "best.pt"
             if best.exists():
-                task.module.load_state_dict(read_pickle(best)["module"])
+                task.module.load_state_dict(load_weights_only(best)["module"])
             self.note("stage2", task)
         state = "pruned" if config.stage2 is None else "compressed"
         save_model(model.eval(), self.out / "model", run_card.render(config, model, state))

@@ -14,7 +14,7 @@ from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
 
-def read_pickle(path: Path) -> Any:
+def load_weights_only(path: Path) -> Any:
     """Read a torch file through ``weights_only``; code in it is refused and does not run."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from ..checkpoints.load import load_model
 from ..constants import SAMPLE_RATE
-from ..model.state_dict import read_pickle
+from ..model.state_dict import load_weights_only
 from ..utils.files import replacing
 from .speech import HELD_OUT
 from .targets import STRIDE, cluster, features_named, label, read_samples
@@ -182,7 +182,7 @@ def train(a: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), a.lr, (0.9, 0.98), 1e-6, 0.01)
     state, start = a.out_dir / "state.pt", 0
     if state.exists():
-        saved = read_pickle(state)
+        saved = load_weights_only(state)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         start = saved["update"]

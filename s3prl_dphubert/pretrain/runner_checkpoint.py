@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import unpickler
+from ..checkpoints.unpickler import read_foreign_pickle
 from ..checkpoints.directory import CONFIG, save_model
 from ..errors import CheckpointError, RunError
 from ..model import ModelConfig, SpeechModel
@@ -110,7 +110,7 @@ def read_states(path: Path) -> States:
     Raises:
         CheckpointError: there is none, or it is damaged or another upstream's.
     """
-    content = unpickler.read(path)
+    content = read_foreign_pickle(path)
     try:
         config, own = content[CONFIG_KEY], content[KEY]
         return States(

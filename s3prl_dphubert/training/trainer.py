@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ..constants import SAMPLE_RATE
 from ..data.batches import Batch, BatchStream, loader
 from ..model.precision import autocast
-from ..model.state_dict import read_pickle
+from ..model.state_dict import load_weights_only
 from ..utils.environment import Environment, changes, environment
 from ..utils.files import replacing
 from ..utils.malloc import keep_pages
@@ -270,7 +270,7 @@ class Trainer:
         newest = self.processes.share(self.states()[-1].name if self.states() else None)
         if newest is None:
             return
-        saved = read_pickle(self.folder / newest)
+        saved = load_weights_only(self.folder / newest)
         self.task.module.load_state_dict(saved["module"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import build_model, read_pickle
+from ..model.state_dict import build_model, load_weights_only
 from . import expert
 from .options import Options
 
@@ -71,7 +71,7 @@ def read(path: Path) -> SpeechModel:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    content = read_pickle(path)
+    content = load_weights_only(path)
     if not isinstance(content, dict) or set(content) != {CONFIG, STATE}:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path}: holds {found or 'nothing'}, allowed: {CONFIG} and {STATE}")

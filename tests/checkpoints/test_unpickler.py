@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from s3prl_dphubert.checkpoints.unpickler import DTYPES, Stub, plain, read
+from s3prl_dphubert.checkpoints.unpickler import DTYPES, Stub, plain, read_foreign_pickle
 from s3prl_dphubert.errors import CheckpointError
 
 FORMATS = {"zip": True, "old": False}
@@ -50,7 +50,7 @@ def test_tensors_and_containers(save):
         "set": {1, 2},
         "plain": [None, True, 2**70, 1.5, b"bytes"[:0], "ü"],
     }
-    found = read(save(content))
+    found = read_foreign_pickle(save(content))
     assert list(found) == list(content)
     for name in ("view", "part", "scalar", "empty"):
         assert torch.equal(found[name], content[name])
@@ -68,14 +68,14 @@ def test_tensors_and_containers(save):
 @pytest.mark.parametrize("dtype", sorted({*DTYPES.values()}, key=str), ids=str)
 def test_every_type_of_number(save, dtype):
     tensor = torch.tensor([0, 1, 1, 0, 1]).to(dtype)
-    found = read(save({"x": tensor}))["x"]
+    found = read_foreign_pickle(save({"x": tensor}))["x"]
     assert found.dtype == dtype
     assert torch.equal(found, tensor)
 
 
 def test_state_dict_of_a_module(save):
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    found = read(save(module.state_dict()))
+    found = read_foreign_pickle(save(module.state_dict()))
     assert set(found) == set(module.state_dict())
     module.load_state_dict(found)  # the keys' metadata is not needed
 
@@ -84,7 +84,7 @@ def test_containers_that_hold_themselves(save):
     content = {"x": torch.ones(1), "list": []}
     content["self"] = content
     content["list"] += [content["list"], content["x"]]
-    found = read(save(content))
+    found = read_foreign_pickle(save(content))
     assert found["self"] is found
     assert found["list"][0] is found["list"]
     assert found["list"][1] is found["x"]
@@ -113,7 +113,7 @@ def test_objects_become_stubs_and_their_values_plain(save):
         "number": np.float64(2.5),
         "function": os.path.join,
     }
-    found = read(save(content))
+    found = read_foreign_pickle(save(content))
     args = found["args"]
     assert isinstance(args, Stub)
     assert (args.module, args.name) == ("argparse", "Namespace")
@@ -133,14 +133,14 @@ def test_objects_become_stubs_and_their_values_plain(save):
 def test_omegaconf(save):
     omegaconf = importlib.import_module("omegaconf")
     values = {"model": {"layers": 3, "mode": "default", "rates": [0.1, {"x": None}]}, "task": {"on": True}}
-    assert plain(read(save(omegaconf.OmegaConf.create(values)))) == values
+    assert plain(read_foreign_pickle(save(omegaconf.OmegaConf.create(values)))) == values
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_pickles_of_every_protocol(tmp_path, protocol):
     content = {"a": [1, (2, 3)], "args": argparse.Namespace(x=[1])}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
-    assert plain(read(tmp_path / "a.pkl")) == {"a": [1, (2, 3)], "args": {"x": [1]}}
+    assert plain(read_foreign_pickle(tmp_path / "a.pkl")) == {"a": [1, (2, 3)], "args": {"x": [1]}}
 
 
 class Reduced:
@@ -186,9 +186,9 @@ def test_nothing_is_executed(save, tmp_path, name):
     flag = tmp_path / "executed"
     torch.save(Reduced(os.mkdir, str(flag)), tmp_path / "inner.pt")
     attack = attacks(flag)[name]
-    assert isinstance(read(save({"x": attack, "y": torch.ones(1)}))["y"], torch.Tensor)
+    assert isinstance(read_foreign_pickle(save({"x": attack, "y": torch.ones(1)}))["y"], torch.Tensor)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(attack))
-    plain(read(tmp_path / "a.pkl"))
+    plain(read_foreign_pickle(tmp_path / "a.pkl"))
     assert not flag.exists()
 
 
@@ -241,7 +241,7 @@ SET_SLOTS = b"N}" + TEXT + b"K\x01s\x86b"  # state (None, {"a": 1}), which sets 
 def test_crooked_pickles_are_refused(tmp_path, parts):
     (tmp_path / "a.pkl").write_bytes(op(*parts))
     with pytest.raises(CheckpointError, match=r"a\.pkl"):
-        read(tmp_path / "a.pkl")
+        read_foreign_pickle(tmp_path / "a.pkl")
     assert not hasattr(collections.OrderedDict, "a")
     assert not hasattr(Stub, "a")
 
@@ -249,22 +249,22 @@ def test_crooked_pickles_are_refused(tmp_path, parts):
 def test_state_put_into_what_the_reader_offers_stays_in_the_file(tmp_path):
     maker = name("torch._utils", "_rebuild_tensor_v2")
     (tmp_path / "a.pkl").write_bytes(op(maker, SET_SLOTS))
-    read(tmp_path / "a.pkl")
+    read_foreign_pickle(tmp_path / "a.pkl")
     assert not hasattr(torch._utils._rebuild_tensor_v2, "a")
     torch.save(torch.ones(2), tmp_path / "b.pt")
-    assert torch.equal(read(tmp_path / "b.pt"), torch.ones(2))
+    assert torch.equal(read_foreign_pickle(tmp_path / "b.pt"), torch.ones(2))
 
 
 def test_deep_and_wide_pickles_end(tmp_path):
     (tmp_path / "deep.pkl").write_bytes(op(b"]" * 100_000, b"a" * 99_999))
     with pytest.raises(CheckpointError, match=r"deep\.pkl: damaged"):
-        read(tmp_path / "deep.pkl")
+        read_foreign_pickle(tmp_path / "deep.pkl")
     laughs = ("a",)
     for _ in range(60):
         laughs = (laughs, laughs)
     stub = argparse.Namespace(x=laughs)
     (tmp_path / "wide.pkl").write_bytes(pickle.dumps(stub))
-    found = plain(read(tmp_path / "wide.pkl"))["x"]
+    found = plain(read_foreign_pickle(tmp_path / "wide.pkl"))["x"]
     assert found[0] is found[1]
 
 
@@ -299,25 +299,25 @@ def last(part):
 def test_faults_in_a_zip_are_named(tmp_path, change, message):
     torch.save({"x": torch.ones(3)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=message):
-        read(edited(tmp_path / "a.pt", change))
+        read_foreign_pickle(edited(tmp_path / "a.pt", change))
 
 
 def test_kinds_that_are_not_read(tmp_path):
     scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
     scripted.save(tmp_path / "script.pt")
     with pytest.raises(CheckpointError, match="TorchScript"):
-        read(tmp_path / "script.pt")
+        read_foreign_pickle(tmp_path / "script.pt")
     with tarfile.open(tmp_path / "old.tar", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
     with pytest.raises(CheckpointError, match="tar files"):
-        read(tmp_path / "old.tar")
+        read_foreign_pickle(tmp_path / "old.tar")
     with zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps([0] * 10**6))
     with pytest.raises(CheckpointError, match="compressed"):
-        read(tmp_path / "packed.pt")
+        read_foreign_pickle(tmp_path / "packed.pt")
     for missing in ("nothing.pt", "."):
         with pytest.raises(CheckpointError, match="cannot be read"):
-            read(tmp_path / missing)
+            read_foreign_pickle(tmp_path / missing)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path, size, stride, offset):
     storage = torch.ones(4).storage()
     torch.save({"x": Tensor()}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="tensor"):
-        read(tmp_path / "a.pt")
+        read_foreign_pickle(tmp_path / "a.pt")
 
 
 def test_truncated_files(save):
@@ -341,7 +341,7 @@ def test_truncated_files(save):
     for size in (0, 1, 4, 20, 100, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:size])
         with pytest.raises(CheckpointError, match=r"a\.pt"):
-            read(path)
+            read_foreign_pickle(path)
 
 
 def test_flipped_weights_in_a_zip_are_noticed(tmp_path):
@@ -351,4 +351,4 @@ def test_flipped_weights_in_a_zip_are_noticed(tmp_path):
     data[place + 40] ^= 1
     (tmp_path / "a.pt").write_bytes(data)
     with pytest.raises(CheckpointError, match="CRC"):
-        read(tmp_path / "a.pt")
+        read_foreign_pickle(tmp_path / "a.pt")

@@ -15,11 +15,11 @@ from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.demo.demo_run import show
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
 from s3prl_dphubert.model.cost import parameters
-from s3prl_dphubert.model.state_dict import read_pickle
+from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pruning.budget import Budget
 from s3prl_dphubert.utils.config_io import from_dict, to_dict
+from tests.helpers.compression_runs import STAGE, make_place, read_config, settings
 from tests.helpers.models import outputs
-from tests.helpers.runs import STAGE, make_place, read_config, settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {**STAGE, "updates": 4, "warmup": 1, "validate_every": 2}
@@ -69,7 +69,7 @@ def test_log_and_checkpoints(finished, config):
         assert len(list((finished / stage).glob("state-*.pt"))) == config.stage1.keep
         assert any(finished.joinpath(stage).glob("events.out.tfevents.*"))
         best = min(row["valid_loss"] for row in rows if "valid_loss" in row)
-        assert read_pickle(finished / stage / "best.pt")["loss"] == pytest.approx(best)
+        assert load_weights_only(finished / stage / "best.pt")["loss"] == pytest.approx(best)
     rows = [json.loads(row) for row in (finished / "stage1" / "log.jsonl").read_text().splitlines()]
     assert [round(row["target_sparsity"], 6) for row in rows[:5]] == [0, 0.1, 0.2, 0.3, 0.4]
 
@@ -154,7 +154,7 @@ def test_predictions_of_deeper_layers_than_the_student_has(config, tmp_path):
     run = changed(config, student={"layers": 2}, stage1=None, stage2=QUICK, objective=objective)
     model = compress(run, tmp_path / "out")
     assert model.config.num_layers == 2
-    saved = read_pickle(tmp_path / "out" / "stage2" / "state-00000004.pt")["module"]
+    saved = load_weights_only(tmp_path / "out" / "stage2" / "state-00000004.pt")["module"]
     assert sum("objective.projections" in name for name in saved) == 6
 
 

@@ -15,12 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.model.cost import parameters
-from s3prl_dphubert.model.state_dict import read_pickle
+from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pretrain.runner_checkpoint import find_states, read_states
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.models import assert_same, outputs
-from tests.helpers.pretraining import BATCH, STAGE1, STAGE2, data, make_place, same, upstream
+from tests.helpers.pretraining_runs import BATCH, STAGE1, STAGE2, data, make_place, same, upstream
 from tests.helpers.s3prl_runs import Experiment, python
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,7 +133,7 @@ def test_learning_rates_rise_from_the_first_update(place, done):
 
 def test_killed_and_resumed_equals_undisturbed(place, done):
     """Weights, gates, multipliers and the optimizer's state, to the bit; no update twice."""
-    whole, resumed = (read_pickle(place / name / "states-20.ckpt") for name in ("whole", "killed"))
+    whole, resumed = (load_weights_only(place / name / "states-20.ckpt") for name in ("whole", "killed"))
     assert same(whole["DPHuBERT"]["module"], resumed["DPHuBERT"]["module"], 85)
     assert any("gates" in name for name in whole["DPHuBERT"]["module"])
     assert whole["DPHuBERT"]["module"]["lagrangian.multipliers"].abs().min() > 0
@@ -152,14 +152,14 @@ def test_killed_and_resumed_equals_undisturbed(place, done):
 
 
 def test_checkpoints_are_plain_and_complete(place, done):
-    content = read_pickle(place / "whole" / "states-20.ckpt")  # weights_only, without s3prl's classes
+    content = load_weights_only(place / "whole" / "states-20.ckpt")  # weights_only, without s3prl's classes
     assert content["Config"] == yaml.safe_load((place / "c1.yaml").read_text()) | {
         "pretrain_expert": {"datarc": data(place, train_batch_size=4)}  # what an epoch has on average
     }
     assert content["Args"].upstream == content["Args"]["upstream"] == "dphubert"
     recipe = content["Upstream_Config"]["recipe"]
     assert (recipe["stage"], recipe["seed"], recipe["teacher"]) == (1, 3, str(place / "teacher"))
-    second = read_pickle(place / "two" / "states-12.ckpt")["Upstream_Config"]
+    second = load_weights_only(place / "two" / "states-12.ckpt")["Upstream_Config"]
     assert (second["recipe"]["stage"], second["updates1"]) == (2, 20)
     card = (place / "two" / "states-10" / "README.md").read_text()
     assert "stage 1: 20 updates, stage 2: 10 updates" in card

@@ -14,13 +14,13 @@ import yaml
 
 from s3prl_dphubert import load_model, save_model
 from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
-from s3prl_dphubert.model.state_dict import read_pickle
+from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pretrain.expert import UpstreamPretrainExpert
 from s3prl_dphubert.pretrain.runner_checkpoint import Models, find_states, load_states, read_states
 from s3prl_dphubert.pretrain.runner_optimizer import GuardedAdamW
 from s3prl_dphubert.upstream.entries import dphubert_local
 from tests.helpers.models import tiny
-from tests.helpers.pretraining import STAGE1, STAGE2, data, make_place, runner, same, upstream
+from tests.helpers.pretraining_runs import STAGE1, STAGE2, data, make_place, runner, same, upstream
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,7 +65,7 @@ def test_a_student_of_its_own_is_distilled_and_goes_on(place, tmp_path):
     assert "distilled" in card and "stage 2: 1 updates" in card and "stage 1" not in card
     assert load_model(tmp_path / "states-1").config.num_layers == 2
     (tmp_path / "g.yaml").unlink()
-    saved = read_pickle(tmp_path / "states-1.ckpt")
+    saved = load_weights_only(tmp_path / "states-1.ckpt")
     again = UpstreamPretrainExpert(data(place), saved["Upstream_Config"], "cpu")
     again.load_model(saved)
     again.prepare(config, tmp_path)
@@ -84,7 +84,7 @@ def saved(place, folder):
     update(expert.train(), 1)
     torch.save(expert.add_state_to_save({"Args": Namespace(), "Step": 0}), folder / "states-1.ckpt")
     assert load_states(folder / "states-1.ckpt").config == load_model(folder / "states-1").config
-    return read_pickle(folder / "states-1.ckpt")
+    return load_weights_only(folder / "states-1.ckpt")
 
 
 def update(expert, step):

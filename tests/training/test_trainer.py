@@ -20,14 +20,14 @@ from s3prl_dphubert.distillation.task import Distillation
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.inference.folded import FoldedModel
-from s3prl_dphubert.model.state_dict import read_pickle
+from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pruning.budget import Budget
 from s3prl_dphubert.pruning.gated_model import Student
 from s3prl_dphubert.training.nonfinite import Skips
 from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.training.trainer import Trainer
 from s3prl_dphubert.utils.environment import changes, environment
-from tests.helpers.runs import distillation, make_place, stream_of
+from tests.helpers.compression_runs import distillation, make_place, stream_of
 from tests.helpers.speech import tone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,7 +64,7 @@ def test_interrupted_training_equals_undisturbed(place, tmp_path, caplog, worker
 def test_what_a_resumed_run_changes_is_one_warning(place, tmp_path, caplog):
     settings = {"warmup": 1, "save_every": 2, "num_workers": 0}
     Trainer(distillation(place), TrainConfig(updates=2, **settings), stream_of(place), tmp_path).run()
-    saved = read_pickle(tmp_path / "state-00000002.pt")["environment"]
+    saved = load_weights_only(tmp_path / "state-00000002.pt")["environment"]
     assert saved["torch"] == torch.__version__
     assert (saved["threads"], saved["processes"], saved["precision"]) == (1, 1, "fp32")
     torch.set_num_threads(2)

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ...checkpoints import unpickler
+from ...checkpoints.unpickler import read_foreign_pickle
 from ...errors import CheckpointError, RunError
 from ...utils.config_io import differences
 from ...utils.files import read_json, write_text
@@ -282,7 +282,7 @@ def step_of(checkpoint: Path) -> int:
     """The step at which a checkpoint was saved."""
     if checkpoint.stem.startswith("states-"):
         return step_of_name(checkpoint)
-    return int(unpickler.read(checkpoint)["Step"])
+    return int(read_foreign_pickle(checkpoint)["Step"])
 
 
 def best_score(checkpoint: Path) -> float:
@@ -291,7 +291,7 @@ def best_score(checkpoint: Path) -> float:
     Raises:
         CheckpointError: there is none.
     """
-    states = unpickler.read(checkpoint).get("Downstream")
+    states = read_foreign_pickle(checkpoint).get("Downstream")
     if not isinstance(states, dict) or "best_score" not in states:
         raise CheckpointError(f"{checkpoint}: holds no score on the development set")
     return float(states["best_score"])

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from s3prl_dphubert.checkpoints import unpickler
+from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.run.experiment import best_score
@@ -187,7 +187,7 @@ def test_two_processes_train_as_one_on_all_of_the_batch(place, plain):
     done = run(place, "ic", "--options", str(exact), "--processes", "2", out="two")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = place / "two" / "ic"
-    one, two = (unpickler.read(each / "train" / "states-30.ckpt") for each in (plain, folder))
+    one, two = (read_foreign_pickle(each / "train" / "states-30.ckpt") for each in (plain, folder))
     assert two["WorldSize"] == 2
     assert one["Step"] == two["Step"] == 30
     assert one["Downstream"].keys() == two["Downstream"].keys()
