@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.helpers.environments import fresh
+from tests.helpers.virtual_environments import fresh
 
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 PTH = "s3prl_dphubert.pth"

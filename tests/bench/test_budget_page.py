@@ -12,7 +12,7 @@ from s3prl_dphubert.bench import budgets
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model.cost import macs, parameters
 from s3prl_dphubert.pruning.budget import Budget
-from tests.helpers.runs import make_place, read_config
+from tests.helpers.compression_runs import make_place, read_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,7 +23,7 @@ from s3prl.upstream.wavlm.WavLM import WavLM, WavLMConfig
 from s3prl_dphubert.checkpoints import fairseq
 from s3prl_dphubert.checkpoints.load import load_teacher
 from s3prl_dphubert.errors import CheckpointError
-from tests.helpers.teachers import assert_parity, recorded, scramble
+from tests.helpers.hidden_states import assert_parity, recorded, scramble
 
 logging.getLogger("s3prl").setLevel(logging.WARNING)
 

@@ -19,7 +19,7 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model, load_teacher
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hubserver import COMMIT, LARGE, Repo, etag, served
+from tests.helpers.hub_server import COMMIT, LARGE, Repo, etag, served
 from tests.helpers.models import assert_same, outputs, tiny
 
 SMALL = b"small" * 10

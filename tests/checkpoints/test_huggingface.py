@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from s3prl_dphubert.checkpoints.load import load_teacher
 from s3prl_dphubert.errors import CheckpointError
-from tests.helpers.teachers import assert_parity, recorded, scramble
+from tests.helpers.hidden_states import assert_parity, recorded, scramble
 
 SMALL = {
     "hidden_size": 32,

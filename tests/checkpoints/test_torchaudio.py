@@ -15,7 +15,7 @@ from s3prl_dphubert.checkpoints import torchaudio as converter
 from s3prl_dphubert.checkpoints.key_mapping import Layout
 from s3prl_dphubert.checkpoints.load import PUBLISHED, load_teacher
 from s3prl_dphubert.errors import CheckpointError
-from tests.helpers.teachers import assert_parity, normalised, scramble, waveforms
+from tests.helpers.hidden_states import assert_parity, normalised, scramble, waveforms
 
 SMALL = {
     "extractor_mode": "group_norm",

@@ -13,7 +13,7 @@ from s3prl_dphubert.compression.pipeline import compress
 from s3prl_dphubert.distillation.target_cache import TargetCache
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.utils.config_io import from_dict
-from tests.helpers.runs import distillation, make_place, read_config, settings, stream_of
+from tests.helpers.compression_runs import distillation, make_place, read_config, settings, stream_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

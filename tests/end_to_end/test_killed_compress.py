@@ -13,8 +13,8 @@ import numpy as np
 from s3prl_dphubert import compress
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.utils.config_io import from_dict
-from tests.helpers.ranks import finish, run
-from tests.helpers.runs import make_place, settings
+from tests.helpers.compression_runs import make_place, settings
+from tests.helpers.forked_processes import finish, run
 
 KILLS = 20
 AREAS = ("", "stage1/", "projections", "pruned", "stage2/", "model.", "results", ".png")

@@ -17,6 +17,7 @@ import yaml
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
+from s3prl_dphubert.superb.scoring.score_file import Record
 from s3prl_dphubert.utils import resources
 from tests.helpers import miniature_data, miniature_sg
 from tests.helpers.miniature import lines
@@ -64,6 +65,20 @@ SMALL: dict[str, dict[str, Any]] = {
 
 OWN = {"vc": {"save_step": 2}}
 """Steps of tasks that take long to score each checkpoint."""
+
+
+RECORD = Record(
+    task="KS",
+    upstream="mine",
+    metrics={"acc": 96.0},
+    seed=0,
+    learning_rate=1e-4,
+    s3prl="0.4.18",
+    date="2026-11-24T10:00:00",
+    command="python -m s3prl.run_downstream",
+    parameters=23_590_000,
+)
+"""The score of a finished task."""
 
 
 def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) -> Path:

@@ -8,7 +8,7 @@ import soundfile
 
 from s3prl_dphubert.mini import align
 from s3prl_dphubert.mini.corpus import Clip, read_table
-from tests.helpers import mini_packages
+from tests.helpers import debian_packages
 
 SAID = {
     "a": "FIVE SIX NINE",
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     rows, places = ["package\tname\tvoice\ttext\tsamples\n"], {}
     for name, text in SAID.items():
         said = "ONE" if name in ("other", "unknown") else text
-        audio, places[name] = mini_packages.sentence([(word, word) for word in said.split()])
+        audio, places[name] = debian_packages.sentence([(word, word) for word in said.split()])
         noise = np.random.default_rng(0).normal(0, 1e-4, len(audio))
         soundfile.write(root / "corpus" / "p" / f"{name}.flac", audio + noise, 16_000)
         rows.append(f"p\t{name}\tv\t{text.capitalize()}.\t{len(audio)}\n")

@@ -30,7 +30,7 @@ from s3prl_dphubert.superb.metrics import mtwv
 from s3prl_dphubert.superb.metrics.der import read_rttm
 from s3prl_dphubert.superb.prepare import STEPS
 from s3prl_dphubert.utils import resources
-from tests.helpers import mini_packages
+from tests.helpers import debian_packages
 from tests.helpers.golden import ROOT
 from tests.helpers.s3prl_runs import Experiment
 
@@ -44,9 +44,9 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.helpers import mini_packages
+from tests.helpers import debian_packages
 from s3prl_dphubert.mini.build import build
-mini_packages.shrink()
+debian_packages.shrink()
 folder = Path(sys.argv[2])
 build(Path(sys.argv[3]), debs=folder / "debs", tables=folder / "tables")
 """
@@ -56,14 +56,14 @@ build(Path(sys.argv[3]), debs=folder / "debs", tables=folder / "tables")
 def debs(tmp_path_factory):
     """Folder with ``debs`` and ``tables``."""
     folder = tmp_path_factory.mktemp("packages")
-    mini_packages.build(folder)
+    debian_packages.build(folder)
     return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
 def slice_of_it():
     with pytest.MonkeyPatch.context() as patch:
-        mini_packages.shrink(patch.setattr)
+        debian_packages.shrink(patch.setattr)
         yield
 
 
@@ -179,7 +179,7 @@ def ends(group: int, seconds: float = 20) -> bool:
 def test_killed_build_goes_on_and_ends_the_same(debs, built, tmp_path):
     command = [sys.executable, "-c", KILLED, str(ROOT), str(debs), str(tmp_path / "killed")]
     out = tmp_path / "killed"
-    clip = f"corpus/{mini_packages.QUEEN}/160006P1.flac"
+    clip = f"corpus/{debian_packages.QUEEN}/160006P1.flac"
     for table in (clip, "manifests/speech_commands.tsv", "manifests/fluent_commands.tsv"):
         running = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
         while running.poll() is None and not (out / table).exists():
@@ -198,14 +198,14 @@ def test_killed_build_goes_on_and_ends_the_same(debs, built, tmp_path):
 
 def test_killed_while_decoding_keeps_what_is_decoded(debs, tmp_path):
     table = packages.table(debs / "tables" / "packages.tsv")
-    path = debs / "debs" / table[mini_packages.PROMPTS].file
-    whole = corpus.decode(mini_packages.PROMPTS, path, tmp_path)
+    path = debs / "debs" / table[debian_packages.PROMPTS].file
+    whole = corpus.decode(debian_packages.PROMPTS, path, tmp_path)
     assert len(whole) == 6
-    (tmp_path / f"{mini_packages.PROMPTS}.tsv").unlink()
-    kept, lost, *_ = sorted((tmp_path / mini_packages.PROMPTS).glob("*.flac"))
+    (tmp_path / f"{debian_packages.PROMPTS}.tsv").unlink()
+    kept, lost, *_ = sorted((tmp_path / debian_packages.PROMPTS).glob("*.flac"))
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    assert corpus.decode(mini_packages.PROMPTS, path, tmp_path) == whole
+    assert corpus.decode(debian_packages.PROMPTS, path, tmp_path) == whole
     assert kept.stat().st_mtime_ns == before and lost.exists()
 
 
@@ -330,7 +330,7 @@ def test_alignment_of_another_text_is_refused(debs, tmp_path):
     tables.mkdir()
     for path in (debs / "tables").iterdir():
         (tables / path.name).write_bytes(path.read_bytes())
-    mini_packages.table(tables / "alignments.tsv.gz", "name\twords", {"100001P1": "0:10 10:10"})
+    debian_packages.table(tables / "alignments.tsv.gz", "name\twords", {"100001P1": "0:10 10:10"})
     with pytest.raises(DataError, match=r"100001P1\.flac: has 3 words, alignments\.tsv\.gz places 2"):
         build.build(tmp_path / "out", ("asr",), debs / "debs", tables=tables)
 

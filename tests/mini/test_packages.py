@@ -11,9 +11,9 @@ import pytest
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.mini.build import TABLES
 from s3prl_dphubert.mini.sources import deb, packages
-from tests.helpers import mini_packages
+from tests.helpers import debian_packages
 
-NAME = mini_packages.TEXTS
+NAME = debian_packages.TEXTS
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirror")
     (folder / "pool").mkdir()
     path = folder / "pool" / f"{NAME}_1.0_all.deb"
-    path.write_bytes(mini_packages.deb({"usr/share/doc/a.txt": b"one", "usr/share/b": b"two"}))
+    path.write_bytes(debian_packages.deb({"usr/share/doc/a.txt": b"one", "usr/share/b": b"two"}))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return folder, packages.Package(NAME, "1.0", path.stat().st_size, digest, f"pool/{path.name}")
 
@@ -39,7 +39,7 @@ def no_apt(monkeypatch):
 
 def test_shipped_table_names_everything_that_is_decoded():
     table = packages.table(TABLES / "packages.tsv")
-    sources = {source.package for source in mini_packages.SOURCES}
+    sources = {source.package for source in debian_packages.SOURCES}
     assert len(sources) == 19 and sources <= table.keys() and NAME in table
     for package in table.values():
         assert len(package.sha256) == 64 and package.bytes > 10_000

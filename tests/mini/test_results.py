@@ -15,7 +15,7 @@ from s3prl_dphubert.superb.scoring.model_results import Model, Value
 from s3prl_dphubert.superb.scoring.relative_points import Between
 from s3prl_dphubert.superb.tasks.table import find
 from tests.helpers.golden import ROOT
-from tests.helpers.records import RECORD
+from tests.helpers.superb_runs import RECORD
 
 DOCS = ROOT / "docs" / "results"
 KS, PR, SF = find("KS"), find("PR"), find("SF")
@@ -46,6 +46,19 @@ def test_no_points_where_the_two_tell_nothing():
     assert Between(between.top, between.top).task(KS) is None
 
 
+def test_no_points_where_the_two_are_too_close():
+    between = Between(
+        model("a", KS={"acc": 40.0}, PR={"per": 80.0}, SF={"f1": 50.0, "cer": 60.0}),
+        model("b", KS={"acc": 44.9}, PR={"per": 75.0}, SF={"f1": 90.0, "cer": 59.0}),
+        smallest_span=5.0,
+    )
+    one = model("c", KS={"acc": 0.0}, PR={"per": 70.0}, SF={"f1": 60.0, "cer": 30.0})
+    assert between.points(one, KS) is None
+    assert between.points(one, PR) == 2000
+    assert between.points(one, SF) is None
+    assert replace(between, smallest_span=0.0).points(one, KS) == pytest.approx(-8163, abs=1)
+
+
 def test_the_spread_over_seeds_is_in_points_too():
     between = Between(model("a", KS={"acc": 40.0}), model("b", KS={"acc": 80.0}))
     one = Model("c", {"KS": {"acc": Value(60.0, 2.0, 3)}})
@@ -55,8 +68,8 @@ def test_the_spread_over_seeds_is_in_points_too():
 
 def test_the_page_says_what_there_is_and_what_is_missing(tmp_path):
     for name, size, values in (
-        ("fbank", 0, {"KS": {"acc": 40.0}, "IC": {"acc": 30.0}}),
-        ("hubert_nano", 3_000_000, {"KS": {"acc": 80.0}, "IC": {"acc": 20.0}}),
+        ("fbank", 0, {"KS": {"acc": 40.0}, "IC": {"acc": 30.0}, "ASR": {"wer": 101.0}}),
+        ("hubert_nano", 3_000_000, {"KS": {"acc": 80.0}, "IC": {"acc": 20.0}, "ASR": {"wer": 99.5}}),
         ("compressed", 800_000, {"KS": {"acc": 70.0}}),
         ("distilled", 800_000, {"KS": {"acc": 60.0}, "IC": {"acc": 50.0}}),
         ("compressed, int8", 800_000, {"KS": {"acc": 69.25}}),
@@ -77,11 +90,16 @@ def test_the_page_says_what_there_is_and_what_is_missing(tmp_path):
     assert "| parameters, M | – | 3.000 | 0.800 | 0.800 |" in lines
     assert "| KS Acc % ↑ | 40.00 | 80.00 | 71.00 ± 1.00 (3) | 60.00 |" in lines
     assert "| KS | 0 | 1000 | 775 ± 25 | 500 |" in lines
-    assert "| IC | – | – | – | – |" in lines
+    assert not any(line.startswith("| IC | ") for line in lines)
     for middle in ("median", "mean"):
         assert f"| {middle} of 1 | **0** | **1000** | **775** | **500** |" in lines
     assert "- IC gives no points: the teacher is not better than fbank there." in lines
-    assert "- compressed has no result yet of IC." in lines
+    assert (
+        "- ASR gives no points: fbank and the teacher differ by only 1.50 in WER, "
+        "less than the 5 from which points are counted." in lines
+    )
+    assert not any(line.startswith("| ASR | ") for line in lines)
+    assert "- compressed has no result yet of ASR, IC." in lines
     assert "- compressed is ahead of distilled in 1 of 1 tasks (KS); median difference +275 points." in lines
     below = lines[lines.index("## compressed in other precisions") :]
     assert below[2:5] == ["|  | fp32 | int8 |", "|---|---|---|", "| KS Acc % ↑ | 70.00 | 69.25 (-0.75) |"]

@@ -13,8 +13,8 @@ from s3prl_dphubert.compression.pipeline import compress
 from s3prl_dphubert.model.cost import expected_widths
 from s3prl_dphubert.pruning.budget import Budget, Lagrangian
 from s3prl_dphubert.pruning.gates import Gates
+from tests.helpers.compression_runs import make_place, read_config
 from tests.helpers.models import tiny
-from tests.helpers.runs import make_place, read_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

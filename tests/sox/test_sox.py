@@ -1,4 +1,4 @@
-"""SoX's effects against what SoX made of the same samples (sox_golden/README.md)."""
+"""SoX's effects against what SoX made of the same samples (tests/golden/sox/README.md)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from s3prl_dphubert.errors import ConfigError, DataError
 from s3prl_dphubert.sox import apply_effects_file, apply_effects_tensor
-from tests.helpers.golden import ROOT
+from tests.helpers.golden import GOLDEN
 from tests.helpers.speech import encoded, tone
 
-HERE = ROOT / "tests" / "sox_golden"
+HERE = GOLDEN / "sox"
 MADE = runpy.run_path(str(HERE / "make.py"))
 SIGNALS, CASES, RATES, split = MADE["SIGNALS"], MADE["CASES"], MADE["RATES"], MADE["split"]
 SPEAKERS = split(MADE["S3PRL"]["speakers"])

@@ -22,8 +22,8 @@ from s3prl_dphubert.training import heartbeat
 from s3prl_dphubert.training.distributed import Processes, join
 from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.training.trainer import Trainer
-from tests.helpers.ranks import finish, run
-from tests.helpers.runs import distillation, make_place, read_config, settings, stream_of
+from tests.helpers.compression_runs import distillation, make_place, read_config, settings, stream_of
+from tests.helpers.forked_processes import finish, run
 
 
 @pytest.fixture(scope="module")

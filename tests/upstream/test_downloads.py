@@ -14,7 +14,7 @@ from s3prl_dphubert.errors import CheckpointError, DPHubertError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.upstream.entries import dphubert, dphubert_hub, dphubert_url, dpwavlm
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hubserver import Repo, served
+from tests.helpers.hub_server import Repo, served
 
 SMALL = GOLDEN / "hubert_post_norm_pruned.pth"
 OTHER = GOLDEN / "wavlm_pruned.pth"

@@ -24,7 +24,7 @@ from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.upstream.hub_repo import export_hub, imports, sources
 from s3prl_dphubert.upstream.options import Options
 from tests.helpers.golden import GOLDEN, ROOT
-from tests.helpers.hubserver import Repo, served
+from tests.helpers.hub_server import Repo, served
 from tests.helpers.models import SHAPES, tiny
 from tests.helpers.s3prl_runs import Experiment
 

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from s3prl_dphubert.checkpoints.directory import save_model
-from tests.helpers.environments import fresh
 from tests.helpers.golden import ROOT
 from tests.helpers.models import tiny
+from tests.helpers.virtual_environments import fresh
 
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 LOAD = """

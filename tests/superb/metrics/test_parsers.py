@@ -13,7 +13,7 @@ from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.superb.metrics.parsers import Output, edits
 from s3prl_dphubert.superb.submission.prediction_formats import KINDS
 from s3prl_dphubert.superb.tasks.table import CORE, TASKS, find
-from tests.helpers.golden import ROOT
+from tests.helpers.golden import GOLDEN
 
 SINGLE = {
     "PR": ("test loss: 0.41\ntest per: 0.0541\n", {"per": 5.41}),
@@ -112,7 +112,7 @@ def test_the_table_is_whole():
         find("SV")
 
 
-OUTPUTS = ROOT / "tests" / "superb_outputs"
+OUTPUTS = GOLDEN / "superb_outputs"
 KEPT = {  # part of a task -> what was read by eye from the output of a real evaluation
     "SE": {"pesq": 1.0278, "stoi": 66.8308},
     "SS": {"si_sdri": -6.267},

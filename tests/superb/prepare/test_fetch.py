@@ -15,7 +15,7 @@ import pytest
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.superb.prepare import fetch
 from s3prl_dphubert.superb.prepare.fetch import Listed
-from tests.helpers.hubserver import Repo, served
+from tests.helpers.hub_server import Repo, served
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SIZE = len(CONTENT)

@@ -17,7 +17,7 @@ from s3prl_dphubert.superb.report.tables import Summary, markdown, table, values
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.scoring.model_results import Value, choose, from_records, published
 from s3prl_dphubert.superb.tasks.table import CORE
-from tests.helpers.records import RECORD
+from tests.helpers.superb_runs import RECORD
 
 
 def run(folder, like="DPHuBERT", name="mine", seed=0, shift=0.0, without=()):

@@ -1,6 +1,6 @@
 """What SoX makes of known signals: run by hand where ``sox`` 14.4.2 is installed; tests only read it.
 
-    python tests/sox_golden/make.py
+    python tests/golden/sox/make.py
 
 Signals go to SoX as wav of 32 bits and come back so, without dither: SoX's own samples.
 """
