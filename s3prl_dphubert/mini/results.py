@@ -1,8 +1,8 @@
-"""The page of results on mini-SUPERB, made from the ``score.json`` that its runs left.
+"""The page of mini-SUPERB results, generated from the ``score.json`` files of its runs.
 
-``python -m s3prl_dphubert.mini.results docs/results/mini-superb`` fills in the numbers of
-``docs/results/mini-superb.md`` and draws ``docs/results/mini-superb.png``. A result of "MODEL, WHAT" is one of MODEL computed in another way, such as in int8, with
-the downstream models that MODEL's hidden states trained.
+``python -m s3prl_dphubert.mini.results docs/results/mini-superb`` fills in the numbers of the page beside that
+folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or runtime, with
+the downstream models that were trained on MODEL's hidden states.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -26,16 +26,17 @@ from ..utils.markdown import BEGIN, END
 
 ZERO, TOP = "fbank", "hubert_nano"
 SEPARATOR = ", "
+SMALLEST_SPAN = 5.0  # between the two, in percent: below it, one percent is worth more than 200 points
 
 
 @dataclass(frozen=True)
 class Results:
-    """What there is so far.
+    """Results of all models on mini-SUPERB.
 
     Args:
-        models: with results, ``fbank`` and the teacher first.
-        between: these two.
-        variants: what is one of the models computed in another way.
+        models: models with results, ``fbank`` and the teacher first.
+        between: the two models that points are counted between.
+        variants: models computed in another precision or runtime.
         firsts: name -> the model with the results of seed 0 alone.
     """
 
@@ -46,7 +47,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> Results:
-        """The results below a folder.
+        """Collect the results below a folder.
 
         Raises:
             ResultError: there are none, or one cannot be used.
@@ -57,21 +58,20 @@ class Results:
         firsts = {model.name: model for model in from_records(each for each in records if each.seed == 0)}
         if missing := [name for name in (ZERO, TOP) if name not in models]:
             raise ConfigError(f"{folder}: holds no results of {', '.join(missing)}")
-        between = Between(models.pop(ZERO), models.pop(TOP))
+        between = Between(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN)
         names = sorted(models)
         variants = [name for name in names if SEPARATOR in name]
         others = [models[name] for name in names if name not in variants]
-        chosen = [between.zero, between.top, *others]
-        return cls(chosen, between, [models[name] for name in variants], firsts)
+        return cls([between.zero, between.top, *others], between, [models[name] for name in variants], firsts)
 
     @property
     def tasks(self) -> list[Task]:
-        """Those that any model has results of, in SUPERB's order."""
+        """Tasks that any model has results of, in SUPERB's order."""
         return [task for task in TASKS if any(task.name in model.results for model in self.models)]
 
     @property
     def others(self) -> list[Model]:
-        """All but the two that points are counted between."""
+        """All models but the two that points are counted between."""
         return list(self.models[2:])
 
     @property
@@ -84,73 +84,91 @@ class Results:
         ]
 
 
-def numbers(found: Results) -> str:
-    """Everything on the page that is a number, as Markdown."""
+def numbers(results: Results) -> str:
+    """Return the generated part of the page as Markdown: metrics first, points after them."""
     parts = [
         "## Results",
-        _results(found),
+        _metrics(results),
         "Mean ± standard deviation (number of seeds); without one, seed 0 alone.",
-        "![Points per task](results.png)",
         "## Points",
-        _points(found),
-        *_remarks(found),
-        *_variants(found),
+        "![Points per task](mini-superb.png)",
+        _points(results),
+        *_remarks(results),
+        *_variants(results),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _results(found: Results) -> str:
+def _metrics(results: Results) -> str:
     rows = [
-        ["parameters, M", *(_amount(model.parameters, 1e6, 3) for model in found.models)],
-        ["MACs of SUPERB's 32 utterances, G", *(_amount(model.macs, 1e9, 1) for model in found.models)],
+        ["parameters, M", *(_amount(model.parameters, 1e6, 3) for model in results.models)],
+        ["MACs of SUPERB's 32 utterances, G", *(_amount(model.macs, 1e9, 1) for model in results.models)],
     ]
-    for task in found.tasks:
+    for task in results.tasks:
         for metric in task.metrics:
-            values = [model.results.get(task.name, {}).get(metric.name) for model in found.models]
+            values = [model.results.get(task.name, {}).get(metric.name) for model in results.models]
             if any(values):
                 rows.append([heading(task, metric), *map(shown, values)])
-    return markdown.table(["", *(markdown.cell(model.name) for model in found.models)], rows)
+    return markdown.table(["", *(markdown.cell(model.name) for model in results.models)], rows)
 
 
-def _points(found: Results) -> str:
-    rows = [[task.name, *(_point(found, model, task) for model in found.models)] for task in found.tasks]
-    shared = [[found.between.points(model, task) or 0.0 for task in found.shared] for model in found.models]
+def _points(results: Results) -> str:
+    tasks = [task for task in results.tasks if results.between.task(task) is not None]
+    rows = [[task.name, *(_point(results, model, task) for model in results.models)] for task in tasks]
+    shared = [
+        [results.between.points(model, task) or 0.0 for task in results.shared] for model in results.models
+    ]
     for name, middle in (("median", statistics.median), ("mean", statistics.fmean)):
         cells = [f"**{middle(points):.0f}**" if points else "–" for points in shared]
-        rows.append([f"{name} of {len(found.shared)}", *cells])
-    return markdown.table(["", *(markdown.cell(model.name) for model in found.models)], rows)
+        rows.append([f"{name} of {len(results.shared)}", *cells])
+    return markdown.table(["", *(markdown.cell(model.name) for model in results.models)], rows)
 
 
-def _point(found: Results, model: Model, task: Task) -> str:
-    value = found.between.points(model, task)
+def _point(results: Results, model: Model, task: Task) -> str:
+    value = results.between.points(model, task)
     if value is None:
         return "–"
-    spread = found.between.spread(model, task)
+    spread = results.between.spread(model, task)
     return f"{value:.0f}" + (f" ± {spread:.0f}" if spread else "")
 
 
-def _remarks(found: Results) -> list[str]:
-    """Sentences that follow from the numbers, and what is missing."""
-    lines = []
-    for task in found.tasks:
-        both = all(task.name in model.results for model in (found.between.zero, found.between.top))
-        if both and found.between.task(task) is None:
-            lines.append(f"- {task.name} gives no points: the teacher is not better than {ZERO} there.")
-    for model in found.models:
-        if absent := [task.name for task in found.tasks if task.name not in model.results]:
+def _remarks(results: Results) -> list[str]:
+    """Return one list of sentences that follow from the numbers, or none."""
+    lines = [f"- {reason}" for task in results.tasks if (reason := _no_points(results.between, task))]
+    for model in results.models:
+        if absent := [task.name for task in results.tasks if task.name not in model.results]:
             lines.append(f"- {model.name} has no result yet of {', '.join(absent)}.")
-    lines += _comparisons(found)
+    lines += _comparisons(results)
     return ["\n".join(lines)] if lines else []
 
 
-def _comparisons(found: Results) -> list[str]:
-    """Who is ahead of whom in how many tasks, and by how many points in the middle."""
+def _no_points(between: Between, task: Task) -> str:
+    """Say why a task that both reference models have results of gives no points; empty where it does."""
+    both = all(task.name in model.results for model in (between.zero, between.top))
+    if not both or between.task(task) is not None:
+        return ""
+    if replace(between, smallest_span=0.0).task(task) is None:
+        return f"{task.name} gives no points: the teacher is not better than {between.zero.name} there."
+    spans = [
+        f"{abs(high - low):.2f} in {metric.title}"
+        for metric in task.metrics
+        if (low := between.zero.means[task.name].get(metric.name)) is not None
+        and (high := between.top.means[task.name].get(metric.name)) is not None
+    ]
+    return (
+        f"{task.name} gives no points: {between.zero.name} and the teacher differ by only {' and '.join(spans)}, "
+        f"less than the {between.smallest_span:g} from which points are counted."
+    )
+
+
+def _comparisons(results: Results) -> list[str]:
+    """Compare each two small models: in how many tasks one is ahead, and the median gap in points."""
     lines = []
-    for index, one in enumerate(found.others):
-        for other in found.others[index + 1 :]:
+    for index, one in enumerate(results.others):
+        for other in results.others[index + 1 :]:
             gaps = {}
-            for task in found.tasks:
-                points = [found.between.points(model, task) for model in (one, other)]
+            for task in results.tasks:
+                points = [results.between.points(model, task) for model in (one, other)]
                 if points[0] is not None and points[1] is not None:
                     gaps[task.name] = points[0] - points[1]
             if gaps:
@@ -163,28 +181,29 @@ def _comparisons(found: Results) -> list[str]:
     return lines
 
 
-def _variants(found: Results) -> list[str]:
-    """Each model that was computed in other ways, with the differences that made, of seed 0."""
+def _variants(results: Results) -> list[str]:
+    """Compare each model with its other precisions and runtimes, on seed 0."""
     parts = []
-    for model in found.models:
-        first = found.firsts.get(model.name, model)
-        own = [each for each in found.variants if each.name.startswith(model.name + SEPARATOR)]
-        tasks = [task for task in found.tasks if any(task.name in each.results for each in own)]
+    for model in results.models:
+        first = results.firsts.get(model.name, model)
+        variants = [each for each in results.variants if each.name.startswith(model.name + SEPARATOR)]
         rows = []
-        for task in tasks:
+        for task in results.tasks:
+            if not any(task.name in each.results for each in variants):
+                continue
             for metric in task.metrics:
-                values = [each.means.get(task.name, {}).get(metric.name) for each in (first, *own)]
+                values = [each.means.get(task.name, {}).get(metric.name) for each in (first, *variants)]
                 if values[0] is not None:
                     rows.append([heading(task, metric), *_differences(values[0], values[1:])])
         if rows:
-            titles = [markdown.cell(each.name.partition(SEPARATOR)[2]) for each in own]
+            titles = [markdown.cell(each.name.partition(SEPARATOR)[2]) for each in variants]
             parts += [f"## {model.name} in other precisions", markdown.table(["", "fp32", *titles], rows)]
     return parts
 
 
 def _differences(first: float, others: Sequence[float | None]) -> list[str]:
-    shown = [f"{value:.2f} ({value - first:+.2f})" if value is not None else "–" for value in others]
-    return [f"{first:.2f}", *shown]
+    cells = [f"{value:.2f} ({value - first:+.2f})" if value is not None else "–" for value in others]
+    return [f"{first:.2f}", *cells]
 
 
 def _amount(value: int | None, unit: float, digits: int) -> str:
@@ -198,9 +217,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.mini.results", description=__doc__)
     parser.add_argument("folder", type=Path, help="holds score.json files; the page is FOLDER.md")
     folder = parser.parse_args(argv).folder
-    found, page = Results.read(folder), folder.with_suffix(".md")
-    text = markdown.fill(page.read_text(encoding="utf8"), BEGIN, END, numbers(found), str(page))
-    plot(found.between, found.others, found.tasks, folder.with_suffix(".png"))
+    results, page = Results.read(folder), folder.with_suffix(".md")
+    text = markdown.fill(page.read_text(encoding="utf8"), BEGIN, END, numbers(results), str(page))
+    plot(results.between, results.others, results.tasks, folder.with_suffix(".png"))
     write_text(page, text)
     print(page)
 

@@ -20,16 +20,19 @@ class Between:
     Args:
         zero: reaches 0 points.
         top: reaches 1000.
+        smallest_span: difference between the two, in the metric's unit, below which a metric gives no points:
+            a fraction of a percent would decide over hundreds of them.
     """
 
     zero: Model
     top: Model
+    smallest_span: float = 0.0
 
     def task(self, task: Task) -> Task | None:
         """The task with these two as its reference points.
 
-        ``None`` where a metric of one of the two is missing, or ``top`` is not the better one: points would
-        have no meaning.
+        ``None`` where a metric of one of the two is missing, ``top`` is not the better one, or they differ by
+        less than ``smallest_span``: points would have no meaning.
         """
         moved = {metric.name: self._metric(task, metric) for metric in points.scored(task)}
         if not moved or None in moved.values():
@@ -49,5 +52,7 @@ class Between:
     def _metric(self, task: Task, metric: Metric) -> Metric | None:
         low, high = (model.means.get(task.name, {}).get(metric.name) for model in (self.zero, self.top))
         if low is None or high is None or (high > low) != (metric.better == HIGHER) or high == low:
+            return None
+        if abs(high - low) < self.smallest_span:
             return None
         return replace(metric, fbank=low, sota=high)
