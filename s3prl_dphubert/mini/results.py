@@ -1,8 +1,8 @@
 """The page of mini-SUPERB results, generated from the ``score.json`` files of its runs.
 
-``python -m s3prl_dphubert.mini.results docs/results/mini-superb`` fills in the numbers of the page beside that
-folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or runtime, with
-the downstream models that were trained on MODEL's hidden states.
+``python -m s3prl_dphubert.mini.results docs/results/mini-superb`` fills in the numbers of the page beside
+that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or
+runtime, with the downstream models that were trained on MODEL's hidden states.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def _no_points(between: Between, task: Task) -> str:
         and (high := between.top.means[task.name].get(metric.name)) is not None
     ]
     return (
-        f"{task.name} gives no points: {between.zero.name} and the teacher differ by only {' and '.join(spans)}, "
-        f"less than the {between.smallest_span:g} from which points are counted."
+        f"{task.name} gives no points: {between.zero.name} and the teacher differ by only "
+        f"{' and '.join(spans)}, less than the {between.smallest_span:g} from which points are counted."
     )
 
 
