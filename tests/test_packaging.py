@@ -38,7 +38,8 @@ def test_installed_files_are_found(wheel, tmp_path):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
     subprocess.run([*pip, str(wheel)], check=True)
     script = (
-        "from s3prl_dphubert import resources, load_model\n"
+        "from s3prl_dphubert import load_model\n"
+        "from s3prl_dphubert.utils import resources\n"
         "names = 'upstream_configs/demo.yaml', 'downstream_recipes/README.md', 'assets/speech/manifest.tsv'\n"
         "for name in names:\n"
         "    print(resources.find(name))\n"

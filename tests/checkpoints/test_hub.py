@@ -196,7 +196,7 @@ def test_no_server(server, no_waiting, monkeypatch):
 
 SCRIPT = """
 import resource, sys
-from s3prl_dphubert import hub
+from s3prl_dphubert.checkpoints import hub
 if sys.argv[2] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:

@@ -261,7 +261,7 @@ def test_another_number_of_processes_goes_on_and_says_so(place, tmp_path):
 LAUNCHED = """
 import os, signal, sys, time
 from s3prl_dphubert.cli import main
-from s3prl_dphubert.trainer import Trainer
+from s3prl_dphubert.training.trainer import Trainer
 
 name, update, attempt = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 real = Trainer.train_step

@@ -27,7 +27,7 @@ upstream = torch.hub.load({where}, "dphubert_local", ckpt={checkpoint!r}, precis
 hidden = upstream.eval()([torch.randn(16000), torch.randn(500)])["hidden_states"]
 found["shapes"] = [tuple(state.shape) for state in hidden]
 found["new"] = sorted({{name.partition(".")[0] for name in set(sys.modules) - before}})
-from s3prl_dphubert.pruning import prune  # long after the call
+from s3prl_dphubert.pruning.structured import prune  # long after the call
 
 import s3prl_dphubert
 found["home"] = s3prl_dphubert.__file__
@@ -38,7 +38,7 @@ import ast, json, pathlib, sys
 import torch
 
 torch.hub.load({checkout!r}, "dphubert_local", ckpt={checkpoint!r}, source="local")
-import s3prl_dphubert.hub, s3prl_dphubert.teachers, s3prl_dphubert.upstream.options
+import s3prl_dphubert.checkpoints.hub, s3prl_dphubert.checkpoints.load, s3prl_dphubert.upstream.options
 import hubconf
 
 ours = [module for name, module in sys.modules.items() if name.startswith("s3prl_dphubert")]
