@@ -11,14 +11,18 @@ class DPHubertError(ValueError):
 
 
 class ConfigError(DPHubertError):
-    """A configuration is invalid; the message lists every fault at once."""
+    """A configuration is invalid; the message lists every fault at once, ``faults`` holds them one by one."""
+
+    faults: tuple[str, ...] = ()
 
     @classmethod
     def raise_for(cls, what: str, faults: Iterable[str]) -> None:
         """Raise if there is any fault; each names the field, the value and what is allowed."""
-        found = list(faults)
-        if found:
-            raise cls(f"{what}: " + "; ".join(found))
+        listed = tuple(faults)
+        if listed:
+            error = cls(f"{what}: " + "; ".join(listed))
+            error.faults = listed
+            raise error
 
 
 class DataError(DPHubertError):

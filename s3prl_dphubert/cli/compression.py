@@ -29,12 +29,12 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ..compression.compress_config import CompressConfig
     from ..compression.pipeline import compress
     from ..utils import resources
-    from ..utils.config_io import changed, from_dict, read_yaml
+    from ..utils.config_io import apply_changes, from_dict, read_yaml
 
     path = Path(arguments.config)
     if not path.exists() and path.stem == arguments.config:
         path = resources.find(f"upstream_configs/{path}.yaml")
-    values = changed(read_yaml(path), arguments.set)
+    values = apply_changes(read_yaml(path), arguments.set)
     compress(from_dict(CompressConfig, values), arguments.out)
     if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
         print(f"{arguments.out / 'model'}")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..constants import SAMPLE_RATE
 from ..errors import ConfigError, DataError
+from ..utils.type_checks import is_int, is_number
 from .audio import TOLERANCE, read
 from .manifest import Manifest, Skipped
 
@@ -79,8 +80,7 @@ class BatchConfig:
 
     def _type_fault(self, name: str) -> str:
         value, whole = getattr(self, name), name in ("buckets", "seed")
-        kinds = int if whole else (int, float)
-        if isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value):
+        if (is_int(value) if whole else is_number(value)) and math.isfinite(value):
             return ""
         return f"{name} is {value!r}, allowed: a {'whole' if whole else 'finite'} number"
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.type_checks import is_int
 
 Match = int | tuple[int, int]
 
@@ -83,7 +84,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _is_layer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_int(value) and value >= 0
 
 
 def _is_pair(value: tuple[Any, ...]) -> bool:

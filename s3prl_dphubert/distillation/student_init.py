@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.model_config import dense_heads
+from ..utils.type_checks import is_int
 
 LAYER = re.compile(r"(encoder\.transformer\.layers\.)(\d+)(.*)")
 
@@ -98,7 +99,7 @@ class StudentConfig:
 
 
 def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_int(value) and value > 0
 
 
 def start(teacher: SpeechModel, config: StudentConfig, seed: int = 0) -> SpeechModel:

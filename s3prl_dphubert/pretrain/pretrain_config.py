@@ -18,6 +18,7 @@ from ..pruning.budget import Budget
 from ..pruning.gates import GateConfig
 from ..training.train_config import TrainConfig
 from ..utils.config_io import from_dict, read_yaml, to_dict
+from ..utils.type_checks import is_int
 
 OPTIMIZER = "DPHuBERT"
 
@@ -115,7 +116,7 @@ def read_data(values: Mapping[str, Any]) -> tuple[DataConfig, int]:
     if plain.pop("valid", None) is not None:
         raise ConfigError("datarc: valid is given, allowed: none; s3prl's pretraining does not validate")
     workers = values.get("num_workers", TrainConfig.num_workers)
-    if isinstance(workers, bool) or not isinstance(workers, int):
+    if not is_int(workers):
         raise ConfigError(f"datarc: num_workers is {workers!r}, allowed: 0 or more")
     return from_dict(DataConfig, plain), workers
 

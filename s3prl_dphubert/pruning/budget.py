@@ -13,6 +13,7 @@ from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
 from ..model.cost import SUPERB_LENGTHS, Number, Widths, macs, parameters
 from ..model.model_config import ModelConfig
+from ..utils.type_checks import is_number
 from .latency import latency, read_table
 
 COUNTS = ("parameters", "published", "macs", "superb_macs", "latency")
@@ -117,8 +118,8 @@ def _share_faults(shares: dict[Any, Any]) -> list[str]:
     for count, share in shares.items():
         if count not in COUNTS:
             faults.append(f"sparsity names {count!r}, allowed: {', '.join(COUNTS)}")
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-            faults.append(f"sparsity of {count} is {share!r}, allowed: between 0 and 1")
+        if not is_number(share) or not 0 < share < 1:
+            faults.append(f"sparsity.{count} is {share!r}, allowed: between 0 and 1")
     if {"parameters", "published"} <= shares.keys():
         faults.append("sparsity names parameters and published, allowed: one of the two")
     return faults

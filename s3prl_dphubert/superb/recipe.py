@@ -7,6 +7,8 @@ Strings may hold the placeholders ``{data}``, ``{prepared}`` and ``{recipe}``.
 
 from __future__ import annotations
 
+import math
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,7 +17,8 @@ from typing import Any
 
 from ..errors import ConfigError, ResultError
 from ..utils import resources
-from ..utils.config_io import changed, read_yaml
+from ..utils.config_io import apply_changes, read_yaml
+from ..utils.type_checks import is_int, is_list, is_number
 from .tasks.spec import Task
 from .tasks.table import TASKS, find
 
@@ -66,7 +69,7 @@ class Needs:
         faults = []
         for name in ("data", "prepare", "packages"):
             value = getattr(self, name)
-            if not _is_list(value) or not all(isinstance(each, str) and each for each in value):
+            if not is_list(value) or not all(isinstance(each, str) and each for each in value):
                 faults.append(f"{name} is {value!r}, allowed: a list of texts")
             elif name == "data":
                 faults += [
@@ -78,11 +81,11 @@ class Needs:
             value = getattr(self, name)
             if not isinstance(value, str):
                 faults.append(f"{name} is {value!r}, allowed: a text")
-        if not _is_list(self.sweep) or not all(_is_rate(rate) for rate in self.sweep):
+        if not is_list(self.sweep) or not all(_is_rate(rate) for rate in self.sweep):
             faults.append(f"sweep is {self.sweep!r}, allowed: a list of numbers above 0")
         for name in ("disk_gb", "gpu_gb", "hours"):
             value = getattr(self, name)
-            if not _is_number(value) or value < 0:
+            if not is_number(value) or value < 0:
                 faults.append(f"{name} is {value!r}, allowed: a number, 0 or more")
         return faults
 
@@ -172,7 +175,7 @@ def config_faults(config: Mapping[str, Any], trained: bool) -> list[str]:
         faults.append(f"optimizer.lr is {rate!r}, allowed: a number above 0 (1.0e-4, not 1e-4)")
     for name in _COUNTS:
         value, least = runner.get(name), 2 if name == "max_keep" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if not is_int(value) or value < least:
             why = ", since s3prl deletes the old checkpoint before it saves" if least == 2 else ""
             faults.append(f"runner.{name} is {value!r}, allowed: a whole number from {least}{why}")
     steps, every = runner.get("total_steps"), runner.get("save_step")
@@ -213,7 +216,7 @@ def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
     for part in task.parts:
         own = folder / f"{part.name}.yaml"
         config = read_yaml(own if part.name and own.exists() else folder / CONFIG)
-        configs[part.name] = changed(config, _of_task(task, changes))
+        configs[part.name] = apply_changes(config, _of_task(task, changes))
     try:
         recipe = Recipe(task, folder, needs, configs)
     except ConfigError as error:
@@ -256,13 +259,5 @@ def _unknown(text: str) -> list[str]:
     return [found for found in _PLACE.findall(text) if found not in PLACES]
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return is_number(value) and 0 < value < math.inf

@@ -1,17 +1,19 @@
-"""Settings as plain values: YAML in and out, and configuration dataclasses from nested mappings."""
+"""Configurations as plain values: YAML files, nested mappings, and dataclasses built from them."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from ..errors import ConfigError
+
+T = TypeVar("T")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -24,6 +26,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    import yaml  # not at the top: much that imports this module reads no YAML
+
     if path.resolve() in seen:
         raise ConfigError(f"{path}: base extends itself")
     try:
@@ -31,7 +35,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds {type(values).__name__}, allowed: a mapping")
+        raise ConfigError(f"{path}: holds {type(values).__name__}, expected a mapping")
     base = values.pop("base", None)
     if base is None:
         return values
@@ -47,12 +51,14 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+def apply_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """Lay single values over a mapping, each given as ``field.inner=VALUE`` with VALUE in YAML.
 
     Raises:
         ConfigError: a change has no ``=`` or no field, or its value is not YAML.
     """
+    import yaml
+
     for change in changes:
         name, equals, text = change.partition("=")
         fields = name.split(".")
@@ -68,82 +74,199 @@ def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def from_dict(kind: type, values: dict[str, Any]) -> Any:
-    """Build a configuration dataclass from nested plain values.
+def from_dict(kind: type[T], values: Any, what: str = "configuration", *, exact: bool = False) -> T:
+    """Build a dataclass, and those nested in it, from plain values.
+
+    All faults are found in one pass, each named by the path of its field (``stage1.lr``): unknown and
+    missing fields, values of another type, and whatever the ``__post_init__`` of a dataclass refuses. A
+    section with a fault does not hide those of the others, nor its own further ones.
+
+    Args:
+        kind: dataclass to build.
+        values: mapping as YAML or JSON gives it; lists become tuples, and a string such as ``1e-4``, which
+            YAML does not take for a number, is a number where one is expected.
+        what: name of the whole in the error message, such as the path of its file.
+        exact: read what :func:`to_dict` wrote: every field has to be there, and no string is a number.
 
     Raises:
-        ConfigError: listing every unknown, missing or invalid field at once.
+        ConfigError: listing every fault.
     """
-    faults: list[str] = []
-    built = _build(kind, values, "", faults)
-    ConfigError.raise_for("configuration", faults)
-    return built
+    reader = _Reader(exact)
+    config = reader.build(kind, values, "")
+    ConfigError.raise_for(what, reader.faults)
+    return config
 
 
-def _build(kind: type, values: Any, path: str, faults: list[str]) -> Any:
-    if not isinstance(values, dict):
-        faults.append(f"{path or 'top'} is {values!r}, allowed: a mapping")
-        return None
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    before = len(faults)
-    faults += [
-        f"{path}{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known
-    ]
-    arguments = {}
-    for name, spec in known.items():
-        hint = hints[name]
-        if name not in values:
-            if spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-                faults.append(f"{path}{name} is missing")
-        elif (nested := _nested(hint, values[name])) is not None:
-            arguments[name] = _build(nested, values[name], f"{path}{name}.", faults)
-        else:
-            arguments[name] = _convert(hint, values[name], f"{path}{name}", faults)
-    if len(faults) > before:
-        return None
-    try:
-        return kind(**arguments)
-    except ConfigError as error:
-        faults.append(f"{path}{error}")
-        return None
+def type_faults(config: Any) -> list[str]:
+    """List the fields of a dataclass instance whose values do not have the annotated types."""
+    reader = _Reader(exact=True)
+    for name, hint in _hints(type(config)).items():
+        reader.convert(hint, getattr(config, name), name)
+    return reader.faults
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+class _Reader:
+    """Collects the faults of nested values while it builds dataclasses from them.
 
+    A value that cannot be used is replaced by a stand-in, so that the checks of the dataclass still run on
+    the other fields. Faults that those checks find in a stand-in are left out.
+    """
 
-def _nested(hint: Any, value: Any) -> type | None:
-    """The configuration that a value has to become, if it is one."""
-    options = _options(hint)
-    if value is None and type(None) in options:
-        return None
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
+        self.faults: list[str] = []
+        self.replaced: list[str] = []  # paths of the fields that hold a stand-in
 
+    def build(self, kind: type[T], values: Any, path: str) -> T:
+        """Return an instance of a dataclass; one with a fault is good for nothing but further checks."""
+        if not isinstance(values, Mapping):
+            self._refuse(path, values, "a mapping")
+            return _unchecked(kind, {})
+        prefix = f"{path}." if path else ""
+        hints = _hints(kind)
+        for name in values:
+            if name not in hints:
+                self.faults.append(f"{prefix}{name}: unknown field; available: {', '.join(hints)}")
+        arguments: dict[str, Any] = {}
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            name, at = field.name, f"{prefix}{field.name}"
+            if name in values:
+                value = self.convert(hints[name], values[name], at)
+                if value is not _UNUSABLE:
+                    arguments[name] = value
+                    continue
+            elif self.exact or not _has_default(field):
+                self.faults.append(f"{at} is missing")
+            else:
+                continue
+            self.replaced.append(at)
+        try:
+            return kind(**_with_stand_ins(kind, arguments))
+        except ConfigError as error:
+            self._add(error, prefix, hints)
+            return _unchecked(kind, arguments)
 
-def _convert(hint: Any, value: Any, path: str, faults: list[str]) -> Any:
-    """Check a plain value against its annotation; integers pass as floats, ``1e-4`` as a number."""
-    options = _options(hint)
-    if value is None and type(None) in options:
-        return None
-    names = []
-    for option in (option for option in options if option is not type(None)):
-        origin = typing.get_origin(option) or option
-        if origin is dict and isinstance(value, dict):
-            inner = typing.get_args(option)[1]
-            return {key: _convert(inner, each, f"{path}.{key}", faults) for key, each in value.items()}
-        if origin is tuple and isinstance(value, list | tuple):
-            return tuple(value)
-        if origin is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+    def _add(self, error: ConfigError, prefix: str, names: Iterable[str]) -> None:
+        """Take over what the checks of a dataclass found, with paths, but not what concerns a stand-in."""
+        replaced = [path.removeprefix(prefix) for path in self.replaced if path.startswith(prefix)]
+        for fault in error.faults or (str(error),):
+            if any(re.search(rf"\b{re.escape(name)}\b", fault) for name in replaced):
+                continue
+            first = re.match(r"\w*", fault)
+            named = first is not None and first[0] in names
+            self.faults.append(f"{prefix}{fault}" if named or not prefix else f"{prefix[:-1]}: {fault}")
+
+    def _refuse(self, path: str, value: Any, expected: str) -> Any:
+        self.faults.append(f"{path} is {value!r}, expected {expected}" if path else f"expected {expected}")
+        return _UNUSABLE
+
+    def convert(self, hint: Any, value: Any, path: str) -> Any:
+        """Return a value in the type of its annotation, or ``_UNUSABLE`` after noting the fault."""
+        options = _options(hint)
+        for option in options:
+            origin = typing.get_origin(option) or option
+            if origin is Any or (origin is type(None) and value is None):
+                return value
+            if dataclasses.is_dataclass(origin) and isinstance(origin, type):
+                if isinstance(value, origin):
+                    return value
+                if isinstance(value, Mapping) and not self.exact:
+                    return self.build(origin, value, path)
+            elif origin in (dict, Mapping) and isinstance(value, Mapping):
+                return self._convert_mapping(option, value, path)
+            elif origin is tuple and isinstance(value, list | tuple):
+                return self._convert_list(option, value, path)
+            elif origin in _SCALARS and (scalar := self._scalar(origin, value)) is not _UNUSABLE:
+                return scalar
+        return self._refuse(path, value, " or ".join(dict.fromkeys(map(_describe, options))))
+
+    def _convert_mapping(self, hint: Any, values: Mapping[str, Any], path: str) -> Any:
+        inner = (*typing.get_args(hint), Any, Any)[1]
+        converted = {key: self.convert(inner, value, f"{path}.{key}") for key, value in values.items()}
+        return _UNUSABLE if any(value is _UNUSABLE for value in converted.values()) else converted
+
+    def _convert_list(self, hint: Any, values: Sequence[Any], path: str) -> Any:
+        inner = typing.get_args(hint) or (Any, ...)
+        if inner[-1] is ...:
+            inner = inner[:1] * len(values)
+        elif len(inner) != len(values):
+            return self._refuse(path, values, _describe(hint))
+        rows = enumerate(zip(inner, values, strict=True))
+        converted = tuple(self.convert(hint, value, f"{path}[{i}]") for i, (hint, value) in rows)
+        return _UNUSABLE if any(value is _UNUSABLE for value in converted) else converted
+
+    def _scalar(self, kind: type, value: Any) -> Any:
+        """Return a plain value as ``kind``; an integer counts as a number, a Boolean as neither."""
+        if isinstance(value, bool) and kind is not bool:
+            return _UNUSABLE
+        if kind is float and isinstance(value, int | float if self.exact else int | float | str):
             try:
                 return float(value)
             except ValueError:
-                pass
-        elif isinstance(value, origin) and not (origin is int and isinstance(value, bool)):
-            return value
-        names.append({dict: "a mapping", tuple: "a list"}.get(origin, origin.__name__))
-    faults.append(f"{path} is {value!r}, allowed: {' or '.join(names)}")
-    return None
+                return _UNUSABLE
+        return value if isinstance(value, kind) else _UNUSABLE
+
+
+_UNUSABLE: Any = object()
+_SCALARS = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+
+
+@functools.lru_cache(maxsize=64)
+def _hints(kind: type) -> dict[str, Any]:
+    """Field -> annotated type, of the fields that ``__init__`` takes."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}  # type: ignore
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _describe(hint: Any) -> str:
+    origin = typing.get_origin(hint) or hint
+    if origin is type(None):
+        return "null"
+    if origin is tuple:
+        length = [] if ... in typing.get_args(hint) else typing.get_args(hint)
+        return f"a list of {len(length)}" if length else "a list"
+    return _SCALARS.get(origin, "a mapping")
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _with_stand_ins(kind: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Add values of the right types for the fields without a default that are not among the arguments."""
+    hints, whole = _hints(kind), dict(arguments)
+    for field in dataclasses.fields(kind):
+        if field.name not in whole and not _has_default(field):
+            options = _options(hints[field.name])
+            origin = typing.get_origin(options[0]) or options[0]
+            if type(None) in options or not isinstance(origin, type):
+                whole[field.name] = None
+            elif dataclasses.is_dataclass(origin):
+                whole[field.name] = _unchecked(origin, {})
+            else:
+                whole[field.name] = {} if origin is Mapping else origin()
+    return whole
+
+
+def _unchecked(kind: type[T], arguments: dict[str, Any]) -> T:
+    """Make an instance without its ``__post_init__``."""
+    instance = object.__new__(kind)
+    whole = _with_stand_ins(kind, arguments)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        value = whole[field.name] if field.name in whole else _default(field)
+        object.__setattr__(instance, field.name, value)
+    return instance
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def to_dict(config: Any) -> dict[str, Any]:

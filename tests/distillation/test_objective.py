@@ -187,9 +187,9 @@ def test_budget_names_every_fault():
     with pytest.raises(ConfigError) as caught:
         Budget({"parameters": 1.5, "flops": 0.5, "macs": "half"}, warmup=-1, seconds=0, round_to=0)
     for part in (
-        "sparsity of parameters is 1.5, allowed: between 0 and 1",
+        "sparsity.parameters is 1.5, allowed: between 0 and 1",
         "sparsity names 'flops', allowed: parameters, published, macs, superb_macs",
-        "sparsity of macs is 'half'",
+        "sparsity.macs is 'half'",
         "warmup is -1",
         "seconds is 0",
         "round_to is 0",

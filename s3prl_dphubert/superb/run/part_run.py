@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunError
-from ...utils.config_io import changed
+from ...utils.config_io import apply_changes
 from ...utils.files import read_json, write_text
 from ..metrics.parsers import Output
 from ..recipe import Recipe
@@ -103,7 +103,7 @@ class PartRun:
         steps = values["runner"].get("gradient_accumulate_steps", 1)
         if self.task.best and plan.processes > 1 and steps % plan.processes == 0:
             changes.append(f"runner.gradient_accumulate_steps={steps // plan.processes}")
-        return changed(values, changes)
+        return apply_changes(values, changes)
 
     def experiment(self, rate: Rate = None) -> Experiment:
         """Its training with the recipe's learning rate or another one."""
