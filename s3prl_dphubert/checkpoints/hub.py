@@ -16,9 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import CheckpointError
+from ..utils.hashing import git_blob_sha1, sha256_file
+from ..utils.locking import waiting_lock
 
 ADVICE = "or fetch it elsewhere and give the path of the local file or directory instead"
-_CHUNK = 1 << 20
 
 
 class DownloadError(CheckpointError):
@@ -151,7 +152,6 @@ def fetch_url(url: str, force: bool = False) -> Path:
         DownloadError: it cannot be fetched.
     """
     import torch
-    from filelock import FileLock
 
     name = Path(urlsplit(url).path).name
     if not url.lower().startswith(("http://", "https://")) or not name:
@@ -159,7 +159,7 @@ def fetch_url(url: str, force: bool = False) -> Path:
     key = hashlib.sha256(url.encode()).hexdigest()[:16]
     path = Path(torch.hub.get_dir(), "s3prl_dphubert", key, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with waiting_lock(path.with_suffix(".lock")):
         if force or not path.exists():
             try:  # under another name first, so that only a whole file bears the right one
                 torch.hub.download_url_to_file(url, str(path))
@@ -222,12 +222,7 @@ def _is_sound(path: Path) -> bool:
         return True  # a file system without links keeps no ETag
     etag = Path(os.readlink(path)).name
     if re.fullmatch("[0-9a-f]{64}", etag):
-        digest = hashlib.sha256()
-    elif re.fullmatch("[0-9a-f]{40}", etag):
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    else:
-        return True
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest() == etag
+        return sha256_file(path) == etag
+    if re.fullmatch("[0-9a-f]{40}", etag):
+        return git_blob_sha1(path) == etag
+    return True

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..utils.cache_dir import home
+from ..utils.files import user_cache_dir
+from ..utils.locking import waiting_lock
 from .patch import Patch, swapped
 
 FILES_A_PROCESS = 500  # fewer are measured before another process has started
@@ -18,7 +19,7 @@ FILES_A_PROCESS = 500  # fewer are measured before another process has started
 
 def folder(task: str, root: str | Path, lists: Iterable[str | Path] = ()) -> Path:
     """The folder for what is remembered of one corpus; it exists afterwards."""
-    found = home() / task / digest(root, lists)[:32]
+    found = user_cache_dir() / task / digest(root, lists)[:32]
     found.mkdir(parents=True, exist_ok=True)
     return found
 
@@ -46,23 +47,19 @@ def _folders(root: Path, depth: int) -> Iterable[str]:
 
 
 def _sid(dataset: Any) -> None:
-    from filelock import FileLock
-
     init = dataset.SpeakerClassifiDataset.__init__
 
     @functools.wraps(init)
     def per_corpus(self, mode, file_path, meta_data, *args, **kwargs):
         kept = folder("sid", file_path, [meta_data])
         dataset.CACHE_PATH = str(kept)
-        with FileLock(kept / f"{mode}.lock"):  # a second process must not read half a list
+        with waiting_lock(kept / f"{mode}.lock"):  # a second process must not read half a list
             init(self, mode, file_path, meta_data, *args, **kwargs)
 
     dataset.SpeakerClassifiDataset.__init__ = per_corpus
 
 
 def _asv(dataset: Any) -> None:
-    from filelock import FileLock
-
     init = dataset.SpeakerVerifi_train.__init__
 
     @functools.wraps(init)
@@ -71,7 +68,7 @@ def _asv(dataset: Any) -> None:
         files = sum(len(names) for root in file_path for _, _, names in os.walk(root))
         jobs = n_jobs or min(12, os.cpu_count() or 1, 1 + files // FILES_A_PROCESS)
         place = str(kept / "dataset.py")  # s3prl puts its folder beside this name
-        with swapped(dataset, "__file__", place), FileLock(kept / "lengths.lock"):
+        with swapped(dataset, "__file__", place), waiting_lock(kept / "lengths.lock"):
             init(self, vad_config, key_list, file_path, meta_data, max_timestep, jobs)
 
     dataset.SpeakerVerifi_train.__init__ = per_corpus

@@ -14,7 +14,7 @@ import yaml
 from ..errors import RunError
 from ..utils.config_io import differences, read_yaml, to_dict
 from ..utils.files import write_text
-from ..utils.locking import locked
+from ..utils.locking import folder_lock
 from .compress_config import CompressConfig
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def owning(config: CompressConfig, out: Path) -> Iterator[None]:
         RunError: it belongs to another configuration, holds other things or is in use.
     """
     claim(config, out)
-    with locked(out):
+    with folder_lock(out):
         sweep(out)
         yield
 

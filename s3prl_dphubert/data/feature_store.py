@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import RunError
+from ..utils.locking import LOCK, waiting_lock
 
 PATIENCE = 60  # seconds to wait for other writers; then this batch is not stored
 PAGE = mmap.ALLOCATIONGRANULARITY
@@ -74,7 +74,6 @@ class FeatureStore:
         self.layers, self.width, self.limit = layers, width, limit
         self.closed = ""  # why nothing more is stored
         self._states, self._index = self.folder / "states.f16", self.folder / "index"
-        self._lock = FileLock(root / ".lock", timeout=PATIENCE)
         self._forget()
         self.refresh()
 
@@ -169,10 +168,10 @@ class FeatureStore:
         if self.closed:
             return 0
         try:
-            with self._lock:
+            with waiting_lock(self.root / LOCK, PATIENCE):
                 self.refresh()
                 return self._append({b.key: b for b in blocks if b.key not in self._places})
-        except Timeout:
+        except TimeoutError:
             return 0
         except OSError as error:
             self.closed = f"they cannot be written ({error})"

@@ -10,7 +10,6 @@ Below the folder that is given::
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import time
@@ -30,7 +29,8 @@ from ..superb.tasks.table import find
 from ..utils import resources
 from ..utils.config_io import merge, read_yaml
 from ..utils.files import write_text
-from ..utils.locking import locked
+from ..utils.hashing import sha256_file
+from ..utils.locking import folder_lock
 from . import demo_speech
 
 MISSING = "SID left out: s3prl is not installed; pip install 's3prl-dphubert[s3prl]' and run the demo again"
@@ -90,7 +90,7 @@ def identify(
     """
     out = out.resolve()  # s3prl keeps paths in its checkpoints
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with folder_lock(out):
         clips = demo_speech.choose(speech)
         demo_speech.build(out / "corpus", clips)
         config = _configure(recipe or resources.find("downstream_recipes/demo_sid/config.yaml"), out)
@@ -132,7 +132,7 @@ def _configure(recipe: Path, out: Path) -> dict[str, Any]:
 
 def _accuracy(row: Upstream, out: Path, config: dict[str, Any], launcher: Launcher) -> float:
     """Accuracy of one upstream; a folder that was made from something else is made anew."""
-    clips = hashlib.sha256((out / "corpus" / demo_speech.LIST).read_bytes()).hexdigest()
+    clips = sha256_file(out / "corpus" / demo_speech.LIST)
     folder, where = out / row.name, Where("cpu")
     experiment = Experiment(
         folder, TASK.downstream, config, row.s3prl, row.s3prl, launcher, lists={demo_speech.LIST: clips}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from ..constants import SAMPLE_RATE
 from ..data.manifest import Entry, Manifest
 from ..errors import ConfigError, RunError
 from ..utils.files import write_text
-from ..utils.locking import locked
+from ..utils.hashing import sha256_file
+from ..utils.locking import folder_lock
 from . import corpus, inventory, layout
 from .corpora import (
     asr_corpus,
@@ -115,7 +115,7 @@ def build(
     """
     layouts = chosen(tasks)
     _check(out)
-    with locked(out):
+    with folder_lock(out):
         sweep(out)
         _claim(out, tables)
         todo = [one for one in layouts if not (out / "manifests" / f"{one.name}.tsv").exists()]
@@ -139,8 +139,8 @@ def _check(out: Path) -> None:
 def _claim(out: Path, tables: Path) -> None:
     """Have everything made anew that is of other packages or by other rules."""
     mark = out / MADE
-    recorded = _digest(tables / "packages.tsv")
-    made = f"{recorded}\n{VERSION} {_digest(*sorted(tables.glob('*.tsv*')))}\n"
+    recorded = sha256_file(tables / "packages.tsv")
+    made = f"{recorded}\n{VERSION} {sha256_file(*sorted(tables.glob('*.tsv*')))}\n"
     known = mark.read_text(encoding="utf8") if mark.exists() else ""
     if known and not known.startswith(recorded):
         shutil.rmtree(out / "corpus", ignore_errors=True)
@@ -148,13 +148,6 @@ def _claim(out: Path, tables: Path) -> None:
         for path in [*(out / "manifests").glob("*.tsv"), out / "corpus" / "clips.tsv"]:
             path.unlink(missing_ok=True)
         write_text(mark, made)
-
-
-def _digest(*paths: Path) -> str:
-    whole = hashlib.sha256()
-    for path in paths:
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
 
 
 def _material(out: Path, debs: Path | None, tables: Path) -> Material:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from ..superb.tasks.table import TASKS
 from ..utils import markdown
 from ..utils.files import write_text
+from ..utils.hashing import sha256_tree
 from .corpus import read_table
 from .layout import SYNTHESISED
 from .voices import OPERATOR, ROLES, UNHEARD
@@ -76,13 +76,8 @@ def _plain(split: _Split) -> dict[str, Any]:
 
 def digest(out: Path) -> str:
     """SHA-256 over path and content of every file that the tasks read."""
-    whole = hashlib.sha256()
-    for folder in sorted(_folders(out)):
-        for path in sorted((out / folder).rglob("*")):
-            if path.is_file():
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                whole.update(f"{path.relative_to(out).as_posix()} {content}\n".encode())
-    return whole.hexdigest()
+    files = (path for folder in sorted(_folders(out)) for path in sorted((out / folder).rglob("*")))
+    return sha256_tree(out, (path for path in files if path.is_file()))
 
 
 def _folders(out: Path) -> set[str]:

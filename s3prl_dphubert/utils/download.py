@@ -1,8 +1,7 @@
-"""Files from the web that are no models, and their checksums."""
+"""Download files from the web that are no models."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -47,15 +46,3 @@ def download(url: str, part: Path, title: str, timeout: float) -> int | None:
         if error.code == _NOTHING_BEHIND and start:  # what is here is whole, or of another file
             return None
         raise
-
-
-def checksum(path: Path, kind: str) -> str:
-    """Hexadecimal digest of a file; ``git`` is the one by which git calls its content."""
-    if kind == "git":
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    else:
-        digest = hashlib.new(kind)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

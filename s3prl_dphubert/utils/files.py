@@ -13,6 +13,16 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+CACHE = "S3PRL_DPHUBERT_CACHE"
+"""Environment variable that names the user's cache folder of this package."""
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for what can be made again: ``$S3PRL_DPHUBERT_CACHE`` or one in the user's cache."""
+    if os.environ.get(CACHE):
+        return Path(os.environ[CACHE])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3prl-dphubert"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

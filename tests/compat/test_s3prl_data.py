@@ -20,17 +20,6 @@ def kept(tmp_path, monkeypatch):
     return tmp_path / "kept"
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.delenv("S3PRL_DPHUBERT_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert file_lists.home() == tmp_path / "s3prl-dphubert"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert file_lists.home() == tmp_path / ".cache" / "s3prl-dphubert"
-    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
-    assert file_lists.home() == tmp_path / "own"
-
-
 def test_a_corpus_has_a_folder_of_its_own(kept, tmp_path):
     root, other, table = tmp_path / "a", tmp_path / "b", tmp_path / "table"
     for place in (root, other):

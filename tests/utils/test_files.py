@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from s3prl_dphubert.errors import CheckpointError
-from s3prl_dphubert.utils.files import new_folder, replacing, write_text
+from s3prl_dphubert.utils.files import new_folder, replacing, user_cache_dir, write_text
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
@@ -44,3 +44,14 @@ def test_a_folder_appears_whole_and_once(tmp_path):
     with pytest.raises(CheckpointError, match="exists already"), new_folder(tmp_path / "a"):
         pass
     assert os.listdir(tmp_path / "a") == ["x"]
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.delenv("S3PRL_DPHUBERT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_dir() == tmp_path / "s3prl-dphubert"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache_dir() == tmp_path / ".cache" / "s3prl-dphubert"
+    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
+    assert user_cache_dir() == tmp_path / "own"

@@ -14,8 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import DataError
-from ...utils.download import checksum, download
+from ...utils.download import download
 from ...utils.files import replacing
+from ...utils.hashing import sha256_file
 
 MIRRORS = (
     "https://deb.debian.org/debian",
@@ -96,7 +97,7 @@ def fault(package: Package, path: Path) -> str:
     size = path.stat().st_size
     if size != package.bytes:
         return f"has {size} bytes, {package.name} {package.version} has {package.bytes}"
-    found = checksum(path, "sha256")
+    found = sha256_file(path)
     if found != package.sha256:
         return f"has the sha256 {found}, {package.name} {package.version} has {package.sha256}"
     return ""

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ... import compat
 from ...errors import ResultError
-from ...utils.files import write_text
+from ...utils.files import read_json, write_text
 
 PITCH = {  # Hz; lowest and highest of each target speaker, as s3prl lists them
     "TEF1": (127, 405),
@@ -55,7 +55,7 @@ def score(folder: Path, reference: Path) -> float:
     found = sorted(folder.glob(CONVERTED))
     if not found:
         raise ResultError(f"no conversions {folder / CONVERTED}")
-    known, measured, jobs = _known(folder / FILE), {}, {}
+    known, measured, jobs = read_json(folder / FILE), {}, {}
     for path in found:
         original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
         if not original.is_file():
@@ -156,10 +156,3 @@ def _stamp(path: Path) -> str:
     found = path.stat()
     return f"{found.st_mtime_ns} {found.st_size}"
 
-
-def _known(path: Path) -> dict[str, float]:
-    try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

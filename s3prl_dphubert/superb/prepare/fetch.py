@@ -9,9 +9,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
-from ...compat import file_lists
 from ...errors import DataError
-from ...utils.download import checksum, download
+from ...utils.download import download
+from ...utils.files import user_cache_dir
+from ...utils.hashing import git_blob_sha1, sha256_file
+from ...utils.locking import waiting_lock
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 3  # for a connection that breaks; each goes on where the last one ended
@@ -49,11 +51,9 @@ class Listed:
                 if fault := self.fault(data / place):
                     log.warning("%s is not the published %s: %s", data / place, self.name, fault)
                 return data / place
-        from filelock import FileLock
-
-        kept = file_lists.home() / "lists" / self.checksum.partition(":")[2][:16] / self.name
+        kept = user_cache_dir() / "lists" / self.checksum.partition(":")[2][:16] / self.name
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.with_name(f".{self.name}.lock")):
+        with waiting_lock(kept.with_name(f".{self.name}.lock")):
             if not kept.is_file() or self.fault(kept):
                 self._fetch(kept, data)
         return kept
@@ -68,7 +68,7 @@ class Listed:
         if self.size is not None and size != self.size:
             return f"it has {size} bytes, not {self.size}"
         kind, _, wanted = self.checksum.partition(":")
-        found = checksum(path, kind)
+        found = git_blob_sha1(path) if kind == "git" else sha256_file(path)
         return "" if found == wanted else f"its {kind} checksum is {found}, not {wanted}"
 
     def _fetch(self, kept: Path, data: Path) -> None:

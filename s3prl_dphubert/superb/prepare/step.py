@@ -15,6 +15,8 @@ from ...compat import file_lists
 from ...compression.run_directory import sweep
 from ...errors import DataError
 from ...utils.files import write_text
+from ...utils.hashing import sha256_file
+from ...utils.locking import waiting_lock
 
 Config = Mapping[str, Any]
 """What run_downstream takes as ``-c``, with its places filled in."""
@@ -50,11 +52,9 @@ class Step:
         Raises:
             DataError: something is missing; the message names its path and where to get it.
         """
-        from filelock import FileLock
-
         out.mkdir(parents=True, exist_ok=True)
         key, mark, fresh = self._key(data, config), out / f".{self.name}.json", out / f".{self.name}.part"
-        with FileLock(out / f".{self.name}.lock"):
+        with waiting_lock(out / f".{self.name}.lock"):
             shutil.rmtree(fresh, ignore_errors=True)  # of a process that was killed, as are these
             for leftover in out.glob(f".{mark.name}.*.part"):
                 leftover.unlink()
@@ -91,7 +91,7 @@ def _fingerprint(path: Path) -> str:
     if path.is_dir():
         return file_lists.digest(path)
     if path.is_file():
-        return f"{os.path.realpath(path)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return f"{os.path.realpath(path)} {sha256_file(path)}"
     return f"{os.path.realpath(path)} missing"
 
 

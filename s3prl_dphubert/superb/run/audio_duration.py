@@ -15,8 +15,7 @@ from tqdm import tqdm
 from ...constants import SAMPLE_RATE
 from ...data.audio import probe
 from ...errors import DataError
-from ...utils.cache_dir import home
-from ...utils.files import write_text
+from ...utils.files import user_cache_dir, write_text
 from ..tasks.spec import Task
 
 Config = Mapping[str, Any]
@@ -53,7 +52,7 @@ def measure(files: list[Path], what: str = "audio") -> float:
         return 0.0
     times = sorted((str(folder), folder.stat().st_mtime_ns) for folder in {file.parent for file in files})
     told = json.dumps([times, [str(file) for file in files]])
-    known = home() / "seconds" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
+    known = user_cache_dir() / "seconds" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
     try:
         return float(json.loads(known.read_text(encoding="utf8")))
     except (OSError, ValueError):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.hashing import sha256_file, sha256_tree
+
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
-_CHUNK = 1 << 20
 
 
 def digests(config: Mapping[str, Any], own: Iterable[Path], more: Iterable[Path] = ()) -> dict[str, str]:
@@ -29,28 +29,16 @@ def digests(config: Mapping[str, Any], own: Iterable[Path], more: Iterable[Path]
         if not path.is_absolute():
             continue
         if path.is_file():
-            found[text] = _digest(path)
+            found[text] = sha256_file(path)
         elif path.is_dir() and any(text == root or text.startswith(f"{root}/") for root in roots):
             found[text] = _folder(path)
     return found
 
 
 def _folder(place: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(place.rglob("*")):
-        relative = path.relative_to(place)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.is_file() and path.suffix not in AUDIO and not hidden:
-            digest.update(f"{relative} {_digest(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix not in AUDIO)
+    shown = (path for path in files if not any(p.startswith(".") for p in path.relative_to(place).parts))
+    return sha256_tree(place, shown)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...compat import file_lists
 from ...errors import ConfigError, ResultError, RunError
-from ...utils.files import read_json, write_text
+from ...utils.files import read_json, user_cache_dir, write_text
 from ..recipe import Recipe, listed, load
 from ..tasks.spec import Task
 from ..tasks.table import TASKS, find
@@ -117,7 +116,7 @@ class Plan:
         """Where what is made of a task's corpus is kept, for all runs."""
         told = f"{os.path.realpath(self.data)}\0{os.path.realpath(recipe.folder)}"
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return file_lists.home() / "prepared" / f"{recipe.task.folder}-{digest}"
+        return user_cache_dir() / "prepared" / f"{recipe.task.folder}-{digest}"
 
     def write(self) -> None:
         """Note in the folder what is to be done, for :mod:`.status`, beside what was before.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ResultError
 from ...utils.files import read_json
+from ...utils.locking import folder_is_locked
 from ..scoring import score_file
 from ..tasks.spec import Task
 from ..tasks.table import find
@@ -56,7 +56,7 @@ def table(states: list[State]) -> str:
 
 def _task(task: Task, out: Path) -> Iterator[State]:
     folder = out / task.folder
-    if (folder / score_file.FILE).exists() and not _held(folder):
+    if (folder / score_file.FILE).exists() and not folder_is_locked(folder):
         metrics = score_file.read(folder / score_file.FILE).metrics
         yield State(task.folder, DONE, ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
         return
@@ -94,7 +94,7 @@ def _part(task: Task, folder: Path, part: str) -> Iterator[State]:
     if not trainings:
         yield State(title, WAITING)
     for training in trainings:
-        yield _training(title, place, training, _held(folder))
+        yield _training(title, place, training, folder_is_locked(folder))
 
 
 def _training(title: str, place: Path, training: Path, held: bool) -> State:
@@ -113,15 +113,3 @@ def _training(title: str, place: Path, training: Path, held: bool) -> State:
 
 def _last_line(failed: dict) -> str:
     return logs.tail(str(failed.get("error", "")), 1)
-
-
-def _held(folder: Path) -> bool:
-    """Whether a process is at work on a task."""
-    try:
-        with (folder / ".lock").open("r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

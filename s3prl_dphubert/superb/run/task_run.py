@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import DataError, DPHubertError, RunError
 from ...utils.files import write_text
-from ...utils.locking import locked
+from ...utils.locking import folder_lock
 from ..scoring import score_file
 from . import feature_cache, selection
 from .experiment import EVALUATED, Where
@@ -48,7 +48,7 @@ class TaskRun:
             DPHubertError: what went wrong first; ``failed.json`` of the task or the part has it, too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder):
+        with folder_lock(self.folder):
             for old in self.folder.rglob(FAILED):
                 old.unlink()
             guarded(self.folder, "preparation", self._prepare)

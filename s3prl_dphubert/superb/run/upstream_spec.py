@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, RunError
+from ...utils import hashing
 from ...utils.config_io import read_yaml
-from ...utils.files import write_text
+from ...utils.files import read_json, write_text
 from .workers.launcher import Launcher
 
 FILE = "upstream.json"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Upstream:
         Raises:
             RunError: it cannot be loaded.
         """
-        known, content = _read(out / FILE), self.content
+        known, content = read_json(out / FILE), self.content
         if known.get("content") == content:
             return known
         found, log = out / ".measured.json", out / "upstream.log"
@@ -99,7 +99,7 @@ class Upstream:
             launcher.run("measure", [str(found), json.dumps({"name": self.name, "called": called})], log, out)
         except RunError as error:
             raise RunError(f"{self.title} cannot be loaded: {error}") from error
-        measured = {"content": content, "title": self.title, **_read(found)}
+        measured = {"content": content, "title": self.title, **read_json(found)}
         write_text(out / FILE, json.dumps(measured, indent=2) + "\n")
         found.unlink()
         return measured
@@ -110,14 +110,6 @@ def plain(what: str, path: str) -> list[str]:
     return [f"{what} is {path!r}, allowed: without '=' and ',,'"] if "=" in path or ",," in path else []
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _digest(place: Path) -> str:
     """Changes with the content of a file, or of a checkpoint's files in a folder."""
     digest = hashlib.sha256()
@@ -125,7 +117,5 @@ def _digest(place: Path) -> str:
     inside = sorted(place.iterdir()) if place.is_dir() else []
     for path in [path for path in inside if path.suffix in kinds] if place.is_dir() else [place]:
         digest.update(path.name.encode() if place.is_dir() else b"")
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        hashing.update(digest, path)
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ResultError
+from ...utils.type_checks import is_number
 from ..metrics.parsers import Output, Reader
 
 HIGHER, LOWER = "higher", "lower"
@@ -49,8 +50,7 @@ class Metric:
         """What is wrong with a value, or nothing."""
         low = 0.0 if self.unit == "%" else -math.inf
         high = 100.0 if self.unit == "%" and self.better == HIGHER else math.inf
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number and math.isfinite(value) and low <= value <= high:  # type: ignore[arg-type, operator]
+        if is_number(value) and math.isfinite(value) and low <= value <= high:
             return ""
         span = {(0.0, 100.0): ", 0 to 100", (0.0, math.inf): ", 0 or more"}.get((low, high), "")
         return f"{self.name} is {value!r}, allowed: a number{f' in {self.unit}' if self.unit else ''}{span}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....errors import RunError
+from ....utils.locking import has_inherited_lock, try_inherited_lock
 
 SHOWN = 15  # lines of a log that an error repeats
 _END = 1 << 16  # bytes of a log that are looked at for its end
-_TRIES = 20  # to get a log, in a fifth of a second
 BUSY = "a process of an earlier start still writes it; wait or end it"
 _LONGEST = 500  # characters of a bar
 _BAR = re.compile(
@@ -57,28 +55,15 @@ def own(log: Path) -> Iterator[BinaryIO]:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        for again in (*(True,) * _TRIES, False):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:  # somebody may only be looking whether it is busy
-                if not again:
-                    raise RunError(f"{log}: {BUSY}") from error
-                time.sleep(0.01)
+        if not try_inherited_lock(file):
+            raise RunError(f"{log}: {BUSY}")
         file.truncate(0)
         yield file
 
 
 def busy(log: Path) -> bool:
     """Whether a process writes a log."""
-    try:
-        with log.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return has_inherited_lock(log)
 
 
 def text(log: Path) -> str:

@@ -1,0 +1,40 @@
+"""Digests of files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20  # bytes read at once
+
+
+def update(digest: Any, path: Path) -> None:
+    """Feed the content of a file to a ``hashlib`` object."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+
+
+def sha256_file(*paths: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, or of several files one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        update(digest, path)
+    return digest.hexdigest()
+
+
+def sha256_tree(root: Path, files: Iterable[Path]) -> str:
+    """Return the SHA-256 of the paths below ``root`` and the contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root).as_posix()} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def git_blob_sha1(path: Path) -> str:
+    """Return the hash by which git, and the Hub for small files, names the content of a file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    update(digest, path)
+    return digest.hexdigest()
