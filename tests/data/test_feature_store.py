@@ -1,134 +1,167 @@
-"""Which tasks may keep hidden states, how much audio they have and what it takes."""
+"""Hidden states on disk: every block comes back as it was, whoever wrote, died or damaged it."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import random
+import signal
+import time
+
 import pytest
-import soundfile
+import torch
 
-from s3prl_dphubert.errors import DataError
-from s3prl_dphubert.model import ModelConfig
-from s3prl_dphubert.superb.run import audio_duration
-from s3prl_dphubert.superb.run.audio_duration import AUDIO, measure, seconds
-from s3prl_dphubert.superb.run.feature_cache_policy import estimate, needed, options, refusal
-from s3prl_dphubert.superb.tasks.feature_reuse import REUSE
-from s3prl_dphubert.superb.tasks.table import TASKS, find
-from s3prl_dphubert.upstream.cached_expert import CROPPED, SIGHTINGS, CachedOptions
-from tests.helpers.golden import ROOT
-from tests.helpers.miniature_tasks import TASKS as MINIATURES
-from tests.helpers.s3prl_runs import python
+from s3prl_dphubert.data.feature_store import RECORD, Block, FeatureStore
 
-HEARD = {"pr": 20, "asr": 20, "ks": 31, "qbe": 8, "asv": 12, "er": 20, "ic": 16, "sf": 10, "sd": 8}
-"""Files that each miniature task reads, of those whose hidden states may be kept."""
+LAYERS, WIDTH = 4, 32
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
+def files(folder):
+    """The one model's file of blocks and its index."""
+    (blocks,) = folder.glob("*/states.f16")
+    return blocks, blocks.with_name("index")
 
 
-def test_size():
-    assert needed(1, 13, 768, 320) == 998_400
-    assert needed(100 * 3600, 13, 768, 320) == 359_424_000_000
+def store(folder, limit=10**9):
+    return FeatureStore(folder, "model", LAYERS, WIDTH, limit)
 
 
-@pytest.mark.parametrize("name", HEARD)
-def test_hours_of_a_task(name, tmp_path):
-    """Of all files once, whether a list or their headers tell; at 16 kHz or any other rate."""
-    task, config = find(name), MINIATURES[name](tmp_path / "corpus").config
-    lengths = {
-        path: soundfile.info(path).frames / soundfile.info(path).samplerate
-        for suffix in ("wav", "flac")
-        for path in (tmp_path / "corpus").rglob(f"*.{suffix}")
-        if "_background_noise_" not in path.parts and not (name == "asv" and "dev" in path.parts)
-    }
-    assert len(lengths) == HEARD[name]
-    assert seconds(task, config) == pytest.approx(sum(lengths.values()), rel=1e-3)
-    found = estimate(task, config, ModelConfig())
-    assert found.bytes == pytest.approx(998_400 * found.seconds, abs=1)
-    assert found.text() == f"{found.seconds / 3600:.2f} h of audio, {found.bytes / 1e9:.2f} GB"
-
-
-def test_headers_are_read_once(tmp_path, monkeypatch):
-    config = MINIATURES["ic"](tmp_path / "corpus").config
-    first = seconds(find("ic"), config)
-    monkeypatch.setattr(audio_duration, "probe", None)
-    assert seconds(find("ic"), config) == first
-    folder = tmp_path / "corpus" / "wavs" / "speakers" / "train"
-    (folder / "new.wav").write_bytes(next(folder.glob("*.wav")).read_bytes())  # the corpus has changed
-    with pytest.raises(TypeError):
-        seconds(find("ic"), config)
-    assert measure([]) == 0
-
-
-def test_what_cannot_be_told(tmp_path):
-    with pytest.raises(DataError, match="ST: how much audio it has cannot be told"):
-        seconds(find("ST"), {})
-    with pytest.raises(DataError, match=r"IC: the lists of its audio cannot be read .*nowhere"):
-        seconds(find("IC"), {"downstream_expert": {"datarc": {"file_path": str(tmp_path / "nowhere")}}})
-    with pytest.raises(DataError, match=r"KS: the lists of its audio cannot be read .KeyError 'datarc'"):
-        seconds(find("KS"), {"downstream_expert": {}})
-    corpus = {"path": str(tmp_path), "name": "libriphone", "train": ["none"], "dev": [], "test": []}
-    with pytest.raises(DataError, match=r"none: no \*\*/\*.flac"):
-        seconds(find("PR"), {"downstream_expert": {"corpus": corpus}})
-
-
-def test_every_task_is_decided():
-    assert list(REUSE) == [task.name for task in TASKS]
-    assert len(REUSE) == 15
-    refused = {task.name for task in TASKS if refusal(task.name, training=True)}
-    assert refused == {"SID", "ASV"} == {task.name for task in TASKS if task.downstream in CROPPED}
-    assert [task.name for task in TASKS if task.downstream in SIGHTINGS] == ["KS"]
-    assert refusal("SID", training=False)
-    assert not refusal("ASV", training=False)
-    assert set(AUDIO) == {task.name for task in TASKS} - {"SID", "ST"}
-    assert "cuts 8 s out of longer utterances at random" in refusal("ASV", training=True)
-
-
-def test_options_are_those_of_the_upstream(tmp_path):
-    made = CachedOptions.read(None, options(tmp_path, "3GB", evaluation=True))
-    assert made.padding == "exact"
-    assert (made.kept.cache, made.kept.bytes, made.kept.evaluation) == (str(tmp_path), 3 * 10**9, True)
-    assert not CachedOptions.read(None, options(tmp_path, 3)).kept.evaluation
-
-
-DRAWN = """
-import random, sys
-random.seed(0)
-sys.path.insert(0, sys.argv[1])
-import numpy, torch
-from pathlib import Path
-from importlib import import_module
-from tests.helpers.miniature_tasks import TASKS
-from s3prl_dphubert import register
-register()
-for name in sys.argv[2:]:
-    task = TASKS[name](Path(name))
-    expert = import_module(f"s3prl.downstream.{task.downstream}.expert").DownstreamExpert(
-        upstream_dim=8, upstream_rate=320, expdir=".", **task.config
+def block(number):
+    generator = torch.Generator().manual_seed(number)
+    frames = 1 + number % 40
+    return Block(
+        number.to_bytes(16, "little"), torch.randn(LAYERS, frames, WIDTH, generator=generator).half(), 0.5
     )
-    split = {"qbe": "eval"}.get(name, "train")
-    seen = []
-    for epoch in range(3):
-        try:
-            loader = expert.get_dataloader(split, epoch=epoch)
-        except TypeError:
-            loader = expert.get_dataloader(split)
-        batches = [wavs for wavs, *_ in loader]
-        seen.append({torch.as_tensor(wav).numpy().tobytes() for wavs in batches for wav in wavs})
-    later = set.union(*seen[1:])
-    print(f"drawn {name} {len(later)} {len(later - seen[0])}")
-"""
 
 
-def test_what_the_data_sets_of_s3prl_draw(tmp_path):
-    """Waveforms of later epochs that the first did not have: none, but where the table says so.
+def check(found, numbers):
+    """Which of these blocks are there; each is what it should be."""
+    there = []
+    for number in numbers:
+        wanted = block(number)
+        (place,) = found.find([wanted.key])
+        read = None if place is None else found.read(wanted.key, place)
+        if read is not None:
+            assert torch.equal(read, wanted.states), number
+            assert place.seconds == 0.5
+            there.append(number)
+    return there
 
-    Keyword spotting draws its items, so an epoch has not all; what is new beside its words is silence.
-    """
-    names = ("pr", "asr", "qbe", "sid", "asv", "sd", "er", "ic", "sf", "ks")
-    done = python("-c", DRAWN, str(ROOT), *names, cwd=tmp_path).ok()
-    drawn = {line.split()[1]: line.split()[2:] for line in done.out.splitlines() if line[:6] == "drawn "}
-    assert len(drawn) == 10
-    new = {name: int(number) for name, (_, number) in drawn.items()}
-    assert {name for name, number in new.items() if number} == {"sid", "asv", "ks"}
-    assert all(int(later) > 0 for later, _ in drawn.values())
+
+def test_blocks_come_back_in_every_process(tmp_path):
+    one, two = store(tmp_path), store(tmp_path)
+    assert one.append(map(block, range(5))) == 5
+    assert two.append(map(block, range(3, 8))) == 3  # it learns of the others' first
+    assert check(one, range(10)) == check(two, range(10)) == check(store(tmp_path), range(10)) == [*range(8)]
+    assert len(store(tmp_path)) == 8
+
+
+def cut(path, size):
+    os.truncate(path, path.stat().st_size - size)
+
+
+def append(path, data):
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def flip(path, at):
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+DAMAGES = {
+    "killed while it wrote a block": (lambda blocks, index: append(blocks, b"x" * 999), 0),
+    "killed before it wrote the record": (lambda blocks, index: cut(index, RECORD.itemsize), 1),
+    "killed while it wrote a record": (lambda blocks, index: cut(index, 17), 1),
+    "a record of zeros": (lambda blocks, index: append(index, bytes(RECORD.itemsize)), 0),
+    "half a record of zeros": (lambda blocks, index: append(index, bytes(RECORD.itemsize // 2)), 0),
+    "a changed record": (lambda blocks, index: flip(index, 3 * RECORD.itemsize + 20), 1),
+    "blocks that never reached the disk": (lambda blocks, index: cut(blocks, 1000), 1),
+    "a changed block": (lambda blocks, index: flip(blocks, 10), 1),
+    "no blocks": (lambda blocks, index: os.truncate(blocks, 0), 8),
+    "no index": (lambda blocks, index: os.truncate(index, 0), 8),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("known", [False, True], ids=["later", "while open"])
+def test_damage_is_found_and_what_it_took_is_stored_again(tmp_path, damage, known):
+    writer = store(tmp_path)
+    writer.append(map(block, range(8)))
+    hurt, lost = DAMAGES[damage]
+    hurt(*files(tmp_path))
+    found = writer if known else store(tmp_path)
+    there = check(found, range(8))
+    if not known:
+        assert len(there) == 8 - lost
+    found.append(block(number) for number in range(12))
+    assert check(found, range(12)) == [*range(12)]
+    last = store(tmp_path)  # which misses a record that changed after the other had read it
+    last.append(block(number) for number in range(12))
+    assert check(last, range(12)) == check(store(tmp_path), range(12)) == [*range(12)]
+
+
+def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    found, write = store(tmp_path), os.write
+    found.append(map(block, range(4)))
+
+    def full(file, data):
+        if len(data) == 3 * RECORD.itemsize:
+            write(file, bytes(data[: RECORD.itemsize + 20]))
+            raise OSError(28, "No space left on device")
+        return write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert found.append(map(block, range(4, 7))) == 0
+    assert "No space left" in found.closed
+    later = store(tmp_path)
+    assert check(later, range(7)) == [0, 1, 2, 3, 4]
+    later.append(map(block, range(9)))
+    assert check(later, range(9)) == check(store(tmp_path), range(9)) == [*range(9)]
+
+
+def test_a_removed_folder_is_made_again(tmp_path):
+    found = store(tmp_path)
+    found.append(map(block, range(4)))
+    for path in files(tmp_path):
+        path.unlink()
+    (tmp_path / "model").rmdir()
+    assert found.append(map(block, range(2, 6))) == 4
+    assert check(found, range(6)) == check(store(tmp_path), range(6)) == [2, 3, 4, 5]
+
+
+def _fill(folder, seed):
+    mine = store(folder)
+    numbers = [*range(300)]
+    random.Random(seed).shuffle(numbers)
+    for first in range(0, 300, 5):
+        check(mine, numbers[first : first + 5])
+        mine.append(block(number) for number in numbers[first : first + 5])
+
+
+def test_processes_that_are_killed_at_any_moment(tmp_path):
+    """Three at a time fill one store, and are killed; the last ones finish, and every block is right."""
+    fork, moments = multiprocessing.get_context("fork"), random.Random(0)
+    for turn in range(6):
+        started = [fork.Process(target=_fill, args=(tmp_path, 3 * turn + n)) for n in range(3)]
+        for process in started:
+            process.start()
+        time.sleep(moments.uniform(0.02, 0.15))
+        for process in started:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+    started = [fork.Process(target=_fill, args=(tmp_path, 100 + n)) for n in range(2)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0]
+    assert check(store(tmp_path), range(300)) == [*range(300)]
+    blocks, index = files(tmp_path)
+    assert blocks.stat().st_size == sum(2 * block(number).states.numel() for number in range(300))
+    assert index.stat().st_size == 300 * RECORD.itemsize

@@ -1,0 +1,134 @@
+"""Which tasks may keep hidden states, how much audio they have and what it takes."""
+
+from __future__ import annotations
+
+import pytest
+import soundfile
+
+from s3prl_dphubert.errors import DataError
+from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.superb.run import audio_duration
+from s3prl_dphubert.superb.run.audio_duration import AUDIO, measure, seconds
+from s3prl_dphubert.superb.run.feature_cache_policy import estimate, needed, options, refusal
+from s3prl_dphubert.superb.tasks.feature_reuse import REUSE
+from s3prl_dphubert.superb.tasks.table import TASKS, find
+from s3prl_dphubert.upstream.cached_expert import CROPPED, SIGHTINGS, CachedOptions
+from tests.helpers.golden import ROOT
+from tests.helpers.miniature_tasks import TASKS as MINIATURES
+from tests.helpers.s3prl_runs import python
+
+HEARD = {"pr": 20, "asr": 20, "ks": 31, "qbe": 8, "asv": 12, "er": 20, "ic": 16, "sf": 10, "sd": 8}
+"""Files that each miniature task reads, of those whose hidden states may be kept."""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
+
+
+def test_size():
+    assert needed(1, 13, 768, 320) == 998_400
+    assert needed(100 * 3600, 13, 768, 320) == 359_424_000_000
+
+
+@pytest.mark.parametrize("name", HEARD)
+def test_hours_of_a_task(name, tmp_path):
+    """Of all files once, whether a list or their headers tell; at 16 kHz or any other rate."""
+    task, config = find(name), MINIATURES[name](tmp_path / "corpus").config
+    lengths = {
+        path: soundfile.info(path).frames / soundfile.info(path).samplerate
+        for suffix in ("wav", "flac")
+        for path in (tmp_path / "corpus").rglob(f"*.{suffix}")
+        if "_background_noise_" not in path.parts and not (name == "asv" and "dev" in path.parts)
+    }
+    assert len(lengths) == HEARD[name]
+    assert seconds(task, config) == pytest.approx(sum(lengths.values()), rel=1e-3)
+    found = estimate(task, config, ModelConfig())
+    assert found.bytes == pytest.approx(998_400 * found.seconds, abs=1)
+    assert found.text() == f"{found.seconds / 3600:.2f} h of audio, {found.bytes / 1e9:.2f} GB"
+
+
+def test_headers_are_read_once(tmp_path, monkeypatch):
+    config = MINIATURES["ic"](tmp_path / "corpus").config
+    first = seconds(find("ic"), config)
+    monkeypatch.setattr(audio_duration, "probe", None)
+    assert seconds(find("ic"), config) == first
+    folder = tmp_path / "corpus" / "wavs" / "speakers" / "train"
+    (folder / "new.wav").write_bytes(next(folder.glob("*.wav")).read_bytes())  # the corpus has changed
+    with pytest.raises(TypeError):
+        seconds(find("ic"), config)
+    assert measure([]) == 0
+
+
+def test_what_cannot_be_told(tmp_path):
+    with pytest.raises(DataError, match="ST: how much audio it has cannot be told"):
+        seconds(find("ST"), {})
+    with pytest.raises(DataError, match=r"IC: the lists of its audio cannot be read .*nowhere"):
+        seconds(find("IC"), {"downstream_expert": {"datarc": {"file_path": str(tmp_path / "nowhere")}}})
+    with pytest.raises(DataError, match=r"KS: the lists of its audio cannot be read .KeyError 'datarc'"):
+        seconds(find("KS"), {"downstream_expert": {}})
+    corpus = {"path": str(tmp_path), "name": "libriphone", "train": ["none"], "dev": [], "test": []}
+    with pytest.raises(DataError, match=r"none: no \*\*/\*.flac"):
+        seconds(find("PR"), {"downstream_expert": {"corpus": corpus}})
+
+
+def test_every_task_is_decided():
+    assert list(REUSE) == [task.name for task in TASKS]
+    assert len(REUSE) == 15
+    refused = {task.name for task in TASKS if refusal(task.name, training=True)}
+    assert refused == {"SID", "ASV"} == {task.name for task in TASKS if task.downstream in CROPPED}
+    assert [task.name for task in TASKS if task.downstream in SIGHTINGS] == ["KS"]
+    assert refusal("SID", training=False)
+    assert not refusal("ASV", training=False)
+    assert set(AUDIO) == {task.name for task in TASKS} - {"SID", "ST"}
+    assert "cuts 8 s out of longer utterances at random" in refusal("ASV", training=True)
+
+
+def test_options_are_those_of_the_upstream(tmp_path):
+    made = CachedOptions.read(None, options(tmp_path, "3GB", evaluation=True))
+    assert made.padding == "exact"
+    assert (made.kept.cache, made.kept.bytes, made.kept.evaluation) == (str(tmp_path), 3 * 10**9, True)
+    assert not CachedOptions.read(None, options(tmp_path, 3)).kept.evaluation
+
+
+DRAWN = """
+import random, sys
+random.seed(0)
+sys.path.insert(0, sys.argv[1])
+import numpy, torch
+from pathlib import Path
+from importlib import import_module
+from tests.helpers.miniature_tasks import TASKS
+from s3prl_dphubert import register
+register()
+for name in sys.argv[2:]:
+    task = TASKS[name](Path(name))
+    expert = import_module(f"s3prl.downstream.{task.downstream}.expert").DownstreamExpert(
+        upstream_dim=8, upstream_rate=320, expdir=".", **task.config
+    )
+    split = {"qbe": "eval"}.get(name, "train")
+    seen = []
+    for epoch in range(3):
+        try:
+            loader = expert.get_dataloader(split, epoch=epoch)
+        except TypeError:
+            loader = expert.get_dataloader(split)
+        batches = [wavs for wavs, *_ in loader]
+        seen.append({torch.as_tensor(wav).numpy().tobytes() for wavs in batches for wav in wavs})
+    later = set.union(*seen[1:])
+    print(f"drawn {name} {len(later)} {len(later - seen[0])}")
+"""
+
+
+def test_what_the_data_sets_of_s3prl_draw(tmp_path):
+    """Waveforms of later epochs that the first did not have: none, but where the table says so.
+
+    Keyword spotting draws its items, so an epoch has not all; what is new beside its words is silence.
+    """
+    names = ("pr", "asr", "qbe", "sid", "asv", "sd", "er", "ic", "sf", "ks")
+    done = python("-c", DRAWN, str(ROOT), *names, cwd=tmp_path).ok()
+    drawn = {line.split()[1]: line.split()[2:] for line in done.out.splitlines() if line[:6] == "drawn "}
+    assert len(drawn) == 10
+    new = {name: int(number) for name, (_, number) in drawn.items()}
+    assert {name for name, number in new.items() if number} == {"sid", "asv", "ks"}
+    assert all(int(later) > 0 for later, _ in drawn.values())
