@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import ConfigError
+from ..utils.config_io import from_dict, type_faults
 
 Heads = tuple[int, ...]
-_KINDS = {
-    "str": (str, "a name"),
-    "bool": (bool, "true or false"),
-    "int": (int, "whole numbers"),
-    "float": (int | float, "a number"),
-}
-
-
-def _is(kind: str, value: object) -> bool:
-    return isinstance(value, _KINDS[kind][0]) and (kind == "bool" or not isinstance(value, bool))
 
 
 @dataclass(frozen=True)
@@ -83,21 +74,7 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         heads = tuple(None if layer is None else tuple(layer) for layer in self.heads)
         object.__setattr__(self, "heads", heads)
-        ConfigError.raise_for("model configuration", self._kind_faults() or self._faults())
-
-    def _kind_faults(self) -> list[str]:
-        faults = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            values = value if isinstance(value, tuple) else (value,)
-            if f.name in ("heads", "ffn"):  # None leaves a layer out
-                values = tuple(v for v in values if v is not None)
-            if f.name == "heads":
-                values = tuple(head for layer in values for head in layer)
-            kind = next(k for k in ("str", "bool", "float", "int") if k in str(f.type) or k == "int")
-            if not all(_is(kind, v) for v in values):
-                faults.append(f"{f.name} is {value!r}, allowed: {_KINDS[kind][1]}")
-        return faults
+        ConfigError.raise_for("model configuration", type_faults(self) or self._faults())
 
     def _faults(self) -> list[str]:
         faults = []
@@ -192,18 +169,9 @@ class ModelConfig:
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ConfigError: on an unknown or missing field, or a value of the wrong kind.
+            ConfigError: listing every unknown, missing or wrong field.
         """
-        known = {f.name for f in fields(cls)}
-        faults = [f"{name} is not a field of the model" for name in values if name not in known]
-        faults += [f"{name} is missing" for name in sorted(known - set(values))]
-        ConfigError.raise_for("model configuration", faults)
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(
-                f"model configuration: a field has the wrong kind of value ({error})"
-            ) from error
+        return from_dict(cls, values, "model configuration", complete=True, strict=True)
 
 
 def dense_heads(layers: int, heads: int) -> tuple[Heads, ...]:

@@ -8,17 +8,16 @@ Strings may hold the placeholders ``{data}``, ``{prepared}`` and ``{recipe}``.
 from __future__ import annotations
 
 import math
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ResultError
 from ..utils import resources
-from ..utils.config_io import apply_changes, read_yaml
-from ..utils.type_checks import is_int, is_list, is_number
+from ..utils.config_io import apply_changes, from_dict, read_yaml, type_faults
+from ..utils.type_checks import is_int, is_number
 from .tasks.spec import Task
 from .tasks.table import TASKS, find
 
@@ -63,30 +62,24 @@ class Needs:
     caution: str = ""
 
     def __post_init__(self) -> None:
-        ConfigError.raise_for("recipe", self._faults())
+        ConfigError.raise_for("recipe", type_faults(self) or self._faults())
 
     def _faults(self) -> list[str]:
-        faults = []
-        for name in ("data", "prepare", "packages"):
-            value = getattr(self, name)
-            if not is_list(value) or not all(isinstance(each, str) and each for each in value):
-                faults.append(f"{name} is {value!r}, allowed: a list of texts")
-            elif name == "data":
-                faults += [
-                    f"data has {each!r}, allowed: a path below {{data}}"
-                    for each in value
-                    if each.startswith(("/", "~", "{")) or ".." in Path(each).parts
-                ]
-        for name in ("reference", "reference_dev", "blocked", "caution"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                faults.append(f"{name} is {value!r}, allowed: a text")
-        if not is_list(self.sweep) or not all(_is_rate(rate) for rate in self.sweep):
+        faults = [
+            f"data has {path!r}, allowed: a path below {{data}}"
+            for path in self.data
+            if not path or path.startswith(("/", "~", "{")) or ".." in Path(path).parts
+        ]
+        for name in ("prepare", "packages"):
+            if "" in getattr(self, name):
+                faults.append(f"{name} is {getattr(self, name)!r}, allowed: a list of names")
+        if not all(_is_rate(rate) for rate in self.sweep):
             faults.append(f"sweep is {self.sweep!r}, allowed: a list of numbers above 0")
-        for name in ("disk_gb", "gpu_gb", "hours"):
-            value = getattr(self, name)
-            if not is_number(value) or value < 0:
-                faults.append(f"{name} is {value!r}, allowed: a number, 0 or more")
+        faults += [
+            f"{name} is {getattr(self, name)!r}, allowed: 0 or more"
+            for name in ("disk_gb", "gpu_gb", "hours")
+            if getattr(self, name) < 0
+        ]
         return faults
 
 
@@ -204,14 +197,11 @@ def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
         task = find(folder.name)
     except ResultError as error:
         raise ConfigError(f"{folder}: {error}") from error
-    values, needs, known = read_yaml(folder / NEEDS), Needs(), [each.name for each in fields(Needs)]
-    faults = [f"{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known]
-    plain = {name: value for name, value in values.items() if name in known}
-    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    faults, needs = [], Needs()
     try:
-        needs = Needs(**given)
+        needs = from_dict(Needs, read_yaml(folder / NEEDS))
     except ConfigError as error:
-        faults.append(str(error))
+        faults += error.faults or [str(error)]
     configs = {}
     for part in task.parts:
         own = folder / f"{part.name}.yaml"

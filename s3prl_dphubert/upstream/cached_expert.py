@@ -15,8 +15,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..data.feature_store import Block, FeatureStore
 from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.precision import AUTOCAST
+from ..utils.config_io import type_faults
 from ..utils.files import write_text
 from .cache_stats import Tally, say
 from .expert import UpstreamExpert
@@ -68,22 +69,21 @@ class FeatureOptions:
     limit: int | str = "100GB"
     evaluation: bool = False
 
+    def __post_init__(self) -> None:
+        faults = type_faults(self)
+        if not faults and not self.cache:
+            faults.append("cache is empty, allowed: a folder")
+        if not faults and self.bytes < 1:
+            faults.append(f"limit is {self.limit!r}, allowed: bytes, or such as 500MB, 100GB or 1.5TB")
+        ConfigError.raise_for("features", faults)
+
     @property
     def bytes(self) -> int:
         """The limit in bytes; 0 if it is no size."""
         found = SIZE.fullmatch(str(self.limit).strip())
-        if found is None or isinstance(self.limit, bool):
+        if found is None:
             return 0
         return int(float(found[1]) * UNITS[found[2].upper()])
-
-    def faults(self) -> Iterator[str]:
-        """What is wrong, field by field."""
-        if not isinstance(self.cache, str | Path) or not str(self.cache):
-            yield f"features.cache is {self.cache!r}, allowed: a folder"
-        if self.bytes < 1:
-            yield f"features.limit is {self.limit!r}, allowed: bytes, or such as 500MB, 100GB or 1.5TB"
-        if not isinstance(self.evaluation, bool):
-            yield f"features.evaluation is {self.evaluation!r}, allowed: true or false"
 
 
 @dataclass(frozen=True)
@@ -91,35 +91,19 @@ class CachedOptions(Options):
     """How an upstream computes, and where it keeps what it computed.
 
     Args:
-        features: mapping with the fields of :class:`FeatureOptions`; nothing is kept by default.
+        features: where hidden states are kept; nothing is kept by default.
 
     Raises:
         ConfigError: naming every field that is wrong.
     """
 
-    features: Mapping[str, Any] | None = None
+    features: FeatureOptions | None = None
 
     def faults(self) -> Iterator[str]:
         """What is wrong, field by field."""
         yield from super().faults()
-        if self.features is None:
-            return
-        known = [field.name for field in fields(FeatureOptions)]
-        if not isinstance(self.features, Mapping) or "cache" not in self.features:
-            yield f"features is {self.features!r}, allowed: {{cache: FOLDER, limit: 100GB}}"
-            return
-        unknown = [f"features.{name}" for name in self.features if name not in known]
-        if unknown:
-            yield f"{', '.join(unknown)}: no such option, allowed: {', '.join(known)}"
-        else:
-            yield from FeatureOptions(**self.features).faults()
-        if self.padding != "exact":
+        if self.features is not None and self.padding != "exact":
             yield f"padding is {self.padding!r}, allowed with features: exact"
-
-    @property
-    def kept(self) -> FeatureOptions | None:
-        """Where hidden states are kept, if they are."""
-        return None if self.features is None else FeatureOptions(**self.features)
 
 
 class CachedExpert(UpstreamExpert):
@@ -135,9 +119,9 @@ class CachedExpert(UpstreamExpert):
 
     def __init__(self, model: SpeechModel, options: CachedOptions) -> None:
         super().__init__(model, options)
-        if options.kept is None:
+        if options.features is None:
             raise ConfigError("features is missing, allowed: {cache: FOLDER, limit: 100GB}")
-        self.kept = options.kept
+        self.kept = options.features
         self.tally = Tally()
         self._stores: dict[str, FeatureStore] = {}
         self._weights: tuple[Any, ...] = ()

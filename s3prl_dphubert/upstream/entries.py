@@ -1,14 +1,13 @@
-"""The upstreams, as s3prl calls them: functions that take a checkpoint and return an upstream.
+"""The upstreams as s3prl calls them: functions that take a checkpoint and return an upstream.
 
-s3prl passes ``ckpt`` (its ``-k``), ``model_config`` (``-g``) and ``refresh`` (``-r``); further keywords
-are options, see :class:`~s3prl_dphubert.upstream.cached_expert.CachedOptions`. Heavy imports wait for the first
-call.
+s3prl passes ``ckpt`` (its ``-k``), ``model_config`` (``-g``) and ``refresh`` (``-r``). All other keywords
+are options, see :class:`~s3prl_dphubert.upstream.cached_expert.CachedOptions`; they override those of the
+file that ``model_config`` names. Imports of torch wait for the first call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +24,14 @@ Source = str | Path | None
 
 
 @dataclass(frozen=True)
-class Released:
-    """A model that the authors of DPHuBERT released on the Hugging Face Hub.
+class ReleasedModel:
+    """A compressed model that the authors of DPHuBERT released on the Hugging Face Hub.
 
     Args:
-        entry: its name here.
-        filename: its file.
-        parameters: how many it has.
-        repository: where it lies.
+        entry: name of its upstream.
+        filename: its file in the repository.
+        parameters: number of its parameters.
+        repository: ``user/repo``.
     """
 
     entry: str
@@ -41,30 +40,30 @@ class Released:
     repository: str = "pyf98/DPHuBERT"
 
     def load(self, refresh: bool) -> SpeechModel:
-        """Fetch the file if need be, and check that it is the model it says.
+        """Download the file if it is not in the cache, and load it.
 
         Raises:
-            CheckpointError: it cannot be fetched, or is another model.
+            CheckpointError: the download failed, or the file holds another model.
         """
-        from ..checkpoints.hub import DownloadError, fetch
-        from ..checkpoints.load import load_model
+        from ..checkpoints.hub import DownloadError
+        from ..checkpoints.load import load_hub
 
+        source = f"{self.repository}/{self.filename}"
         try:
-            path = fetch(self.repository, self.filename, force=refresh)
+            model = load_hub(source, refresh)
         except DownloadError as error:
             raise type(error)(f"{error}: -u dphubert_local -k FILE") from error
-        model = load_model(path)
-        found = sum(parameter.numel() for parameter in model.parameters())
-        if found != self.parameters:
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        if parameters != self.parameters:
             raise CheckpointError(
-                f"{self.entry}: {path} has {found:,} parameters, expected {self.parameters:,}; "
+                f"{self.entry}: {source} has {parameters:,} parameters, expected {self.parameters:,}; "
                 "fetch it again with refresh (-r), or use another file: -u dphubert_local -k FILE"
             )
         return model
 
 
-DPHUBERT = Released("dphubert", "DPHuBERT-sp0.75.pth", 23_585_946)
-DPWAVLM = Released("dpwavlm", "DPWavLM-sp0.75.pth", 23_586_325)
+DPHUBERT = ReleasedModel("dphubert", "DPHuBERT-sp0.75.pth", 23_585_946)
+DPWAVLM = ReleasedModel("dpwavlm", "DPWavLM-sp0.75.pth", 23_586_325)
 
 
 def dphubert(
@@ -75,11 +74,11 @@ def dphubert(
     Args:
         ckpt: must be left out.
         model_config: YAML file with options.
-        refresh: download it again even if it is in the cache.
-        options: options, before those of the file.
+        refresh: download the model even if it is in the cache.
+        options: options that override those of the file.
 
     Raises:
-        DPHubertError: it cannot be fetched or is not what it should be, or an option is wrong.
+        DPHubertError: the model cannot be downloaded or loaded, or an option is wrong.
     """
     return _released(DPHUBERT, ckpt, model_config, refresh, options)
 
@@ -87,96 +86,74 @@ def dphubert(
 def dpwavlm(
     ckpt: Source = None, model_config: Source = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
-    """DPWavLM as released: WavLM Base+ compressed to 23.6 M parameters; arguments of :func:`dphubert`."""
+    """DPWavLM as released: WavLM Base+ compressed to 23.6 M parameters. Arguments as :func:`dphubert`."""
     return _released(DPWAVLM, ckpt, model_config, refresh, options)
 
 
 def dphubert_local(
     ckpt: Source = None, model_config: Source = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
-    """A compressed model on this machine.
+    """Any model: on this machine, by name or on the Hub.
 
     Args:
-        ckpt: checkpoint directory, file in the released format (``.pth``), checkpoint of
-            ``run_pretrain.py -u dphubert`` (``states-N.ckpt``), whose model is cut as it would be then,
-            or a file that ``s3prl-dphubert export`` wrote (``.onnx``, ``.xml``).
+        ckpt: source as for :func:`s3prl_dphubert.load_model` (a checkpoint directory, ``.pth``, ``.pt``,
+            ``states-N.ckpt``, a name such as ``hubert_base``, a Hub id …), or a file that
+            ``s3prl-dphubert export`` wrote (``.onnx``, ``.xml``).
         model_config: YAML file with options.
-        refresh: makes no difference.
-        options: options, before those of the file.
+        refresh: download the model even if it is in the cache.
+        options: options that override those of the file.
 
     Raises:
-        DPHubertError: the checkpoint cannot be loaded, or an option is wrong.
+        DPHubertError: the model cannot be loaded, or an option is wrong.
     """
-    path = Path(_given(ckpt, "dphubert_local", "a checkpoint directory or a released .pth"))
-    if path.suffix in (".onnx", ".xml"):
-        from .runtime_expert import CompiledExpert
-
-        return CompiledExpert(path, model_config, options)
-    return _expert(lambda: _load_local(path), model_config, options)
+    if ckpt is not None and Path(ckpt).suffix in (".onnx", ".xml"):
+        return _exported(Path(ckpt), model_config, options)
+    return _any("dphubert_local", ckpt, model_config, refresh, options)
 
 
 def dphubert_url(
     ckpt: Source = None, model_config: Source = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
-    """A file in the released format (``.pth``) at a URL, which is downloaded once.
+    """A model file at a URL, which is downloaded once.
 
     Args:
-        ckpt: http(s) URL.
+        ckpt: http(s) URL of a ``.pth`` or another file that :func:`s3prl_dphubert.load_model` takes.
         model_config: YAML file with options.
-        refresh: download it again.
-        options: options, before those of the file.
+        refresh: download the file even if it is in the cache.
+        options: options that override those of the file.
 
     Raises:
-        DPHubertError: it cannot be fetched or loaded, or an option is wrong.
+        DPHubertError: the model cannot be downloaded or loaded, or an option is wrong.
     """
-    from ..checkpoints.hub import fetch_url
-    from ..checkpoints.load import load_model
+    from ..checkpoints.hub import is_url
 
-    url = _given(ckpt, "dphubert_url", "the URL of a released .pth")
-
-    def load() -> SpeechModel:
-        path = fetch_url(url, refresh)
-        try:
-            return load_model(path)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; it came from {url}, fetch it again with refresh (-r)") from error
-
-    return _expert(load, model_config, options)
+    if ckpt is not None and not is_url(str(ckpt)):
+        raise ConfigError(f"dphubert_url: ckpt (-k) is {str(ckpt)!r}, expected a URL: http(s)://…/FILE")
+    return _any("dphubert_url", ckpt, model_config, refresh, options)
 
 
 def dphubert_hub(
     ckpt: Source = None, model_config: Source = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
-    """A checkpoint directory on the Hugging Face Hub.
+    """A model on the Hugging Face Hub.
 
     Args:
-        ckpt: ``user/repo`` or ``user/repo@revision``.
+        ckpt: ``user/repo``, ``user/repo@revision`` or ``user/repo/file.pth``, whatever has that name on
+            this machine.
         model_config: YAML file with options.
-        refresh: download it again.
-        options: options, before those of the file.
+        refresh: download the model even if it is in the cache.
+        options: options that override those of the file.
 
     Raises:
-        DPHubertError: it cannot be fetched or loaded, or an option is wrong.
+        DPHubertError: the model cannot be downloaded or loaded, or an option is wrong.
     """
-    from ..checkpoints.directory import CONFIG, WEIGHTS
-    from ..checkpoints.hub import MissingError, Repository
     from ..checkpoints.load import load_hub
 
-    name = _given(ckpt, "dphubert_hub", "user/repo or user/repo@revision")
-
-    def load() -> SpeechModel:
-        repository = Repository.parse(name)
-        if refresh:
-            with suppress(MissingError):  # repositories of other formats name their weights otherwise
-                repository.fetch(CONFIG, force=True)
-                repository.fetch(WEIGHTS, force=True)
-        return load_hub(repository)
-
-    return _expert(load, model_config, options)
+    return _any("dphubert_hub", ckpt, model_config, refresh, options, load_hub)
 
 
 def _released(
-    model: Released, ckpt: Source, model_config: Source, refresh: bool, options: dict[str, Any]
+    model: ReleasedModel, ckpt: Source, model_config: Source, refresh: bool, options: dict[str, Any]
 ) -> UpstreamExpert:
     if ckpt is not None:
         allowed = "none; for another checkpoint use dphubert_local, dphubert_url or dphubert_hub"
@@ -184,26 +161,40 @@ def _released(
     return _expert(lambda: model.load(refresh), model_config, options)
 
 
-def _load_local(path: Path) -> SpeechModel:
-    if path.suffix == ".ckpt" and path.is_file():
-        from ..pretrain.runner_checkpoint import load_states
+def _any(
+    entry: str,
+    ckpt: Source,
+    model_config: Source,
+    refresh: bool,
+    options: dict[str, Any],
+    load: Callable[[str, bool], SpeechModel] | None = None,
+) -> UpstreamExpert:
+    from ..checkpoints.load import SOURCES, load_model
 
-        return load_states(path)
-    from ..checkpoints.load import load_model
-
-    return load_model(path)
-
-
-def _given(ckpt: Source, entry: str, allowed: str) -> str:
     if ckpt is None or not str(ckpt):
-        raise ConfigError(f"{entry}: ckpt (-k) is missing, allowed: {allowed}")
-    return str(ckpt)
+        raise ConfigError(f"{entry}: ckpt (-k) is missing, expected {SOURCES}")
+    return _expert(lambda: (load or load_model)(str(ckpt), refresh), model_config, options)
 
 
 def _expert(load: Callable[[], SpeechModel], model_config: Source, options: dict[str, Any]) -> UpstreamExpert:
-    """Check the options before anything is downloaded."""
+    """Check the options, which takes no time, before the model is downloaded or loaded."""
     from .cached_expert import CachedExpert, CachedOptions
     from .expert import UpstreamExpert
 
     checked = CachedOptions.read(model_config, options)
-    return UpstreamExpert(load(), checked) if checked.kept is None else CachedExpert(load(), checked)
+    return UpstreamExpert(load(), checked) if checked.features is None else CachedExpert(load(), checked)
+
+
+def _exported(path: Path, model_config: Source, options: dict[str, Any]) -> UpstreamExpert:
+    """Return the upstream of an exported file, which runs on the CPU and without gradients."""
+    from ..export.runtime import load_exported
+    from .expert import UpstreamExpert
+    from .options import Options
+
+    checked = Options.read(model_config, options)
+    if checked.precision != Options.precision:
+        raise ConfigError(
+            f"precision is {checked.precision!r}, allowed for {path.suffix} files: none, "
+            "they were exported in one"
+        )
+    return UpstreamExpert(load_exported(path), checked)  # type: ignore[arg-type]  # has a model's interface

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..model.precision import PRECISIONS
+from ..utils.config_io import from_dict
 
 PADDINGS = ("batch", "exact")
 Kind = TypeVar("Kind", bound="Options")
@@ -51,11 +52,7 @@ class Options:
             ConfigError: the file cannot be read or is not a mapping, or there is no such option.
         """
         values = {**(_mapping(Path(config)) if config else {}), **more}
-        known = [field.name for field in fields(cls)]
-        unknown = (f"{name} is no option" for name in values if name not in known)
-        what = f"upstream options (allowed: {', '.join(known)})"
-        ConfigError.raise_for(what, unknown)
-        return cls(**values)
+        return from_dict(cls, values, "upstream options")
 
 
 def _mapping(path: Path) -> dict[str, Any]:

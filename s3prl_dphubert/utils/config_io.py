@@ -74,7 +74,9 @@ def apply_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, A
     return values
 
 
-def from_dict(kind: type[T], values: Any, what: str = "configuration", *, exact: bool = False) -> T:
+def from_dict(
+    kind: type[T], values: Any, what: str = "configuration", *, complete: bool = False, strict: bool = False
+) -> T:
     """Build a dataclass, and those nested in it, from plain values.
 
     All faults are found in one pass, each named by the path of its field (``stage1.lr``): unknown and
@@ -86,12 +88,13 @@ def from_dict(kind: type[T], values: Any, what: str = "configuration", *, exact:
         values: mapping as YAML or JSON gives it; lists become tuples, and a string such as ``1e-4``, which
             YAML does not take for a number, is a number where one is expected.
         what: name of the whole in the error message, such as the path of its file.
-        exact: read what :func:`to_dict` wrote: every field has to be there, and no string is a number.
+        complete: require every field, also those that have a default.
+        strict: take no string for a number; for values that a program wrote.
 
     Raises:
         ConfigError: listing every fault.
     """
-    reader = _Reader(exact)
+    reader = _Reader(complete, strict)
     config = reader.build(kind, values, "")
     ConfigError.raise_for(what, reader.faults)
     return config
@@ -99,7 +102,7 @@ def from_dict(kind: type[T], values: Any, what: str = "configuration", *, exact:
 
 def type_faults(config: Any) -> list[str]:
     """List the fields of a dataclass instance whose values do not have the annotated types."""
-    reader = _Reader(exact=True)
+    reader = _Reader(complete=True, strict=True)
     for name, hint in _hints(type(config)).items():
         reader.convert(hint, getattr(config, name), name)
     return reader.faults
@@ -112,8 +115,8 @@ class _Reader:
     the other fields. Faults that those checks find in a stand-in are left out.
     """
 
-    def __init__(self, exact: bool) -> None:
-        self.exact = exact
+    def __init__(self, complete: bool, strict: bool) -> None:
+        self.complete, self.strict = complete, strict
         self.faults: list[str] = []
         self.replaced: list[str] = []  # paths of the fields that hold a stand-in
 
@@ -135,7 +138,7 @@ class _Reader:
                 if value is not _UNUSABLE:
                     arguments[name] = value
                     continue
-            elif self.exact or not _has_default(field):
+            elif self.complete or not _has_default(field):
                 self.faults.append(f"{at} is missing")
             else:
                 continue
@@ -170,14 +173,17 @@ class _Reader:
             if dataclasses.is_dataclass(origin) and isinstance(origin, type):
                 if isinstance(value, origin):
                     return value
-                if isinstance(value, Mapping) and not self.exact:
+                if isinstance(value, Mapping):
                     return self.build(origin, value, path)
             elif origin in (dict, Mapping) and isinstance(value, Mapping):
                 return self._convert_mapping(option, value, path)
             elif origin is tuple and isinstance(value, list | tuple):
                 return self._convert_list(option, value, path)
-            elif origin in _SCALARS and (scalar := self._scalar(origin, value)) is not _UNUSABLE:
-                return scalar
+            elif origin in _SCALARS:
+                if (scalar := self._scalar(origin, value)) is not _UNUSABLE:
+                    return scalar
+            elif isinstance(origin, type) and isinstance(value, origin):
+                return value
         return self._refuse(path, value, " or ".join(dict.fromkeys(map(_describe, options))))
 
     def _convert_mapping(self, hint: Any, values: Mapping[str, Any], path: str) -> Any:
@@ -199,7 +205,7 @@ class _Reader:
         """Return a plain value as ``kind``; an integer counts as a number, a Boolean as neither."""
         if isinstance(value, bool) and kind is not bool:
             return _UNUSABLE
-        if kind is float and isinstance(value, int | float if self.exact else int | float | str):
+        if kind is float and isinstance(value, int | float if self.strict else int | float | str):
             try:
                 return float(value)
             except ValueError:

@@ -151,7 +151,7 @@ def test_faults_of_sections_that_may_be_null():
         "student.ffn is 0.5, expected an integer or null",
     ):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="student.embed_dim is 0, allowed"):
+    with pytest.raises(ConfigError, match=r"student\.embed_dim is 0, allowed"):
         from_dict(CompressConfig, MINIMAL | {"student": {"embed_dim": 0}})
 
 

@@ -33,7 +33,8 @@ def as_s3prl_runs_it(monkeypatch):
 
 
 def cached(folder, model=None, limit="1GB", **features):
-    options = CachedOptions(padding="exact", features={"cache": str(folder), "limit": limit, **features})
+    features = FeatureOptions(str(folder), limit, **features)
+    options = CachedOptions(padding="exact", features=features)
     return CachedExpert(model or tiny("hubert"), options).eval()
 
 
@@ -117,7 +118,7 @@ def test_other_weights_and_precisions_never_share(tmp_path):
     expert = cached(tmp_path, model)
     before = states(expert)
     assert not same(before, states(cached(tmp_path, other)))
-    rough = CachedOptions("bf16", "exact", {"cache": str(tmp_path)})
+    rough = CachedOptions("bf16", "exact", FeatureOptions(str(tmp_path)))
     assert not same(before, states(CachedExpert(model, rough).eval()))
     assert len(list(tmp_path.glob("*/about.json"))) == 3
     # As s3prl does it: weights of a fine-tuned upstream are loaded after it was made.
@@ -246,17 +247,17 @@ def test_it_tells_what_it_brought(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ("somewhere", r"features is 'somewhere', allowed: \{cache: FOLDER, limit: 100GB\}"),
-        ({"limit": 3}, "features is {'limit': 3}"),
+        ("somewhere", "features is 'somewhere', expected a mapping or null"),
+        ({"limit": 3}, "features.cache is missing"),
         ({"cache": "x", "limit": "much"}, "features.limit is 'much', allowed: bytes, or such as 500MB"),
         ({"cache": "x", "limit": True, "evaluation": 1}, "limit is True.*features.evaluation is 1"),
-        ({"cache": "x", "size": 3}, "features.size: no such option, allowed: cache, limit, evaluation"),
+        ({"cache": "x", "size": 3}, "features.size: unknown field; available: cache, limit, evaluation"),
         ({"cache": "x"}, "padding is 'batch', allowed with features: exact"),
     ],
 )
 def test_wrong_options(features, said):
     with pytest.raises(ConfigError, match=said):
-        CachedOptions(features=features)
+        CachedOptions.read(None, {"features": features})
 
 
 @pytest.mark.parametrize(
@@ -281,6 +282,6 @@ def test_options_of_a_file_make_a_cached_upstream(tmp_path):
 
 
 def test_what_export_hub_ships_knows_nothing_of_it(tmp_path):
-    with pytest.raises(ConfigError, match=r"allowed: precision, padding\): features is no option"):
+    with pytest.raises(ConfigError, match=r"features: unknown field; available: precision, padding$"):
         standalone.UpstreamExpert(tmp_path / "model.pt", features={"cache": "x"}, padding="exact")
     assert not {"upstream/features.py", "upstream/cached.py", "upstream/tally.py"} & set(sources())

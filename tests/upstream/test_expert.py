@@ -181,8 +181,11 @@ def test_options_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("precison: bf16\n", r"allowed: precision, padding, features\): precison is no option"),
-        ("precision: int8\npadding: [1]\n", "precision is 'int8', allowed: fp32, bf16, fp16; padding is"),
+        ("precison: bf16\n", "precison: unknown field; available: precision, padding, features"),
+        (
+            "precision: int8\npadding: [1]\n",
+            r"padding is \[1\], expected a string; precision is 'int8', allowed",
+        ),
         ("- precision\n", "holds list, allowed: options as name: value"),
         ("precision: {\n", "not a readable YAML file"),
         (None, "not a readable YAML file"),

@@ -5,33 +5,17 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...errors import ConfigError, ResultError
+from ...utils.config_io import from_dict, type_faults
 from ...utils.files import write_text
 from ..tasks.spec import Task
 from ..tasks.table import find
 
 FILE = "score.json"
 VERSION = 1
-_KINDS: dict[str, tuple[Any, str]] = {
-    "task": (str, "a text"),
-    "upstream": (str, "a text"),
-    "metrics": (dict, "a mapping of names to numbers"),
-    "seed": (int, "a whole number"),
-    "learning_rate": (int | float | None, "a number or null"),
-    "s3prl": (str, "a text"),
-    "date": (str, "a text"),
-    "command": (str, "a text"),
-    "parts": (dict, "a mapping of parts to mappings of names to numbers"),
-    "parameters": (int | None, "a whole number or null"),
-    "macs": (int | None, "a whole number or null"),
-    "checkpoints": (dict, "a mapping of parts to texts"),
-    "versions": (dict, "a mapping of packages to versions"),
-    "caution": (str, "a text"),
-}
 
 
 @dataclass(frozen=True)
@@ -74,12 +58,7 @@ class Record:
     caution: str = ""
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} is {getattr(self, name)!r}, allowed: {allowed}"
-            for name, (kind, allowed) in _KINDS.items()
-            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), bool)
-        ]
-        ConfigError.raise_for("score", faults or self._faults())
+        ConfigError.raise_for("score", type_faults(self) or self._faults())
         object.__setattr__(self, "task", find(self.task).name)
 
     def _faults(self) -> list[str]:
@@ -146,16 +125,10 @@ def read(path: Path) -> Record:
     version = values.pop("version", None)
     if version != VERSION:
         raise ResultError(f"{path}: version is {version!r}, allowed: {VERSION}")
-    known = [f.name for f in fields(Record)]
-    needed = known[: known.index("parts")]
-    faults = [f"{name} is not known, allowed: {', '.join(known)}" for name in values if name not in known]
-    faults += [f"{name} is missing" for name in needed if name not in values]
-    if faults:
-        raise ResultError(f"{path}: {'; '.join(faults)}")
     try:
-        return Record(**values)
+        return from_dict(Record, values, str(path), strict=True)
     except ConfigError as error:
-        raise ResultError(f"{path}: {error}") from error
+        raise ResultError(str(error)) from error
 
 
 def collect(folders: list[Path]) -> list[Record]:

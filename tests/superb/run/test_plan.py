@@ -64,9 +64,9 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(place)
     for fault in (
-        "foo is not known, allowed: data, prepare,",
+        "foo: unknown field; available: data, prepare,",
         "data has '/absolute', allowed: a path below {data}",
-        "sweep is (0.1, -1), allowed: a list of numbers above 0",
+        "sweep is (0.1, -1.0), allowed: a list of numbers above 0",
         "disk_gb is 'much'",
         "blocked is 3",
         "'{date}/x' has the placeholder {date}, allowed: {data}, {prepared}, {recipe}",
