@@ -1,10 +1,10 @@
-"""s3prl 0.4.18 on today's library versions: every repair, each with what it is for.
+"""Repairs that let s3prl 0.4.18 run with current versions of its dependencies, one module per kind.
 
-s3prl's last release is of 2025 and no longer runs with what pip installs beside it. The repairs are
-made on modules as they are imported, so that importing this package costs next to nothing and a
-process that never imports s3prl is never changed.
+The last release of s3prl no longer runs with what pip installs beside it. Each repair is made when the
+module it concerns is imported, so importing this package costs next to nothing, and a process that never
+imports s3prl is never changed.
 
-``S3PRL_DPHUBERT_COMPAT=0`` turns all of them off.
+``S3PRL_DPHUBERT_COMPAT=0`` turns all repairs off.
 """
 
 from __future__ import annotations
@@ -12,27 +12,59 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
+from ..errors import RunError
+from . import (
+    audio_io,
+    checkpoint_writes,
+    ctc_corpus,
+    dataloaders,
+    devices,
+    distributed_runner,
+    fairseq_import,
+    file_lists,
+    huggingface_hub,
+    mask_downstreams,
+    missing_modules,
+    pandas_rows,
+    sox_effects,
+)
 from .import_hook import Finder
-from .patch import Ledger, Patch, Row
-from .patches import PATCHES
-
-__all__ = ["MODULES", "PATCHES", "Patch", "Row", "apply", "enabled", "patch_module", "report"]
+from .patch import Ledger, Patch, PatchStatus
 
 SWITCH = "S3PRL_DPHUBERT_COMPAT"
+PATCHES: tuple[Patch, ...] = (
+    *audio_io.PATCHES,
+    *sox_effects.PATCHES,
+    *huggingface_hub.PATCHES,
+    *checkpoint_writes.PATCHES,
+    *distributed_runner.PATCHES,
+    *dataloaders.PATCHES,
+    *ctc_corpus.PATCHES,
+    *file_lists.PATCHES,
+    *pandas_rows.PATCHES,
+    *devices.PATCHES,
+    *mask_downstreams.PATCHES,
+    *fairseq_import.PATCHES,
+    *missing_modules.PATCHES,
+)
+"""All repairs, in the order in which s3prl runs into what they mend."""
+
 MODULES = frozenset(patch.module for patch in PATCHES)
 
 _ledger = Ledger()
 
 
 def enabled() -> bool:
-    """Whether the environment lets us patch."""
+    """Return whether the environment allows repairs."""
     return os.environ.get(SWITCH, "1") != "0"
 
 
 def apply() -> None:
-    """Patch what is already imported, and everything else when it will be; safe to call again."""
+    """Repair the modules that are imported already, and the others when they are; safe to call again."""
     if not enabled():
         return
     _finder.install()
@@ -43,7 +75,7 @@ def apply() -> None:
 
 
 def patch_module(name: str, module: ModuleType) -> None:
-    """Apply the patches of one module that has just been imported; safe to call again."""
+    """Apply the patches of a module that has just been imported; safe to call again."""
     if not enabled():
         return
     for patch in PATCHES:
@@ -51,21 +83,34 @@ def patch_module(name: str, module: ModuleType) -> None:
             _ledger.run(patch, module)
 
 
-def report() -> list[Row]:
-    """How every patch stands in this process, in the order of the table."""
-    return [_ledger.row(patch) for patch in PATCHES]
+def report() -> list[PatchStatus]:
+    """Return the state of every patch in this process, in the order of :data:`PATCHES`."""
+    return [_ledger.status(patch) for patch in PATCHES]
 
 
-def _before(module: ModuleType) -> Callable[[], None]:
+def s3prl_home() -> Path:
+    """Return the folder of the installed s3prl.
+
+    Raises:
+        RunError: s3prl is not installed.
+    """
+    spec = find_spec("s3prl")
+    if spec is None or spec.origin is None:
+        raise RunError("s3prl is not installed in this environment: pip install s3prl==0.4.18")
+    return Path(spec.origin).parent
+
+
+def _apply_early(module: ModuleType) -> Callable[[], None]:
+    """Apply the early patches of a module; returns the function that undoes them."""
     early = [patch for patch in PATCHES if patch.early and patch.module == module.__name__]
-    undo = [_ledger.run(patch, module) for patch in early] if enabled() else []
+    undos = [_ledger.run(patch, module) for patch in early] if enabled() else []
 
-    def done() -> None:
-        for step in undo:
-            if step is not None:
-                step()
+    def undo_all() -> None:
+        for undo in undos:
+            if undo is not None:
+                undo()
 
-    return done
+    return undo_all
 
 
-_finder = Finder(MODULES, _before, patch_module)
+_finder = Finder(MODULES, _apply_early, patch_module)

@@ -1,4 +1,4 @@
-"""torchaudio's reading and writing, which torchaudio 2.9 gave to torchcodec, through soundfile."""
+"""torchaudio's file functions on top of soundfile; torchaudio 2.9 left them to torchcodec."""
 
 from __future__ import annotations
 
@@ -15,19 +15,41 @@ from .patch import Patch
 if TYPE_CHECKING:
     import torch
 
-# Integer WAV keeps its own type when asked to; libsndfile hands 8 bits over in the upper half of 16.
-_WHOLE = {"PCM_U8": "int16", "PCM_S8": "int16", "PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
-_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "FLOAT": 32, "DOUBLE": 64}
-_BITS |= {"ULAW": 8, "ALAW": 8}
-_SUBTYPES = {"uint8": "PCM_U8", "int16": "PCM_16", "int32": "PCM_32", "float32": "FLOAT", "float64": "DOUBLE"}
-_WRITTEN = {("PCM_S", 8): "PCM_S8", ("PCM_F", 64): "DOUBLE", ("ULAW", 8): "ULAW", ("ALAW", 8): "ALAW"}
-_WRITTEN |= {("PCM_S", bits): f"PCM_{bits}" for bits in (16, 24, 32)}
-_WRITTEN |= {("PCM_U", 8): "PCM_U8", ("PCM_F", 32): "FLOAT"}
+_INTEGER_TYPES = {
+    "PCM_U8": "int16",  # libsndfile returns 8 bits in the upper half of 16
+    "PCM_S8": "int16",
+    "PCM_16": "int16",
+    "PCM_24": "int32",
+    "PCM_32": "int32",
+}
+"""Subtype of an integer WAV -> type to read it as."""
+
+_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_BITS |= {"FLOAT": 32, "DOUBLE": 64, "ULAW": 8, "ALAW": 8}
+_SUBTYPE_OF_TYPE = {
+    "uint8": "PCM_U8",
+    "int16": "PCM_16",
+    "int32": "PCM_32",
+    "float32": "FLOAT",
+    "float64": "DOUBLE",
+}
+_SUBTYPE_OF_ENCODING = {
+    ("PCM_S", 8): "PCM_S8",
+    ("PCM_S", 16): "PCM_16",
+    ("PCM_S", 24): "PCM_24",
+    ("PCM_S", 32): "PCM_32",
+    ("PCM_U", 8): "PCM_U8",
+    ("PCM_F", 32): "FLOAT",
+    ("PCM_F", 64): "DOUBLE",
+    ("ULAW", 8): "ULAW",
+    ("ALAW", 8): "ALAW",
+}
+"""(encoding, bits per sample) -> libsndfile's subtype."""
 
 
 @dataclass(frozen=True)
 class AudioMetaData:
-    """What ``torchaudio.info`` returned up to 2.8."""
+    """Return value of ``torchaudio.info`` up to 2.8."""
 
     sample_rate: int
     num_frames: int
@@ -39,7 +61,7 @@ class AudioMetaData:
 def info(
     uri, format: str | None = None, buffer_size: int = 4096, backend: str | None = None
 ) -> AudioMetaData:
-    """Read a header; ``format``, ``buffer_size`` and ``backend`` are taken and not needed."""
+    """Read a header; ``format``, ``buffer_size`` and ``backend`` are ignored."""
     import soundfile
 
     with soundfile.SoundFile(uri) as file:
@@ -61,14 +83,14 @@ def load(
 
     Args:
         uri: path or file object.
-        frame_offset: first sample wanted.
-        num_frames: how many a channel; -1 reads to the end.
-        normalize: float32 in -1 to 1; otherwise integer WAV keeps its integers.
-        channels_first: (channels, T) rather than (T, channels).
-        format: taken and not needed, as are ``buffer_size`` and ``backend``.
+        frame_offset: first sample to read.
+        num_frames: number of samples per channel; -1 reads to the end.
+        normalize: return float32 from -1 to 1; otherwise integer WAV keeps its integer type.
+        channels_first: return (channels, T) rather than (T, channels).
+        format: ignored, as are ``buffer_size`` and ``backend``.
 
     Returns:
-        samples and their rate in Hz.
+        Samples, and the sample rate in Hz.
 
     Raises:
         ValueError: ``frame_offset`` or ``num_frames`` is out of range.
@@ -77,18 +99,18 @@ def load(
     import soundfile
     import torch
 
-    if frame_offset < 0 or num_frames < -1:
-        raise ValueError(
-            f"frame_offset is {frame_offset}, allowed: 0 or more; num_frames is {num_frames}, -1 or more"
-        )
+    if frame_offset < 0:
+        raise ValueError(f"frame_offset is {frame_offset}, allowed: 0 or more")
+    if num_frames < -1:
+        raise ValueError(f"num_frames is {num_frames}, allowed: -1 or more")
     with soundfile.SoundFile(uri) as file:
-        whole = not normalize and file.format in ("WAV", "WAVEX", "RF64")
-        kind = _WHOLE.get(file.subtype, "float32") if whole else "float32"
+        keep_integers = not normalize and file.format in ("WAV", "WAVEX", "RF64")
+        dtype = _INTEGER_TYPES.get(file.subtype, "float32") if keep_integers else "float32"
         file.seek(min(frame_offset, file.frames))
-        samples = torch.from_numpy(file.read(num_frames, dtype=kind, always_2d=True))
-        if whole and file.subtype == "PCM_U8":
+        samples = torch.from_numpy(file.read(num_frames, dtype=dtype, always_2d=True))
+        if keep_integers and file.subtype == "PCM_U8":
             samples = ((samples >> 8) + 128).to(torch.uint8)
-        elif whole and file.subtype == "PCM_S8":
+        elif keep_integers and file.subtype == "PCM_S8":
             samples = (samples >> 8).to(torch.int8)
         return (samples.t().contiguous() if channels_first else samples), file.samplerate
 
@@ -105,10 +127,10 @@ def save(
     backend: str | None = None,
     compression: Any = None,
 ) -> None:
-    """Write samples; without ``encoding`` the tensor's type decides it, as it did for WAV.
+    """Write samples; without ``encoding`` the type of the tensor decides, as it did for WAV.
 
     Raises:
-        ValueError: ``src`` is not two-dimensional, or the encoding is not known.
+        ValueError: ``src`` is not two-dimensional, or the encoding is unknown.
     """
     import soundfile
 
@@ -117,11 +139,13 @@ def save(
     samples = (src.t() if channels_first else src).detach().cpu().numpy()
     subtype = None
     if encoding is not None:
-        subtype = _WRITTEN.get((encoding, bits_per_sample or (16 if encoding == "PCM_S" else 32)))
+        bits = bits_per_sample or (16 if encoding == "PCM_S" else 32)
+        subtype = _SUBTYPE_OF_ENCODING.get((encoding, bits))
         if subtype is None:
-            raise ValueError(f"encoding is {encoding} of {bits_per_sample} bits, allowed: {sorted(_WRITTEN)}")
+            known = ", ".join(f"{name} {count}" for name, count in sorted(_SUBTYPE_OF_ENCODING))
+            raise ValueError(f"encoding is {encoding} with {bits} bits, allowed: {known}")
     elif format in (None, "wav") and not str(uri).lower().endswith((".flac", ".ogg", ".mp3")):
-        subtype = _SUBTYPES.get(str(samples.dtype))
+        subtype = _SUBTYPE_OF_TYPE.get(str(samples.dtype))
     if samples.dtype == "uint8":
         samples = (samples.astype("int16") - 128) << 8
     soundfile.write(uri, samples, sample_rate, subtype=subtype, format=format)
@@ -132,12 +156,12 @@ def set_audio_backend(backend: str | None) -> None:
 
 
 def get_audio_backend() -> str:
-    """The one backend there is."""
+    """Return the only backend."""
     return "soundfile"
 
 
 def list_audio_backends() -> list[str]:
-    """The one backend there is."""
+    """Return the only backend, in a list."""
     return ["soundfile"]
 
 
@@ -151,7 +175,7 @@ def _encoding(file) -> str:
 
 
 def _fails(name: str) -> Callable[[Any], bool]:
-    """Whether torchaudio's function of that name is missing or fails on a second of WAV, as s3prl asks."""
+    """Make a check for whether a function of torchaudio is missing or fails on a second of WAV."""
 
     def needed(torchaudio: Any) -> bool:
         function = getattr(torchaudio, name, None)
@@ -167,14 +191,14 @@ def _fails(name: str) -> Callable[[Any], bool]:
                 file.writeframes(bytes(32_000))
             try:
                 function(path), function(str(path))
-            except Exception:  # whatever it is, s3prl would meet it at its first utterance
+            except Exception:  # s3prl would fail on its first utterance
                 return True
         return False
 
     return needed
 
 
-def _add(*functions):
+def _add(*functions: Callable[..., Any]) -> Callable[[Any], None]:
     def apply(torchaudio: Any) -> None:
         for function in functions:
             setattr(torchaudio, function.__name__, function)
@@ -194,8 +218,8 @@ PATCHES = (
     Patch(
         name="torchaudio.info",
         module="torchaudio",
-        reason="s3prl.util.audio_info and SuperbKS call torchaudio.info, which is gone, or takes no Path",
-        versions="torchaudio >= 2.9; 2.8 with libsox; until s3prl no longer calls it",
+        reason="s3prl.util.audio_info and SuperbKS call torchaudio.info, which is gone or takes no Path",
+        versions="torchaudio >= 2.9; 2.8 with libsox, which takes no Path; until s3prl no longer calls it",
         needed=_fails("info"),
         apply=_add(info),
     ),
@@ -203,7 +227,7 @@ PATCHES = (
         name="torchaudio.load",
         module="torchaudio",
         reason="torchaudio.load and save need torchcodec and ffmpeg; soundfile reads the same files",
-        versions="torchaudio >= 2.9 without torchcodec, or with one that finds no ffmpeg",
+        versions="torchaudio >= 2.9 without torchcodec, or with a torchcodec that finds no ffmpeg",
         needed=_fails("load"),
         apply=_add(load, save),
     ),

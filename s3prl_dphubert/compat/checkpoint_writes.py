@@ -1,19 +1,18 @@
-"""s3prl's own checkpoints: read under torch.load's safe default, written whole or not at all."""
+"""s3prl's own checkpoints: readable under torch.load's safe default, and written atomically."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import inspect
 import io
 import pickle
 from pathlib import Path
 from typing import Any
 
-from .patch import Patch, swapped
+from .patch import Patch, swapped, wrap
 
 
-def _refused(torch: Any) -> bool:
+def _refuses_namespace(torch: Any) -> bool:
     file = io.BytesIO()
     torch.save({"Args": argparse.Namespace(upstream="hubert")}, file)
     file.seek(0)
@@ -30,14 +29,16 @@ def _allow_namespace(torch: Any) -> None:
 
 def _schedules(optimizers: Any) -> list[Any]:
     base = optimizers._LRSchedule
-    return [kind for kind in vars(optimizers).values() if isinstance(kind, type) and issubclass(kind, base)]
+    return [
+        value for value in vars(optimizers).values() if isinstance(value, type) and issubclass(value, base)
+    ]
 
 
-def _unknown_schedules(optimizers: Any) -> bool:
+def _refuses_schedules(optimizers: Any) -> bool:
     from torch import serialization
 
-    known = getattr(serialization, "get_safe_globals", None)
-    return known is not None and not set(_schedules(optimizers)) <= set(known())
+    get_safe_globals = getattr(serialization, "get_safe_globals", None)
+    return get_safe_globals is not None and not set(_schedules(optimizers)) <= set(get_safe_globals())
 
 
 def _allow_schedules(optimizers: Any) -> None:
@@ -50,30 +51,29 @@ def _saves_in_place(runner: Any) -> bool:
     return "torch.save(all_states, path)" in inspect.getsource(runner.Runner.train)
 
 
-def _save_whole(runner: Any) -> None:
+def _save_atomically(runner: Any) -> None:
     from ..utils.files import replacing
 
-    save, train = runner.torch.save, runner.Runner.train
+    save = runner.torch.save
 
-    def whole(states: Any, path: str) -> None:
+    def save_atomically(states: Any, path: str) -> None:
         with replacing(Path(path)) as partial:
             save(states, partial)
 
-    @functools.wraps(train)
-    def with_whole_files(self: Any) -> None:
-        with swapped(runner.torch, "save", whole):
-            train(self)
+    def train(original, self) -> None:
+        with swapped(runner.torch, "save", save_atomically):
+            original(self)
 
-    runner.Runner.train = with_whole_files
+    wrap(runner.Runner, "train", train)
 
 
 PATCHES = (
     Patch(
         name="torch.load",
         module="torch",
-        reason="every evaluation and resumption loads an argparse.Namespace, which torch.load refuses",
+        reason="evaluation and resumption load an argparse.Namespace, which torch.load refuses",
         versions="torch >= 2.6; until s3prl saves its arguments as a dict",
-        needed=_refused,
+        needed=_refuses_namespace,
         apply=_allow_namespace,
     ),
     Patch(
@@ -81,15 +81,15 @@ PATCHES = (
         module="s3prl.optimizers",
         reason="optimizers *_with_schedule leave warm-up objects in checkpoints, which torch.load refuses",
         versions="torch >= 2.6; until those optimizers save plain numbers",
-        needed=_unknown_schedules,
+        needed=_refuses_schedules,
         apply=_allow_schedules,
     ),
     Patch(
         name="whole checkpoints",
         module="s3prl.downstream.runner",
-        reason="a kill while the best checkpoint is replaced leaves neither the old one nor the new one",
-        versions="s3prl 0.4.18; until it writes under another name and renames",
+        reason="a process killed while it replaces the best checkpoint leaves neither old nor new",
+        versions="s3prl 0.4.18; until it writes to a temporary file and renames it",
         needed=_saves_in_place,
-        apply=_save_whole,
+        apply=_save_atomically,
     ),
 )

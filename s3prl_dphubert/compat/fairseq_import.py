@@ -1,4 +1,4 @@
-"""fairseq's configurations under Python 3.11, whose dataclasses refuse an unhashable default."""
+"""fairseq's configurations on Python 3.11, whose dataclasses reject unhashable defaults."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from .patch import Patch, Undo
 
-SETTINGS = "dataclass/configs.py"
+CONFIGS = "dataclass/configs.py"
 NESTED = "common: CommonConfig = CommonConfig()"
 
 
-def _refused(fairseq: Any) -> bool:
-    settings = Path(fairseq.__path__[0], SETTINGS)
-    if not settings.is_file() or NESTED not in settings.read_text(encoding="utf8"):
+def _default_is_rejected(fairseq: Any) -> bool:
+    configs = Path(fairseq.__path__[0], CONFIGS)
+    if not configs.is_file() or NESTED not in configs.read_text(encoding="utf8"):
         return False
     inner = dataclasses.make_dataclass("Inner", [])
     try:
@@ -26,23 +26,23 @@ def _refused(fairseq: Any) -> bool:
 
 
 def _hash_by_identity(fairseq: Any) -> Undo:
-    before: Callable[..., Any] = dataclasses.dataclass
+    original: Callable[..., Any] = dataclasses.dataclass
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
         """Make a dataclass whose instances may be defaults of others, shared as they were up to 3.10."""
 
-        def made(kind: type) -> type:
-            whole = before(kind, **options)
-            if whole.__hash__ is None:
-                whole.__hash__ = object.__hash__
-            return whole
+        def decorate(undecorated: type) -> type:
+            decorated = original(undecorated, **options)
+            if decorated.__hash__ is None:
+                decorated.__hash__ = object.__hash__
+            return decorated
 
-        return made if cls is None else made(cls)
+        return decorate if cls is None else decorate(cls)
 
     dataclasses.dataclass = dataclass  # type: ignore[assignment]
 
     def undo() -> None:
-        dataclasses.dataclass = before
+        dataclasses.dataclass = original
 
     return undo
 
@@ -51,9 +51,9 @@ PATCHES = (
     Patch(
         name="fairseq dataclasses",
         module="fairseq",
-        reason="ST imports fairseq, whose configurations have others as their defaults, a ValueError",
-        versions="Python >= 3.11 with fairseq 0.12.2; until fairseq gives factories of defaults",
-        needed=_refused,
+        reason="ST imports fairseq, whose configurations use instances of others as defaults, a ValueError",
+        versions="Python >= 3.11 with fairseq 0.12.2; until fairseq uses default factories",
+        needed=_default_is_rejected,
         apply=_hash_by_identity,
         early=True,
     ),

@@ -1,4 +1,4 @@
-"""Calls back around the import of chosen modules."""
+"""Callbacks before and after the import of chosen modules."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from types import ModuleType
 
 
 class Finder:
-    """A meta path finder that finds nothing itself: it lets the others find and notes the loading.
+    """Meta path finder that lets the other finders work and adds callbacks to the loading of a module.
 
-    The loader stays what it was, so that source, resources and ``python -m`` work as ever; only its
-    ``exec_module`` is wrapped.
+    The module keeps its own loader, so source, resources and ``python -m`` work as usual; only the
+    loader's ``exec_module`` is wrapped.
 
     Args:
-        names: full names of the modules to be told of.
-        before: called with a module before its code runs; returns what to call afterwards.
-        after: called with the name and the module once its code has run.
+        names: full names of the modules to watch.
+        before: called with a module before its code runs; returns a function to call right after it.
+        after: called with the name and the module once its code has run without error.
     """
 
     def __init__(
@@ -31,39 +31,35 @@ class Finder:
         self._asking = threading.local()
 
     def install(self) -> None:
-        """Put this finder in front of the others; a second call does nothing."""
+        """Put this finder before the others; a second call does nothing."""
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        """Ask the other finders; a finder that asks us back gets no answer, and there is no circle."""
+        """Ask the other finders; one that asks this finder in turn gets no answer."""
         asking: set[str] = self._asking.__dict__.setdefault("names", set())
         if name not in self._names or name in asking:
             return None
         asking.add(name)
         try:
-            found = (self._ask(finder, name, path, target) for finder in sys.meta_path)
-            spec = next(filter(None, found), None)
+            finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+            specs = (finder.find_spec(name, path, target) for finder in finders)
+            spec = next(filter(None, specs), None)
         finally:
             asking.discard(name)
         if spec is not None and spec.loader is not None:
             self._wrap(name, spec.loader)
         return spec
 
-    @staticmethod
-    def _ask(finder, name: str, path, target) -> ModuleSpec | None:
-        find = getattr(finder, "find_spec", None)
-        return find(name, path, target) if find else None
-
     def _wrap(self, name: str, loader) -> None:
-        run = loader.exec_module
+        original = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            done = self._before(module)
+            finish = self._before(module)
             try:
-                run(module)
+                original(module)
             finally:
-                done()
+                finish()
             self._after(name, module)
 
         loader.exec_module = exec_module

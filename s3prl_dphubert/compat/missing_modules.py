@@ -1,7 +1,8 @@
-"""Packages that s3prl imports at the top of a module for something that SUPERB never calls, or for little.
+"""Stand-ins for packages that s3prl imports although SUPERB uses little or nothing of them.
 
-Each is old or large. Where one is missing, the importing module sees a stand-in, and nobody else does: it
-is gone again once that module has been imported. What SUPERB does call is ours, and of the same numbers.
+Each of these packages is old or large. If one is missing, only the module that imports it sees the
+stand-in, which is removed again once that module has been imported. What SUPERB does call is implemented
+here, with the same results.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import RunError
-from . import stft
+from .mask_downstreams import DOWNSTREAMS
 from .patch import Patch, Undo
 
-Contents = Mapping[str, Callable[[], Mapping[str, Any]]]  # of the modules that stand in, when they do
+Contents = Mapping[str, Callable[[], Mapping[str, Any]]]
+"""Name of a stand-in module -> function that returns its attributes."""
 
 
 def _strtobool(value: str) -> int:
-    """What distutils.util.strtobool does."""
+    """Convert a word to 1 or 0, like ``distutils.util.strtobool``."""
     low = value.lower()
     if low in ("y", "yes", "t", "true", "on", "1"):
         return 1
@@ -29,8 +31,8 @@ def _strtobool(value: str) -> int:
     raise ValueError(f"truth value is {value!r}, allowed: yes, no, true, false, on, off, 1, 0")
 
 
-class _Later:
-    """Whatever is read from a stand-in; it refuses when called, not when imported.
+class _MissingAttribute:
+    """Anything else that is read from a stand-in; it fails when called, not when imported.
 
     Raises:
         RunError: on a call.
@@ -39,17 +41,17 @@ class _Later:
     def __init__(self, package: str, name: str) -> None:
         self._package, self._name = package, name
 
-    def __getattr__(self, name: str) -> _Later:
+    def __getattr__(self, name: str) -> _MissingAttribute:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Later(self._package, f"{self._name}.{name}")
+        return _MissingAttribute(self._package, f"{self._name}.{name}")
 
     def __call__(self, *args, **kwargs):
-        raise RunError(f"{self._name} is needed for this: pip install {self._package}")
+        raise RunError(f"{self._name} is needed here: pip install {self._package}")
 
 
 def _sampler() -> dict[str, Any]:
-    from .sampler import DistributedSamplerWrapper
+    from .catalyst import DistributedSamplerWrapper
 
     return {"DistributedSamplerWrapper": DistributedSamplerWrapper}
 
@@ -61,9 +63,9 @@ def _metrics() -> dict[str, Any]:
 
 
 def _losses() -> dict[str, Any]:
-    from .asteroid import permutation_loss
+    from .asteroid import PITLossWrapper
 
-    return {"PITLossWrapper": permutation_loss()}
+    return {"PITLossWrapper": PITLossWrapper}
 
 
 def _distributions() -> dict[str, Any]:
@@ -77,18 +79,18 @@ def _missing(package: str) -> bool:
         return False
     try:
         return importlib.util.find_spec(package) is None
-    except ValueError:  # a module without a spec, put there by somebody else
+    except ValueError:  # a module without a spec, inserted by other code
         return False
 
 
 def _stand_in(package: str, modules: Contents) -> Callable[[Any], Undo]:
     def apply(_: Any) -> Undo:
         for name, contents in modules.items():
-            made: Any = ModuleType(name, f"Stands in for {name}, which is not installed.")
-            made.__dict__.update(contents())
-            made.__path__ = []
-            made.__getattr__ = _Later(package, name).__getattr__
-            sys.modules[name] = made
+            module: Any = ModuleType(name, f"Stand-in for {name}, which is not installed.")
+            module.__dict__.update(contents())
+            module.__path__ = []
+            module.__getattr__ = _MissingAttribute(package, name).__getattr__
+            sys.modules[name] = module
 
         def undo() -> None:
             for name in modules:
@@ -111,42 +113,24 @@ def _patch(package: str, module: str, use: str, modules: Contents, versions: str
     )
 
 
-def _nothing() -> dict[str, Any]:
-    return {}
-
-
-_DISTUTILS = {"distutils": _nothing, "distutils.util": lambda: {"strtobool": _strtobool}}
-_CATALYST = {
-    "catalyst": _nothing,
-    "catalyst.data": _nothing,
-    "catalyst.data.sampler": _sampler,
-}
-_ASTEROID = {"asteroid": _nothing, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
+_DISTUTILS = {"distutils": dict, "distutils.util": lambda: {"strtobool": _strtobool}}
+_CATALYST = {"catalyst": dict, "catalyst.data": dict, "catalyst.data.sampler": _sampler}
+_ASTEROID = {"asteroid": dict, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
 _RESOURCES = {"pkg_resources": _distributions}
-_DCASE = {"dcase_util": _nothing, "dcase_util.containers": _nothing}
+_DCASE = {"dcase_util": dict, "dcase_util.containers": dict}
 
 PATCHES = (
-    _patch(
-        "catalyst",
-        "s3prl.downstream.speech_commands.expert",
-        "KS in several processes",
-        _CATALYST,
-    ),
-    _patch(
-        "sox",
-        "s3prl.downstream.sv_voxceleb1.dataset",
-        "a Transformer that it never uses",
-        {"sox": _nothing},
-    ),
-    _patch("sed_eval", "s3prl.task._hear_score", "HEAR's event scores", {"sed_eval": _nothing}),
+    _patch("catalyst", "s3prl.downstream.speech_commands.expert", "KS in several processes", _CATALYST),
+    _patch("sox", "s3prl.downstream.sv_voxceleb1.dataset", "a class that it never uses", {"sox": dict}),
+    _patch("sed_eval", "s3prl.task._hear_score", "HEAR's event scores", {"sed_eval": dict}),
     _patch("dcase_util", "s3prl.task._hear_score", "HEAR's event scores", _DCASE),
-    _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": _nothing}),
+    _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": dict}),
     _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
     _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
     _patch("pkg_resources", "pyworld", "its version; VC's score needs it", _RESOURCES, "pyworld 0.3.5"),
     _patch("pkg_resources", "webrtcvad", "its version; s3prl's evaluate.py needs it", _RESOURCES, "2.0.10"),
     *(
         _patch("asteroid", f"s3prl.downstream.{name}.expert", "STOI, PESQ, SI-SDR and one loss", _ASTEROID)
-        for name in stft.DOWNSTREAMS
+        for name in DOWNSTREAMS
     ),
 )

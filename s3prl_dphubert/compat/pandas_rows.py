@@ -1,4 +1,4 @@
-"""Tables of utterances under today's pandas."""
+"""Iteration over pandas rows, which s3prl does by a method that pandas 2 removed."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ from .patch import Patch
 
 
 def dataframe_to_datapoints(df, unique_name_fn: Callable[[dict[str, Any]], str]) -> dict[str, dict[str, Any]]:
-    """Rows by their unique names.
+    """Return the rows of a data frame under their unique names.
 
     Raises:
-        DataError: two rows have one name.
+        DataError: two rows have the same name.
     """
     rows = df.to_dict("records")
     points = {unique_name_fn(row): row for row in rows}
     if len(points) < len(rows):
-        raise DataError(f"{len(rows)} rows have {len(points)} names, allowed: one row a name")
+        raise DataError(f"{len(rows)} rows have {len(points)} names, allowed: a unique name per row")
     return points
 
 
-def _without_iteritems(base: Any) -> bool:
-    return not hasattr(base.pd.Series, "iteritems")
-
-
-def _by_records(base: Any) -> None:
+def _use_records(base: Any) -> None:
     base.Corpus.dataframe_to_datapoints = staticmethod(dataframe_to_datapoints)
 
 
@@ -34,9 +30,9 @@ PATCHES = (
     Patch(
         name="pandas rows",
         module="s3prl.dataio.corpus.base",
-        reason="SuperbIC walks rows by Series.iteritems, which is gone",
+        reason="SuperbIC iterates over rows by Series.iteritems, which was removed",
         versions="pandas >= 2; until s3prl calls items",
-        needed=_without_iteritems,
-        apply=_by_records,
+        needed=lambda base: not hasattr(base.pd.Series, "iteritems"),
+        apply=_use_records,
     ),
 )

@@ -1,7 +1,8 @@
-"""One repair of s3prl or of a library under it."""
+"""Repairs of s3prl or of a library that it uses, and the record of those made in this process."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,28 +15,45 @@ Undo = Callable[[], None]
 
 @contextmanager
 def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Put another value into an attribute while the block runs."""
-    before = getattr(owner, name)
+    """Replace an attribute while the block runs."""
+    original = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, original)
+
+
+def wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Replace a function for good.
+
+    Args:
+        owner: module or class that holds the function.
+        name: attribute name of the function.
+        wrapper: called instead, with the original function before the arguments of the call.
+    """
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return wrapper(original, *args, **kwargs)
+
+    setattr(owner, name, wrapped)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What one repair is for, how to see whether it is needed, and how it is made.
+    """One repair: its purpose, the check for whether it is needed, and the repair itself.
 
     Attributes:
-        name: unique; what ``doctor`` and error lines call it.
-        module: the module that is repaired, as soon as it has been imported.
-        reason: what fails without it.
-        versions: which versions need it, and what will have changed once it can be deleted.
-        needed: looks at the module's features, never only at version numbers.
+        name: unique name, used by ``doctor`` and in error messages.
+        module: module to repair as soon as it has been imported.
+        reason: what fails without the repair.
+        versions: versions that need it, and the change that will make it obsolete.
+        needed: inspects the features of the module, never only its version number.
         apply: repairs the module.
-        early: the repair is made before the module's own code runs, and is what lets it run; ``apply``
-            may then return a function that is called once the module has been imported.
+        early: repair before the module's own code runs, because that code would fail otherwise; ``apply``
+            may then return a function to call once the module has been imported.
     """
 
     name: str
@@ -48,60 +66,44 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one patch stands in this process.
+class PatchStatus:
+    """State of one patch in this process.
 
     Attributes:
-        name: of the patch.
-        needed: ``None`` while its module has not been imported or where the check itself failed.
-        applied: whether it is in force.
-        reason: what fails without it.
-        versions: which versions need it.
-        error: why it could not be applied, in one line; empty otherwise.
+        name: name of the patch.
+        needed: ``None`` while the module has not been imported, or if the check itself failed.
+        applied: whether the repair is in force.
+        error: one line on why the repair could not be made; empty otherwise.
     """
 
     name: str
-    needed: bool | None
-    applied: bool
-    reason: str
-    versions: str
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    module: ModuleType
-    needed: bool | None
-    applied: bool
+    needed: bool | None = None
+    applied: bool = False
     error: str = ""
 
 
 class Ledger:
-    """Applies patches, each once for a module, and remembers how it went."""
+    """Applies each patch once per module object and records the outcome."""
 
     def __init__(self) -> None:
-        self._outcomes: dict[str, _Outcome] = {}
+        self._outcomes: dict[str, tuple[ModuleType, PatchStatus]] = {}
 
     def run(self, patch: Patch, module: ModuleType) -> Undo | None:
-        """Apply a patch where it is needed; a failure is one line on stderr, never an exception."""
-        known = self._outcomes.get(patch.name)
-        if known is not None and known.module is module:
+        """Apply a patch if it is needed; a failure prints one line to stderr and never raises."""
+        if patch.name in self._outcomes and self._outcomes[patch.name][0] is module:
             return None
-        needed, undo = None, None
+        needed, undo, text = None, None, ""
         try:
             needed = patch.needed(module)
             if needed:
                 undo = patch.apply(module)
-            self._outcomes[patch.name] = _Outcome(module, needed, needed)
-        except Exception as error:  # s3prl must start whatever is wrong with a repair of ours
+        except Exception as error:  # a broken repair must not keep s3prl from starting
             text = f"{type(error).__name__}: {error}".replace("\n", " ")
-            self._outcomes[patch.name] = _Outcome(module, needed, False, text)
             print(f"s3prl-dphubert: could not patch {patch.name} ({text}); going on without", file=sys.stderr)
+        self._outcomes[patch.name] = module, PatchStatus(patch.name, needed, bool(needed and not text), text)
         return undo
 
-    def row(self, patch: Patch) -> Row:
-        """How this patch stands."""
-        outcome = self._outcomes.get(patch.name)
-        if outcome is None:
-            return Row(patch.name, None, False, patch.reason, patch.versions)
-        return Row(patch.name, outcome.needed, outcome.applied, patch.reason, patch.versions, outcome.error)
+    def status(self, patch: Patch) -> PatchStatus:
+        """Return the state of a patch."""
+        _, status = self._outcomes.get(patch.name, (None, PatchStatus(patch.name)))
+        return status

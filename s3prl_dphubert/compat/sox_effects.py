@@ -1,4 +1,4 @@
-"""torchaudio.sox_effects through this package's own effects, without libsox."""
+"""torchaudio.sox_effects on top of this package's own effects, without libsox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _cannot_apply(torchaudio: Any) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torchaudio.sox_effects.apply_effects_tensor(torch.zeros(1, 160), 16_000, [["channels", "1"]])
-    except Exception:  # no such module, or no libsox: s3prl would meet it at its first utterance
+    except Exception:  # no such module or no libsox; s3prl would fail on its first utterance
         return True
     return False
 
@@ -29,7 +29,7 @@ def _replace(torchaudio: Any) -> None:
 
     effects: Any = getattr(torchaudio, "sox_effects", None)
     if effects is None:
-        effects = ModuleType(NAME, "torchaudio's sox effects, by s3prl_dphubert.sox.")
+        effects = ModuleType(NAME, "SoX effects of torchaudio, implemented by s3prl_dphubert.sox.")
         sys.modules[NAME] = effects
         torchaudio.sox_effects = effects
     effects.apply_effects_file = sox.apply_effects_file
@@ -38,9 +38,9 @@ def _replace(torchaudio: Any) -> None:
 
 PATCHES = (
     Patch(
-        name="torchaudio.sox_effects",
+        name=NAME,
         module="torchaudio",
-        reason="KS, QbE, ASV and SuperbKS apply sox effects, which are gone or find no libsox.so",
+        reason="KS, QbE, ASV and SuperbKS apply sox effects, which were removed or find no libsox.so",
         versions="torchaudio >= 2.9; older ones where libsox.so is missing",
         needed=_cannot_apply,
         apply=_replace,

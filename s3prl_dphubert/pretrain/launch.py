@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from .. import compat
-from ..compat.locate import s3prl_home
+from ..compat import s3prl_home
 from ..errors import RunError
 
 RECIPES = Path(__file__).parent

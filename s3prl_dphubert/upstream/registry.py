@@ -10,7 +10,6 @@ from typing import Any
 
 from .. import compat
 from ..compat.import_hook import Finder
-from ..compat.locate import s3prl_home
 from ..errors import complain
 from . import entries
 
@@ -27,7 +26,7 @@ def register() -> None:
     Raises:
         RunError: s3prl is not installed.
     """
-    s3prl_home()
+    compat.s3prl_home()
     watcher.install()
     compat.apply()
     _add(import_module(HUB))

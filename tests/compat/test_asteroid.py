@@ -84,7 +84,7 @@ def pairs(estimates, targets, power=2):
 def test_the_loss_takes_the_order_that_fits_best(count):
     targets = torch.randn(4, count, 50, generator=torch.Generator().manual_seed(0))
     near = (targets.flip(1) + 0.1).requires_grad_()
-    wrapped = asteroid.permutation_loss()(pairs, pit_from="pw_mtx")
+    wrapped = asteroid.PITLossWrapper(pairs, pit_from="pw_mtx")
     loss = wrapped(near, targets, power=1)
     assert loss.item() == pytest.approx(0.1, abs=1e-6)
     loss.backward()
@@ -93,7 +93,7 @@ def test_the_loss_takes_the_order_that_fits_best(count):
 
 def test_what_asteroid_can_do_beyond_is_refused():
     with pytest.raises(RunError, match="pit_from is 'perm_avg', allowed: pw_mtx"):
-        asteroid.permutation_loss()(pairs, pit_from="perm_avg")
+        asteroid.PITLossWrapper(pairs, pit_from="perm_avg")
     with pytest.raises(RunError, match="metrics_list has 'sdr', allowed: si_sdr, stoi, pesq"):
         asteroid.get_metrics(*enhanced(), metrics_list=["sdr"])
 

@@ -21,9 +21,9 @@ from s3prl_dphubert.compat import (
     missing_modules,
     pandas_rows,
 )
+from s3prl_dphubert.compat.catalyst import DistributedSamplerWrapper
 from s3prl_dphubert.compat.import_hook import Finder
 from s3prl_dphubert.compat.patch import Ledger, Patch
-from s3prl_dphubert.compat.sampler import DistributedSamplerWrapper
 from s3prl_dphubert.errors import DataError, RunError
 from tests.helpers.s3prl_runs import python
 
@@ -97,16 +97,16 @@ def test_without_patches_the_known_failures_are_back(tmp_path):
 def test_a_ledger_applies_what_is_needed_once():
     ledger, module, applied = Ledger(), ModuleType("a_module"), []
     wanted = patch(apply=applied.append)
-    assert ledger.row(wanted).needed is None
+    assert ledger.status(wanted).needed is None
     for _ in range(3):
         ledger.run(wanted, module)
     assert applied == [module]
-    row = ledger.row(wanted)
+    row = ledger.status(wanted)
     assert (row.needed, row.applied, row.error) == (True, True, "")
     unwanted = patch(needed=lambda module: False, apply=applied.append, name="another")
     ledger.run(unwanted, module)
     assert len(applied) == 1
-    assert (ledger.row(unwanted).needed, ledger.row(unwanted).applied) == (False, False)
+    assert (ledger.status(unwanted).needed, ledger.status(unwanted).applied) == (False, False)
     ledger.run(wanted, ModuleType("a_module"))  # the module was imported anew
     assert len(applied) == 2
 
@@ -114,7 +114,7 @@ def test_a_ledger_applies_what_is_needed_once():
 def test_a_ledger_survives_a_check_that_fails(capsys):
     ledger, module = Ledger(), ModuleType("a_module")
     ledger.run(patch(needed=lambda module: module.absent), module)
-    row = ledger.row(patch())
+    row = ledger.status(patch())
     assert (row.needed, row.applied) == (None, False)
     assert row.error.startswith("AttributeError")
     assert capsys.readouterr().err.count("\n") == 1

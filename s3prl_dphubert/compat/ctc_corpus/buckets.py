@@ -1,4 +1,4 @@
-"""Utterances and their tokens, one by one or in buckets of like length."""
+"""Data sets of utterances and their tokens, one by one or in buckets of similar length."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Utterance = tuple[Path, list[int]]
 
 
 class Buckets(Dataset):
-    """Pairs of audio file and tokens.
+    """Data set of pairs of audio file and tokens.
 
     Args:
         utterances: the pairs.
-        bucket_size: 1 gives single pairs; more gives lists of so many neighbours, one starting at every
-            index (so an epoch sees an utterance about ``bucket_size`` times, as s3prl's recipes expect).
+        bucket_size: 1 gives single pairs; a larger size gives lists of that many neighbours, one starting at
+            each index (so an epoch sees an utterance about ``bucket_size`` times, as s3prl's recipes expect).
     """
 
     def __init__(self, utterances: Iterable[Utterance], bucket_size: int) -> None:
@@ -37,19 +37,17 @@ class Buckets(Dataset):
 
 
 def by_length(utterances: Iterable[Utterance], ascending: bool) -> list[Utterance]:
-    """Sort by the number of tokens, longest first unless ``ascending``; equals stay in the order of paths."""
+    """Sort by number of tokens, longest first unless ``ascending``, and by path among equals."""
     return sorted(sorted(utterances), key=lambda pair: len(pair[1]), reverse=not ascending)
 
 
 def audio_files(root: str | Path, split: str, suffix: str) -> list[Path]:
-    """All files of a split, sorted.
+    """Return all files of a split, sorted.
 
     Raises:
-        DataError: there are none.
+        DataError: the split has none.
     """
-    found = sorted(Path(root, split).rglob(f"*{suffix}"))
-    if not found:
-        raise DataError(
-            f"{Path(root, split)}: no {suffix} files; check corpus.path and the names of the splits"
-        )
-    return found
+    files = sorted(Path(root, split).rglob(f"*{suffix}"))
+    if not files:
+        raise DataError(f"{Path(root, split)}: no {suffix} files; check corpus.path and the split names")
+    return files

@@ -1,4 +1,4 @@
-"""Common Voice and SBCSAE: tables of audio files and sentences."""
+"""Corpora listed in tables of audio files and sentences: Common Voice and SBCSAE."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class CommonVoiceDataset(Buckets):
     """Sentences of tab-separated tables with a header, in the order of the tables.
 
     Args:
-        split: tables; column 1 is a path below ``path``, column 2 the sentence.
+        split: paths of the tables; column 1 is a file below ``path``, column 2 the sentence.
         tokenizer: s3prl's text encoder.
         bucket_size: see :class:`Buckets`.
-        path: folder of the audio.
-        ratio: of the utterances to use.
-        offset: first utterance to use, where ``ratio`` is below 1.
-        **_: further keys of the corpus's configuration, not needed here.
+        path: folder of the audio files.
+        ratio: share of the utterances to use.
+        offset: index of the first utterance to use if ``ratio`` is below 1.
+        **_: other keys of the corpus configuration, ignored.
 
     Raises:
-        DataError: a table is missing, has no utterances, or has a line of one column.
+        DataError: a table is missing, has no utterances, or has a line with one column.
     """
 
     def __init__(

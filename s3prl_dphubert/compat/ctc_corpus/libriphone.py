@@ -1,4 +1,4 @@
-"""Phones of LibriSpeech, by a lexicon."""
+"""LibriSpeech as sequences of phones, looked up in a lexicon."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ...errors import DataError
 from .buckets import Buckets, by_length
 from .librispeech import transcribed
 
-SHOWN = 10  # words in an error
+SHOWN = 10  # words that an error message lists
 
 
 class LibriPhoneDataset(Buckets):
-    """Phones of LibriSpeech.
+    """LibriSpeech with phones as tokens, shortest utterance last unless ``ascending``.
 
     Args:
-        split: names of splits.
+        split: names of the splits.
         tokenizer: s3prl's word encoder, whose words are the phones.
         bucket_size: see :class:`Buckets`.
-        path: LibriSpeech's root.
-        lexicon: files with lines of a word and its phones. The first pronunciation of a word counts.
-        ascending: shortest first.
-        **_: further keys of the corpus's configuration, not needed here.
+        path: root folder of LibriSpeech.
+        lexicon: files with a word and its phones per line; the first pronunciation of a word counts.
+        ascending: order by length, shortest first.
+        **_: other keys of the corpus configuration, ignored.
 
     Raises:
         DataError: a split is empty, an utterance has no transcript, a word is not in the lexicon or a
@@ -41,8 +41,8 @@ class LibriPhoneDataset(Buckets):
     ) -> None:
         lexicon = [lexicon] if isinstance(lexicon, str) else list(lexicon)
         phones = pronunciations(lexicon, set(tokenizer._vocab2idx))
-        read = [(file, text.split()) for file, text in transcribed(path, split)]
-        unknown = sorted({word for _, words in read for word in words} - phones.keys())
+        transcripts = [(file, text.split()) for file, text in transcribed(path, split)]
+        unknown = sorted({word for _, words in transcripts for word in words} - phones.keys())
         if unknown:
             more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
             raise DataError(
@@ -51,16 +51,16 @@ class LibriPhoneDataset(Buckets):
             )
         pairs = (
             (file, tokenizer.encode(" ".join(phone for word in words for phone in phones[word])))
-            for file, words in read
+            for file, words in transcripts
         )
         super().__init__(by_length(pairs, ascending), bucket_size)
 
 
 def pronunciations(files: Iterable[str], vocabulary: set[str]) -> dict[str, list[str]]:
-    """Words and their first pronunciations.
+    """Return the first pronunciation of each word.
 
     Raises:
-        DataError: a file is missing or a phone not in the vocabulary.
+        DataError: a file is missing, or a phone is not in the vocabulary.
     """
     phones: dict[str, list[str]] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""LibriSpeech's tree: ``SPLIT/SPEAKER/CHAPTER/*.flac`` with ``SPEAKER-CHAPTER.trans.txt`` beside."""
+"""LibriSpeech: ``SPLIT/SPEAKER/CHAPTER/*.flac`` beside ``SPEAKER-CHAPTER.trans.txt``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .buckets import Buckets, audio_files, by_length
 
 
 class LibriDataset(Buckets):
-    """Characters or words of LibriSpeech.
+    """LibriSpeech with characters or words as tokens.
 
     Args:
-        split: names of splits.
+        split: names of the splits.
         tokenizer: s3prl's text encoder.
         bucket_size: see :class:`Buckets`.
-        path: LibriSpeech's root.
-        ascending: shortest first.
-        **_: further keys of the corpus's configuration, not needed here.
+        path: root folder of LibriSpeech.
+        ascending: order by length, shortest first.
+        **_: other keys of the corpus configuration, ignored.
 
     Raises:
         DataError: a split is empty or an utterance has no transcript.
@@ -32,24 +32,24 @@ class LibriDataset(Buckets):
 
 
 def transcribed(root: str | Path, splits: Iterable[str]) -> Iterator[tuple[Path, str]]:
-    """Every utterance of the splits and its words.
+    """Yield each utterance of the splits with its transcript.
 
     Raises:
         DataError: a split is empty or an utterance has no transcript.
     """
-    known: dict[Path, dict[str, str]] = {}
+    chapters: dict[Path, dict[str, str]] = {}
     for split in splits:
         for file in audio_files(root, split, ".flac"):
-            beside = file.with_name(file.stem.rpartition("-")[0] + ".trans.txt")
-            if beside not in known:
-                known[beside] = transcripts(beside)
-            if file.stem not in known[beside]:
-                raise DataError(f"{file}: no line of its own in {beside.name}")
-            yield file, known[beside][file.stem]
+            table = file.with_name(file.stem.rpartition("-")[0] + ".trans.txt")
+            if table not in chapters:
+                chapters[table] = transcripts(table)
+            if file.stem not in chapters[table]:
+                raise DataError(f"{file}: no line of its own in {table.name}")
+            yield file, chapters[table][file.stem]
 
 
 def transcripts(path: Path) -> dict[str, str]:
-    """Utterances and words from lines of an identifier, a space and the words.
+    """Read lines of an utterance's identifier, a space and its words; returns identifier -> words.
 
     Raises:
         DataError: the file is missing.

@@ -20,8 +20,8 @@ class SnipsDataset(Buckets):
         split: names of splits; the first one's speakers, ``<split>_speakers``, count for all.
         tokenizer: s3prl's text encoder.
         bucket_size: see :class:`Buckets`.
-        path: the corpus's root.
-        ascending: shortest first.
+        path: root folder of the corpus.
+        ascending: order by length, shortest first.
         **corpus: the corpus's configuration, of which the speakers are read.
 
     Raises:
