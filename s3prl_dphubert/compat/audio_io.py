@@ -142,8 +142,8 @@ def save(
         bits = bits_per_sample or (16 if encoding == "PCM_S" else 32)
         subtype = _SUBTYPE_OF_ENCODING.get((encoding, bits))
         if subtype is None:
-            known = ", ".join(f"{name} {count}" for name, count in sorted(_SUBTYPE_OF_ENCODING))
-            raise ValueError(f"encoding is {encoding} with {bits} bits, allowed: {known}")
+            allowed = ", ".join(f"{name} {count}" for name, count in sorted(_SUBTYPE_OF_ENCODING))
+            raise ValueError(f"encoding is {encoding} with {bits} bits, allowed: {allowed}")
     elif format in (None, "wav") and not str(uri).lower().endswith((".flac", ".ogg", ".mp3")):
         subtype = _SUBTYPE_OF_TYPE.get(str(samples.dtype))
     if samples.dtype == "uint8":

@@ -1,4 +1,4 @@
-"""Audio SNIPS: ``SPLIT/SPEAKER-….wav`` and one file of words and slots for all."""
+"""Audio SNIPS: ``SPLIT/SPEAKER-….wav`` and one file of words and slots for all splits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SLOTS, WORDS = "all.iob.snips.txt", "all-trans.txt"
 
 
 class SnipsDataset(Buckets):
-    """Words of Audio SNIPS, with their slots if the tokenizer knows slots.
+    """Audio SNIPS with characters or words as tokens, and slots if the tokenizer has them.
 
     Args:
-        split: names of splits; the first one's speakers, ``<split>_speakers``, count for all.
+        split: names of the splits; ``<split>_speakers`` of the first one applies to all.
         tokenizer: s3prl's text encoder.
         bucket_size: see :class:`Buckets`.
         path: root folder of the corpus.
         ascending: order by length, shortest first.
-        **corpus: the corpus's configuration, of which the speakers are read.
+        **corpus: other keys of the corpus configuration, of which the speakers are used.
 
     Raises:
         DataError: a split has no audio of its speakers, a file is missing, or a slot is unknown.
@@ -46,17 +46,16 @@ def _utterances(
     root: str, split: str, speakers: tuple[str, ...], texts: dict[str, str], tokenizer
 ) -> list[Utterance]:
     files = audio_files(root, split, ".wav")
-    known = [file for file in files if file.stem in texts]
-    if len(known) < len(files):
-        print(
-            f"[Snips] {split}: {len(files) - len(known)} of {len(files)} files have no text", file=sys.stderr
-        )
-    chosen = [file for file in known if file.stem.startswith(speakers)]
-    if not chosen:
+    labelled = [file for file in files if file.stem in texts]
+    missing = len(files) - len(labelled)
+    if missing:
+        print(f"[Snips] {split}: {missing} of {len(files)} files have no text", file=sys.stderr)
+    spoken = [file for file in labelled if file.stem.startswith(speakers)]
+    if not spoken:
         raise DataError(
-            f"{Path(root, split)}: none of {len(known)} files with text is by one of {', '.join(speakers)}"
+            f"{Path(root, split)}: none of {len(labelled)} files with text is by one of {', '.join(speakers)}"
         )
-    return [(file, _encode(tokenizer, file, texts[file.stem])) for file in chosen]
+    return [(file, _encode(tokenizer, file, texts[file.stem])) for file in spoken]
 
 
 def _encode(tokenizer, file: Path, text: str) -> list[int]:
