@@ -79,14 +79,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> Any:
-    from ..superb.run.feature_cache import Cache
-    from ..superb.run.plan import Plan, choose
-    from ..superb.run.upstream_spec import Upstream
+    from ..superb.run.feature_cache import FeatureCache
+    from ..superb.run.plan import RunPlan, choose
+    from ..superb.run.upstream_spec import UpstreamSpec
 
     cache, limit = arguments.cache_features, arguments.cache_limit
     limit = f"{limit}GB" if limit.replace(".", "", 1).isdigit() else limit
-    return Plan(
-        upstream=Upstream(arguments.upstream, arguments.ckpt, arguments.options, arguments.name),
+    return RunPlan(
+        upstream=UpstreamSpec(arguments.upstream, arguments.ckpt, arguments.options, arguments.name),
         recipes=choose(arguments.tasks, arguments.recipes, arguments.set),
         data=Path(os.path.abspath(arguments.data)),
         out=Path(os.path.abspath(arguments.out)),
@@ -97,7 +97,7 @@ def _plan(arguments: argparse.Namespace) -> Any:
         gpus=tuple(gpu.strip() for gpu in arguments.gpus.split(",") if gpu.strip()),
         jobs=arguments.jobs,
         processes=arguments.processes,
-        cache=Cache(Path(os.path.abspath(cache)), limit) if cache else None,
+        cache=FeatureCache(Path(os.path.abspath(cache)), limit) if cache else None,
         trained=Path(os.path.abspath(arguments.trained)) if arguments.trained else None,
         command=shlex.join(["s3prl-dphubert", *sys.argv[1:]]),
     )

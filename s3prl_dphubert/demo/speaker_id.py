@@ -21,11 +21,13 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError, ResultError, RunError
-from ..superb.run.experiment import LOG, Experiment, Where
-from ..superb.run.upstream_spec import Upstream as Known
+from ..superb.run.experiment import Experiment
+from ..superb.run.run_files import EVALUATE_LOG
+from ..superb.run.slots import Slot
+from ..superb.run.upstream_spec import UpstreamSpec
 from ..superb.run.workers import logs
 from ..superb.run.workers.launcher import Launcher
-from ..superb.tasks.table import find
+from ..superb.tasks import find
 from ..utils import resources
 from ..utils.config_io import merge, read_yaml
 from ..utils.files import write_text
@@ -56,11 +58,11 @@ class Upstream:
     checkpoint: Path | None = None
 
     @property
-    def s3prl(self) -> Known:
+    def s3prl(self) -> UpstreamSpec:
         """The same as s3prl is told of it."""
         if self.checkpoint is None:
-            return Known(self.name)
-        return Known("dphubert_local", str(self.checkpoint))
+            return UpstreamSpec(self.name)
+        return UpstreamSpec("dphubert_local", str(self.checkpoint))
 
 
 def installed() -> bool:
@@ -133,7 +135,7 @@ def _configure(recipe: Path, out: Path) -> dict[str, Any]:
 def _accuracy(row: Upstream, out: Path, config: dict[str, Any], launcher: Launcher) -> float:
     """Accuracy of one upstream; a folder that was made from something else is made anew."""
     clips = sha256_file(out / "corpus" / demo_speech.LIST)
-    folder, where = out / row.name, Where("cpu")
+    folder, where = out / row.name, Slot("cpu")
     experiment = Experiment(
         folder, TASK.downstream, config, row.s3prl, row.s3prl, launcher, lists={demo_speech.LIST: clips}
     )
@@ -142,15 +144,15 @@ def _accuracy(row: Upstream, out: Path, config: dict[str, Any], launcher: Launch
     if not experiment.finished:
         log = out / f"{row.name}.train.log"
         _told(row, f"training, {experiment.steps} steps", lambda: experiment.train(log, where))
-    if not experiment.evaluated(last, TASK.split, folder):
+    if not experiment.is_evaluated(last, TASK.split, folder):
         _told(row, "evaluation", lambda: experiment.evaluate(last, TASK.split, folder, where))
     output = experiment.evaluate(last, TASK.split, folder, where)
     try:
         accuracy = TASK.read({"": output})["acc"]
     except ResultError as error:
-        raise RunError(f"{error}; the last lines of {folder / LOG}:\n{logs.tail(output.text)}") from error
+        raise RunError(f"{error}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}") from error
     if fault := TASK.metric("acc").fault(accuracy):
-        raise RunError(f"{fault}; the last lines of {folder / LOG}:\n{logs.tail(output.text)}")
+        raise RunError(f"{fault}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}")
     return accuracy / 100
 
 

@@ -18,8 +18,8 @@ from ..errors import ConfigError, ResultError
 from ..utils import resources
 from ..utils.config_io import apply_changes, from_dict, read_yaml, type_faults
 from ..utils.type_checks import is_int, is_number
-from .tasks.spec import Task
-from .tasks.table import TASKS, find
+from .tasks import all_tasks, find
+from .tasks.spec import SuperbTask
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
 PLACES = ("data", "prepared", "recipe")
@@ -84,7 +84,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TaskRecipe:
     """A checked recipe.
 
     Args:
@@ -98,7 +98,7 @@ class Recipe:
         ConfigError: naming every field that is wrong, of all parts.
     """
 
-    task: Task
+    task: SuperbTask
     folder: Path
     needs: Needs
     configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
@@ -113,7 +113,7 @@ class Recipe:
             if part.name not in self.configs:
                 faults.append(f"{part.name or 'config.yaml'} is missing")
                 continue
-            found = config_faults(self.configs[part.name], trained=bool(self.task.best))
+            found = config_faults(self.configs[part.name], trained=self.task.trained)
             faults += [f"{part.name}: {fault}" if part.name else fault for fault in found]
         ConfigError.raise_for(str(self.folder), dict.fromkeys(faults))
 
@@ -121,7 +121,7 @@ class Recipe:
     def rate(self) -> float | None:
         """The learning rate; ``None`` for a task without training."""
         config = next(iter(self.configs.values()))
-        return float(config["optimizer"]["lr"]) if self.task.best else None
+        return float(config["optimizer"]["lr"]) if self.task.trained else None
 
     def config(self, part: str, data: Path, prepared: Path) -> dict[str, Any]:
         """The configuration of a part with its placeholders filled in."""
@@ -182,7 +182,7 @@ def config_faults(config: Mapping[str, Any], trained: bool) -> list[str]:
     return faults
 
 
-def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
+def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
     """Read and check the recipe of a folder, whose name is the task's.
 
     Args:
@@ -208,16 +208,16 @@ def load(folder: Path, changes: Sequence[str] = ()) -> Recipe:
         config = read_yaml(own if part.name and own.exists() else folder / CONFIG)
         configs[part.name] = apply_changes(config, _of_task(task, changes))
     try:
-        recipe = Recipe(task, folder, needs, configs)
+        recipe = TaskRecipe(task, folder, needs, configs)
     except ConfigError as error:
         faults.append(str(error).removeprefix(f"{folder}: "))
     ConfigError.raise_for(str(folder), faults)
     return recipe
 
 
-def _of_task(task: Task, changes: Sequence[str]) -> list[str]:
+def _of_task(task: SuperbTask, changes: Sequence[str]) -> list[str]:
     """The changes that are meant for a task, without its name."""
-    folders, kept = {each.folder for each in TASKS}, []
+    folders, kept = {each.folder for each in all_tasks()}, []
     for change in changes:
         first, _, rest = change.partition(".")
         if first.lower() not in folders:
@@ -227,14 +227,14 @@ def _of_task(task: Task, changes: Sequence[str]) -> list[str]:
     return kept
 
 
-def listed(root: Path | None = None) -> dict[str, Path]:
+def recipe_folders(root: Path | None = None) -> dict[str, Path]:
     """Name of each task that has a recipe -> its folder, in the order of the table.
 
     Args:
         root: a folder of recipes, by default the one that ships.
     """
     root = root or resources.find("downstream_recipes")
-    return {task.name: root / task.folder for task in TASKS if (root / task.folder / NEEDS).is_file()}
+    return {task.name: root / task.folder for task in all_tasks() if (root / task.folder / NEEDS).is_file()}
 
 
 def _strings(value: Any) -> list[str]:

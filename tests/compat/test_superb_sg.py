@@ -16,10 +16,9 @@ from s3prl_dphubert import compat, doctor
 from s3prl_dphubert.compat import asteroid, devices, fairseq_import, mask_downstreams, missing_modules
 from s3prl_dphubert.superb import recipe
 from s3prl_dphubert.superb.run import preflight
-from s3prl_dphubert.superb.run.plan import Plan
-from s3prl_dphubert.superb.run.upstream_spec import Upstream
-from s3prl_dphubert.superb.tasks import requirements
-from s3prl_dphubert.superb.tasks.table import TASKS, find
+from s3prl_dphubert.superb.run.plan import RunPlan
+from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
+from s3prl_dphubert.superb.tasks import all_tasks, find, spec, st
 
 EXPERTS = ("enhancement_stft", "enhancement_stft2", "separation_stft", "separation_stft2")
 
@@ -41,7 +40,9 @@ def test_what_s3prl_takes_from_asteroid_is_there_and_the_rest_is_not(monkeypatch
 
             assert get_metrics is asteroid.get_metrics
             assert issubclass(PITLossWrapper, torch.nn.Module)
-            with pytest.raises(ValueError, match=r"asteroid.metrics.MetricTracker is needed here: pip install asteroid"):
+            with pytest.raises(
+                ValueError, match=r"asteroid.metrics.MetricTracker is needed here: pip install asteroid"
+            ):
                 MetricTracker(16_000)
         finally:
             undo()
@@ -183,32 +184,28 @@ def test_a_mended_fairseq_is_left_alone(package):
 
 
 def test_a_missing_or_broken_fairseq_is_told(package, monkeypatch):
-    assert [task.name for task in TASKS if task.downstream in requirements._CHECKS] == ["ST"]
-    assert requirements.reason(find("KS")) == ""
+    assert [task.name for task in all_tasks() if task.blocked is not None] == ["ST"]
     with monkeypatch.context() as patched:
-        patched.setattr(requirements, "find_spec", lambda name: None)
+        patched.setattr(st, "find_spec", lambda name: None)
         patched.delitem(sys.modules, "fairseq", raising=False)
-        assert "fairseq is missing" in requirements.reason(find("ST"))
-        assert "git+https://github.com/facebookresearch/fairseq" in requirements.reason(find("ST"))
+        assert "fairseq is missing" in find("ST").blocked()
+        assert "git+https://github.com/facebookresearch/fairseq" in find("ST").blocked()
     package(NESTED)
-    assert requirements.reason(find("ST")) == ""
+    assert find("ST").blocked() == ""
     package(NESTED, "raise RuntimeError('built for\\nanother torch')\n")
-    told = requirements.reason(find("ST"))
+    told = find("ST").blocked()
     assert "RuntimeError: built for another torch" in told and "\n" not in told
 
 
 def test_doctor_and_the_runner_say_the_same(monkeypatch, tmp_path):
     why = "fairseq is missing, and its release"
-    for module in (doctor, preflight):
-        monkeypatch.setattr(module, "_absent", lambda name: name == "sacrebleu")
-    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    monkeypatch.setattr(spec, "_is_missing", lambda name: name == "sacrebleu")
+    monkeypatch.setattr(st, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)
-    told = doctor._task("ST", doctor.NEEDS["ST"]).text
+    told = doctor._task(find("ST")).text
     assert told.startswith(f"pip install sacrebleu; {why}")
-    translation = recipe.load(recipe.listed()["ST"])
-    plan = Plan(Upstream("fbank"), (translation,), data=tmp_path, out=tmp_path)
+    translation = recipe.load(recipe.recipe_folders()["ST"])
+    plan = RunPlan(UpstreamSpec("fbank"), (translation,), data=tmp_path, out=tmp_path)
     (row,) = preflight.check(plan)
     assert [each for each in row.missing if each.startswith(why)]
     assert "left out: ST" in preflight.table([row])
-    assert list(doctor.NEEDS) == [task.name for task in TASKS if task.name in doctor.NEEDS]
-    assert len(doctor.NEEDS) == len(TASKS)

@@ -396,7 +396,7 @@ def test_s3prl_reads_every_task_by_its_recipe(built, tmp_path):
 
 
 def test_every_task_has_a_recipe_that_says_where_its_data_is(built):
-    found = recipe.listed(RECIPES)
+    found = recipe.recipe_folders(RECIPES)
     assert sorted(found) == sorted(task for one in build.LAYOUTS for task in one.tasks)
     for name, folder in found.items():
         changed = yaml.safe_load((folder / "config.yaml").read_text())

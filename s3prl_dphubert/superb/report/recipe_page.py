@@ -14,21 +14,18 @@ from ...utils import markdown
 from ...utils.files import write_text
 from ...utils.markdown import BEGIN, END
 from .. import recipe
-from ..recipe import PAGE, Recipe
+from ..recipe import PAGE, TaskRecipe
 from ..scoring import points
 from ..scoring.model_results import published
-from ..tasks.spec import HIGHER, LOWER, Task
-from ..tasks.table import TASKS
+from ..tasks import all_tasks
+from ..tasks.spec import HIGHER, LOWER, SuperbTask
 
 ROWS = ("HuBERT Base", "DPHuBERT", "DPWavLM", "DistilHuBERT")
 _SIZES = ("train_batch_size", "train_batchsize", "batch_size")  # what s3prl's tasks call it
-_CHOICES = {
-    "": "none, nothing is trained",
-    "states-*.ckpt": "the best of all saved ones, as SUPERB does without a development set",
-}
+_BEST_SAVED = "the best of all saved ones, as SUPERB does without a development set"
 
 
-def fill(text: str, found: Recipe) -> str:
+def fill(text: str, found: TaskRecipe) -> str:
     """Put today's numbers between the markers of a page.
 
     Raises:
@@ -37,7 +34,7 @@ def fill(text: str, found: Recipe) -> str:
     return markdown.fill(text, BEGIN, END, numbers(found), str(found.folder / PAGE))
 
 
-def numbers(found: Recipe) -> str:
+def numbers(found: TaskRecipe) -> str:
     """Command, needs, hyper-parameters and published results of a recipe, as Markdown."""
     task = found.task
     command = (
@@ -57,7 +54,7 @@ def batch(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _needs(found: Recipe) -> dict[str, str]:
+def _needs(found: TaskRecipe) -> dict[str, str]:
     needs = found.needs
     rows = {
         "below `DATA`": ", ".join(f"`{place}`" for place in needs.data),
@@ -70,8 +67,8 @@ def _needs(found: Recipe) -> dict[str, str]:
     return {name: text for name, text in rows.items() if text}
 
 
-def _training(found: Recipe) -> dict[str, str]:
-    if not found.task.best:
+def _training(found: TaskRecipe) -> dict[str, str]:
+    if not found.task.trained:
         return {}
     config = next(iter(found.configs.values()))
     runner, optimizer, size = config["runner"], config["optimizer"], batch(config)
@@ -82,11 +79,11 @@ def _training(found: Recipe) -> dict[str, str]:
         "`--sweep lr` tries": ", ".join(map(_number, rates)),
         "batch": f"{size[0]} × {size[1]} steps = {size[0] * size[1]} utterances" if size else "",
         "steps": f"{runner['total_steps']}, saved every {runner['save_step']}",
-        "checkpoint": _CHOICES.get(found.task.best, f"`{found.task.best}`"),
+        "checkpoint": _BEST_SAVED if found.task.tries_checkpoints else f"`{found.task.checkpoint}`",
     }
 
 
-def _expected(task: Task) -> str:
+def _expected(task: SuperbTask) -> str:
     metrics = points.scored(task)
     rows = []
     for model in published():
@@ -115,7 +112,7 @@ def _number(value: float) -> str:
 def main(folders: list[str]) -> None:
     """Bring the pages of folders up to date; those without markers stay as they are."""
     for folder in map(Path, folders):
-        if folder.name in {task.folder for task in TASKS} and (page := folder / PAGE).is_file():
+        if folder.name in {task.folder for task in all_tasks()} and (page := folder / PAGE).is_file():
             text = page.read_text(encoding="utf8")
             if BEGIN in text:
                 write_text(page, fill(text, recipe.load(folder)))

@@ -1,7 +1,7 @@
-"""One training by s3prl's run_downstream, and evaluations of its checkpoints; both go on where they were.
+"""One training by s3prl's run_downstream, and evaluations of its checkpoints; both resume where they were.
 
-A training has a folder: s3prl's ``expdir``, with ``config.yaml`` (what ``-c`` names) and ``state.json``,
-which says what it was made from.
+A training has a folder: s3prl's ``expdir``, with ``config.yaml`` (the argument of ``-c``) and ``state.json``,
+which records everything that the training depends on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,56 +22,38 @@ from ...errors import CheckpointError, RunError
 from ...utils.config_io import differences
 from ...utils.files import read_json, write_text
 from ..metrics.parsers import Output
-from .upstream_spec import Upstream
+from .run_files import CONFIG, EVALUATE_LOG, EVALUATED, STATE, is_complete, step_in_name
+from .slots import Slot
+from .upstream_spec import UpstreamSpec
 from .workers import jobs, logs
 from .workers.launcher import Launcher, Watch
 
-STATE, CONFIG, EVALUATED, LOG = "state.json", "config.yaml", "evaluated.json", "evaluate.log"
 SEED = 1337  # s3prl's
-
-
-@dataclass(frozen=True)
-class Where:
-    """On what a process computes.
-
-    Args:
-        device: as after ``--device``.
-        gpus: CUDA_VISIBLE_DEVICES; empty leaves what there is.
-        processes: of a training.
-    """
-
-    device: str = "cpu"
-    gpus: str = ""
-    processes: int = 1
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables of the process."""
-        return {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
+_MADE_FROM = "made_from"  # key of the record in state.json and evaluated.json
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training of a downstream model, and what is evaluated with it.
+    """One training of a downstream model, and the evaluations of its checkpoints.
 
     Args:
         folder: of the training, absolute.
         downstream: as after ``-d``.
         config: as after ``-c``.
-        upstream: whose hidden states it takes.
-        evaluating: the same upstream as evaluations are given it.
+        upstream: for the training.
+        evaluating: the same upstream with the options for evaluations.
         launcher: starts s3prl.
         seed: of the training.
-        processes: that train, each on its GPU.
-        lists: digests of the corpus's lists of files, whatever their keys mean.
-        borrowed: whether it is another run's, perhaps with another upstream: it is only evaluated.
+        processes: of the training, each on its own GPU.
+        lists: file -> digest of the corpus's file lists.
+        borrowed: the training is another run's, perhaps with another upstream, and is only evaluated.
     """
 
     folder: Path
     downstream: str
     config: Mapping[str, Any]
-    upstream: Upstream
-    evaluating: Upstream
+    upstream: UpstreamSpec
+    evaluating: UpstreamSpec
     launcher: Launcher = field(repr=False)
     seed: int = SEED
     processes: int = 1
@@ -81,13 +62,13 @@ class Experiment:
 
     @property
     def steps(self) -> int:
-        """Steps of the training."""
+        """Number of steps of the training."""
         return self.config["runner"]["total_steps"]
 
     @property
-    def made_from(self) -> dict[str, Any]:
-        """All that the result depends on, as JSON has it."""
-        told = {
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON gives it back."""
+        inputs = {
             "downstream": self.downstream,
             "config": self.config,
             "upstream": self.upstream.content,
@@ -95,201 +76,195 @@ class Experiment:
             "processes": self.processes,
             "lists": self.lists,
         }
-        return json.loads(json.dumps(told))
+        return json.loads(json.dumps(inputs))
 
     @property
-    def key(self) -> str:
-        """A digest of all that the result depends on."""
-        return hashlib.sha256(json.dumps(self.made_from, sort_keys=True).encode()).hexdigest()
+    def digest(self) -> str:
+        """SHA-256 of :attr:`inputs`."""
+        return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
-        """Whether the training has come to its end."""
-        return is_whole(self.folder / f"states-{self.steps}.ckpt")
+        """Return whether the training has saved its last checkpoint."""
+        return is_complete(self.folder / f"states-{self.steps}.ckpt")
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the last complete checkpoint, after removing those that are half written."""
+        for path in self.folder.glob("*.ckpt"):
+            if not is_complete(path):
+                path.unlink()
+        return max(self.folder.glob("states-*.ckpt"), key=step_in_name, default=None)
 
     def claim(self, renew: bool = False) -> None:
-        """Make the folder, or check that what is in it was made from the same.
+        """Make the folder, or check that it belongs to a training with the same inputs.
 
         Args:
-            renew: begin anew where it was made from something else, even if it holds checkpoints.
+            renew: begin anew if the inputs differ, even if there are checkpoints.
 
         Raises:
-            RunError: it holds checkpoints made from something else; the message says what differs.
+            RunError: it holds checkpoints made from other inputs; the message names the differences.
         """
-        known, told = read_json(self.folder / STATE), self.made_from
-        if known.get("made_from") == told:
+        recorded, inputs = read_json(self.folder / STATE), self.inputs
+        if recorded.get(_MADE_FROM) == inputs:
             return
-        if known and not renew and self.last() is not None:
+        if recorded and not renew and self.last_checkpoint() is not None:
+            changes = _describe_changes(recorded.get(_MADE_FROM), inputs)
             raise RunError(
-                f"{self.folder}: was made from something else: {_changes(known.get('made_from'), told)}; "
-                "choose another --out or remove it"
+                f"{self.folder}: was made from something else: {changes}; choose another --out or remove it"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_text(self.folder / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False))
-        write_text(self.folder / STATE, json.dumps({"made_from": told}, indent=1) + "\n")
+        write_text(self.folder / STATE, json.dumps({_MADE_FROM: inputs}, indent=1) + "\n")
 
-    def borrow(self) -> None:
-        """Refuse a training of another run that is not finished, or differs in more than its upstream.
+    def check_borrowed(self) -> None:
+        """Check that another run's training is finished and differs in nothing but its upstream.
 
         Raises:
-            RunError: the message says what differs.
+            RunError: naming the differences.
         """
-        known = read_json(self.folder / STATE).get("made_from")
-        if known is None or not self.finished:
+        recorded = read_json(self.folder / STATE).get(_MADE_FROM)
+        if recorded is None or not self.finished:
             raise RunError(f"{self.folder}: holds no finished training")
-        told = {**self.made_from, "upstream": known.get("upstream")}
-        if known != told:
-            raise RunError(f"{self.folder}: was made from something else: {_changes(known, told)}")
+        inputs = {**self.inputs, "upstream": recorded.get("upstream")}
+        if recorded != inputs:
+            changes = _describe_changes(recorded, inputs)
+            raise RunError(f"{self.folder}: was made from something else: {changes}")
 
-    def train(self, log: Path, where: Where, watch: Watch = lambda: None, renew: bool = False) -> bool:
-        """Train to the end, from the last whole checkpoint where there is one.
+    def train(self, log: Path, slot: Slot, watch: Watch = lambda: None, renew: bool = False) -> bool:
+        """Train to the end, from the last complete checkpoint if there is one.
 
         Args:
-            log: for what s3prl says.
-            where: it computes.
-            watch: called now and then.
-            renew: begin anew where the folder was made from something else.
+            log: for the output of s3prl.
+            slot: devices to train on.
+            watch: called about twice a second meanwhile.
+            renew: begin anew if the folder was made from other inputs.
 
         Returns:
             Whether there was anything to do.
 
         Raises:
-            RunError: s3prl failed, or the folder was made from something else.
+            RunError: s3prl failed, or the folder was made from other inputs.
         """
         if logs.busy(log):
             raise RunError(f"{log}: {logs.BUSY}")
         self.claim(renew)
         if self.finished:
             return False
-        last = self.last()
+        last = self.last_checkpoint()
         if last is None:
-            self._clean()
+            self._remove_leftovers()
             arguments = ["-d", self.downstream, "-c", str(self.folder / CONFIG), "-p", str(self.folder)]
             arguments += ["--seed", str(self.seed), *self.upstream.arguments]
         else:
-            arguments = ["-e", str(last), "-o", _here(self.folder, self.upstream)]
-        self._start(["-m", "train", *arguments], log, where, watch)
+            arguments = ["-e", str(last), "-o", _overrides(self.folder, self.upstream)]
+        self._launch(["-m", "train", *arguments], log, slot, watch)
         if not self.finished:
             raise RunError(f"{self.folder}: s3prl ended without states-{self.steps}.ckpt; see {log}")
         return True
 
     def evaluate(
-        self, checkpoint: Path, split: str, out: Path, where: Where, watch: Watch = lambda: None
+        self, checkpoint: Path, split: str, out: Path, slot: Slot, watch: Watch = lambda: None
     ) -> Output:
-        """Evaluate a checkpoint; what an earlier call finished is not done again.
+        """Evaluate a checkpoint, unless an earlier call has done so.
 
         Args:
             checkpoint: of this training.
             split: as after ``-t``.
-            out: folder for what s3prl writes.
-            where: it computes.
-            watch: called now and then.
+            out: folder for the files that s3prl writes.
+            slot: devices to compute on.
+            watch: called about twice a second meanwhile.
 
         Raises:
             RunError: s3prl failed.
         """
-        told = self._told(checkpoint, split)
-        arguments = ["-e", str(checkpoint), "-o", _here(out, self.evaluating, self.borrowed)]
-        return self._evaluate(["-m", "evaluate", "-t", split, *arguments], told, out, where, watch)
+        mark = self._evaluation_mark(split, step=step_of(checkpoint))
+        arguments = ["-e", str(checkpoint), "-o", _overrides(out, self.evaluating, self.borrowed)]
+        return self._evaluate(["-m", "evaluate", "-t", split, *arguments], mark, out, slot, watch)
 
-    def evaluated(self, checkpoint: Path, split: str, out: Path) -> bool:
-        """Whether an earlier call of :meth:`evaluate` has finished that."""
-        return read_json(out / EVALUATED).get("made_from") == self._told(checkpoint, split)
+    def is_evaluated(self, checkpoint: Path, split: str, out: Path) -> bool:
+        """Return whether :meth:`evaluate` has nothing left to do."""
+        mark = self._evaluation_mark(split, step=step_of(checkpoint))
+        return read_json(out / EVALUATED).get(_MADE_FROM) == mark
 
-    def _told(self, checkpoint: Path, split: str) -> dict[str, Any]:
-        return {"of": self.key, "step": step_of(checkpoint), "split": split}
-
-    def search(self, layer: int, split: str, out: Path, where: Where, watch: Watch = lambda: None) -> Output:
-        """Evaluate a task without training on one of the hidden states; the rest as for :meth:`evaluate`."""
-        told = self._searching(layer, split)
+    def evaluate_layer(
+        self, layer: int, split: str, out: Path, slot: Slot, watch: Watch = lambda: None
+    ) -> Output:
+        """Evaluate a task without training on one hidden state; the rest as for :meth:`evaluate`."""
         out.mkdir(parents=True, exist_ok=True)
         config = out / CONFIG
         write_text(config, yaml.safe_dump(dict(self.config), sort_keys=False))
-        start = ["-d", self.downstream, "-c", str(config), "-p", str(out), "-l", str(layer)]
-        start += ["--seed", str(self.seed), *self.evaluating.arguments]
-        return self._evaluate(["-m", "evaluate", "-t", split, *start], told, out, where, watch)
+        arguments = ["-d", self.downstream, "-c", str(config), "-p", str(out), "-l", str(layer)]
+        arguments += ["--seed", str(self.seed), *self.evaluating.arguments]
+        mark = self._evaluation_mark(split, layer=layer)
+        return self._evaluate(["-m", "evaluate", "-t", split, *arguments], mark, out, slot, watch)
 
-    def searched(self, layer: int, split: str, out: Path) -> bool:
-        """Whether an earlier call of :meth:`search` has finished that."""
-        return read_json(out / EVALUATED).get("made_from") == self._searching(layer, split)
+    def is_layer_evaluated(self, layer: int, split: str, out: Path) -> bool:
+        """Return whether :meth:`evaluate_layer` has nothing left to do."""
+        return read_json(out / EVALUATED).get(_MADE_FROM) == self._evaluation_mark(split, layer=layer)
 
-    def _searching(self, layer: int, split: str) -> dict[str, Any]:
-        return {"of": self.key, "layer": layer, "split": split}
-
-    def last(self) -> Path | None:
-        """The last whole checkpoint, rid of those that were half written."""
-        for path in self.folder.glob("*.ckpt"):
-            if not is_whole(path):
-                path.unlink()
-        return max(self.folder.glob("states-*.ckpt"), key=step_of_name, default=None)
+    def _evaluation_mark(self, split: str, **subject: int) -> dict[str, Any]:
+        return {"of": self.digest, **subject, "split": split}
 
     def _evaluate(
-        self, arguments: list[str], told: dict[str, Any], out: Path, where: Where, watch: Watch
+        self, arguments: list[str], mark: dict[str, Any], out: Path, slot: Slot, watch: Watch
     ) -> Output:
         out.mkdir(parents=True, exist_ok=True)
-        mark, log = out / EVALUATED, out / LOG
-        if read_json(mark).get("made_from") == told:
+        path, log = out / EVALUATED, out / EVALUATE_LOG
+        if read_json(path).get(_MADE_FROM) == mark:
             return Output(logs.text(log), out)
-        mark.unlink(missing_ok=True)
-        alone = Where(where.device, where.gpus.partition(",")[0])
-        text = self._start(arguments, log, alone, watch)
-        write_text(mark, json.dumps({"made_from": told}, indent=1) + "\n")
+        path.unlink(missing_ok=True)
+        one_process = Slot(slot.device, slot.gpus.partition(",")[0])
+        text = self._launch(arguments, log, one_process, watch)
+        write_text(path, json.dumps({_MADE_FROM: mark}, indent=1) + "\n")
         return Output(text, out)
 
-    def _start(self, arguments: list[str], log: Path, where: Where, watch: Watch) -> str:
-        arguments = [*arguments, "--device", where.device]
-        told = log, log.parent, where.environment, watch
-        if where.device == "cpu" and where.processes == 1:
-            return self.launcher.run("downstream", arguments, *told)
+    def _launch(self, arguments: list[str], log: Path, slot: Slot, watch: Watch) -> str:
+        arguments = [*arguments, "--device", slot.device]
+        if slot.device == "cpu" and slot.processes == 1:
+            return self.launcher.run("downstream", arguments, log, log.parent, slot.environment, watch)
         job = ["downstream", *arguments]
-        if where.processes > 1:
-            backend = "nccl" if where.device == "cuda" else "gloo"
-            job = ["several", str(where.processes), "--backend", backend, *arguments]
-        return self.launcher.program([sys.executable, "-m", jobs.__name__, *job], *told)
+        if slot.processes > 1:
+            backend = "nccl" if slot.device == "cuda" else "gloo"
+            job = ["several", str(slot.processes), "--backend", backend, *arguments]
+        command = [sys.executable, "-m", jobs.__name__, *job]
+        return self.launcher.program(command, log, log.parent, slot.environment, watch)
 
-    def _clean(self) -> None:
-        """Remove what a training left that was killed before its first checkpoint."""
+    def _remove_leftovers(self) -> None:
+        """Remove the files of a training that was killed before its first checkpoint."""
         for path in self.folder.iterdir():
             if path.name not in (STATE, CONFIG):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _here(out: Path, upstream: Upstream, other: bool = False) -> str:
-    """s3prl's ``-o`` for places that a checkpoint remembers and that may have changed.
+def _overrides(out: Path, upstream: UpstreamSpec, replace_upstream: bool = False) -> str:
+    """Return s3prl's ``-o`` for the paths in a checkpoint, which may have moved since it was saved.
 
-    With ``other`` for another upstream than it was trained with.
+    Args:
+        out: new ``expdir``.
+        upstream: whose paths to use.
+        replace_upstream: the checkpoint was trained with another upstream.
     """
-    places: dict[str, str | None] = {"expdir": str(out), **upstream.places}
-    if other:
-        places["upstream"] = upstream.name
-        places.setdefault("upstream_ckpt", upstream.checkpoint or None)
-        places.setdefault("upstream_model_config", None)
-    return ",,".join(f"args.{name}={place}" for name, place in places.items())
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether it was written to its end, where its index is."""
-    return zipfile.is_zipfile(checkpoint)
-
-
-def step_of_name(checkpoint: Path) -> int:
-    """The step in the name of a ``states-N.ckpt``."""
-    return int(checkpoint.stem.partition("-")[2])
+    values: dict[str, str | None] = {"expdir": str(out), **upstream.paths}
+    if replace_upstream:
+        values["upstream"] = upstream.name
+        values.setdefault("upstream_ckpt", upstream.checkpoint or None)
+        values.setdefault("upstream_model_config", None)
+    return ",,".join(f"args.{name}={value}" for name, value in values.items())
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step at which a checkpoint was saved."""
+    """Return the step at which a checkpoint was saved."""
     if checkpoint.stem.startswith("states-"):
-        return step_of_name(checkpoint)
+        return step_in_name(checkpoint)
     return int(read_foreign_pickle(checkpoint)["Step"])
 
 
 def best_score(checkpoint: Path) -> float:
-    """The best score on the development set up to a checkpoint; s3prl keeps it with the weights.
+    """Return the best score on the development set so far, which s3prl saves with the weights.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the checkpoint holds none.
     """
     states = read_foreign_pickle(checkpoint).get("Downstream")
     if not isinstance(states, dict) or "best_score" not in states:
@@ -297,12 +272,12 @@ def best_score(checkpoint: Path) -> float:
     return float(states["best_score"])
 
 
-def _changes(known: Any, told: Any) -> str:
-    """The first differences, for a message."""
-    found = sorted(differences(known, told))[:5]
-    return "; ".join(f"{name} {_short(new)} (was {_short(old)})" for name, (old, new) in found)
+def _describe_changes(recorded: Any, inputs: Any) -> str:
+    """Name the first five differences, as ``config.optimizer.lr 0.5 (was 0.1)``."""
 
+    def shorten(value: Any) -> str:
+        text = str(value)
+        return text if len(text) <= 60 else f"{text[:57]}…"
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    changes = sorted(differences(recorded, inputs))[:5]
+    return "; ".join(f"{name} {shorten(new)} (was {shorten(old)})" for name, (old, new) in changes)

@@ -1,12 +1,12 @@
-"""Keeping a task's hidden states: whether it helps, how much it takes, and the options for it.
+"""Policy of caching a task's hidden states: whether it helps, what it takes on disk, and the options for it.
 
 What ``superb run --cache-features DIR --cache-limit GB`` goes through, task by task::
 
-    refusal(task.name, training=True)        # "" or why not, for the table
+    refusal(task, training=True)             # "" or why not, for the table
     estimate(task, config, model.config)     # Estimate: hours of audio and bytes, once the data is prepared
     options(DIR, "100GB")                    # what goes into the YAML after s3prl's -g
 
-ASV's evaluation may be cached where its training may not: ``refusal("ASV", training=False)`` is empty,
+ASV's evaluation may be cached where its training may not: ``refusal(asv, training=False)`` is empty,
 and ``options(…, evaluation=True)`` lets it through. The upstream itself refuses what it can see.
 """
 
@@ -18,22 +18,20 @@ from typing import Any
 
 from ...constants import SAMPLE_RATE
 from ...model import ModelConfig
-from ..tasks.feature_reuse import REUSE
-from ..tasks.spec import Task
+from ..tasks.spec import SuperbTask
 from .audio_duration import Config, seconds
 
 
-def refusal(task: str, training: bool) -> str:
-    """Why hidden states of a task are not kept, or nothing.
+def refusal(task: SuperbTask, training: bool) -> str:
+    """Return why hidden states of a task are not kept; empty if they are.
 
     Args:
-        task: its name.
+        task: the task.
         training: whether it is trained; otherwise evaluated only.
     """
-    reuse = REUSE[task]
-    if reuse.training if training else reuse.evaluation:
+    if task.reuse.training if training else task.reuse.evaluation:
         return ""
-    return f"{task}: hidden states are not kept, since {reuse.why}"
+    return f"{task.name}: hidden states are not kept, since {task.reuse.reason}"
 
 
 def options(cache: str | Path, limit: str | int, evaluation: bool = False) -> dict[str, Any]:
@@ -75,7 +73,7 @@ class Estimate:
         return f"{self.seconds / 3600:.2f} h of audio, {self.bytes / 1e9:.2f} GB"
 
 
-def estimate(task: Task, config: Config, model: ModelConfig) -> Estimate:
+def estimate(task: SuperbTask, config: Config, model: ModelConfig) -> Estimate:
     """What a task's hidden states would take.
 
     Args:

@@ -1,4 +1,4 @@
-"""The lists of files that a result depends on, told apart by their content."""
+"""Digests of the file lists that a result depends on."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 
 def digests(config: Mapping[str, Any], own: Iterable[Path], more: Iterable[Path] = ()) -> dict[str, str]:
-    """Digests of the files that a configuration names, and of all but audio in folders of our own.
+    """Return the digests of the files that a configuration names, and of its folders of our own.
+
+    Corpora themselves are not read, which would take hours; in folders of our own audio does not count.
 
     Args:
-        config: with its places filled in.
-        own: folders whose content counts where the configuration names them or a folder in them.
-        more: files that count, too, without being named; others are left out.
+        config: with its placeholders filled in.
+        own: folders that this package made; they count where the configuration names them or a folder in
+            them.
+        more: paths that count too without being named, if they are files.
 
     Returns:
-        Path -> digest. Corpora themselves are not read: it would take hours.
+        Absolute path -> SHA-256.
     """
     roots = [str(path) for path in own]
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for text in (*_strings(config), *map(str, more)):
         path = Path(text)
         if not path.is_absolute():
             continue
         if path.is_file():
-            found[text] = sha256_file(path)
+            digests[text] = sha256_file(path)
         elif path.is_dir() and any(text == root or text.startswith(f"{root}/") for root in roots):
-            found[text] = _folder(path)
-    return found
+            digests[text] = sha256_tree(path, _listed_files(path))
+    return digests
 
 
-def _folder(place: Path) -> str:
-    files = (path for path in sorted(place.rglob("*")) if path.is_file() and path.suffix not in AUDIO)
-    shown = (path for path in files if not any(p.startswith(".") for p in path.relative_to(place).parts))
-    return sha256_tree(place, shown)
+def _listed_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and path.suffix not in AUDIO and not hidden:
+            yield path
 
 
 def _strings(value: Any) -> Iterator[str]:

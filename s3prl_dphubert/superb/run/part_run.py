@@ -1,4 +1,4 @@
-"""One part of a task: a fold, a language, a speaker, or all of it. It is trained and evaluated on its own."""
+"""One part of a task: a fold, a language, a speaker, or all of it. Each part is trained and evaluated alone."""
 
 from __future__ import annotations
 
@@ -13,60 +13,62 @@ from ...errors import RunError
 from ...utils.config_io import apply_changes
 from ...utils.files import read_json, write_text
 from ..metrics.parsers import Output
-from ..recipe import Recipe
-from ..tasks.spec import HIGHER, Part, Task
+from ..recipe import TaskRecipe
+from ..tasks.spec import HIGHER, SuperbTask, TaskPart
 from . import fingerprints, selection
-from .experiment import EVALUATED, LOG, Experiment, Where
-from .plan import FILE, Plan
-from .progress import Lines, took
+from .experiment import Experiment
+from .plan import RunPlan
+from .progress import Reporter, elapsed
+from .run_files import EVALUATE_LOG, EVALUATED, RUN, format_rate, training_name
+from .slots import Slot
 from .workers import logs
 from .workers.launcher import Launcher
 
 Rate = float | None
-TRAIN = "train"
+"""Learning rate; ``None`` for that of the recipe."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all parts of a task share.
+class TaskContext:
+    """Everything that the parts of a task share.
 
     Args:
         plan: of the run.
         recipe: of the task.
-        measured: what is known of the upstream.
+        measured: result of :meth:`.UpstreamSpec.measured`.
         launcher: starts s3prl.
-        lines: for what is said meanwhile.
+        reporter: of the progress.
     """
 
-    plan: Plan
-    recipe: Recipe
+    plan: RunPlan
+    recipe: TaskRecipe
     measured: dict[str, Any]
     launcher: Launcher
-    lines: Lines
+    reporter: Reporter
 
     @property
-    def task(self) -> Task:
+    def task(self) -> SuperbTask:
         """The task's row."""
         return self.recipe.task
 
     @property
     def folder(self) -> Path:
-        """Of the task's results."""
-        return self.plan.folder(self.task)
+        """Folder of the task's results."""
+        return self.plan.results(self.task)
 
-    def filled(self, place: str) -> Path | None:
-        """A path of the recipe with its placeholder filled in, if there is one."""
+    def filled(self, path: str) -> Path | None:
+        """Fill in the placeholder of a path in the recipe; return ``None`` for an empty one."""
         prepared = self.plan.prepared(self.recipe)
-        return Path(self.recipe.fill(place, self.plan.data, prepared)) if place else None
+        return Path(self.recipe.fill(path, self.plan.data, prepared)) if path else None
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an evaluation left.
+class PartResult:
+    """Result of a part's evaluation.
 
     Args:
-        output: for the readers of metrics.
-        note: which checkpoint or hidden state it is of, and why.
+        output: for the parsers of metrics.
+        note: names the checkpoint or hidden state, and why it was chosen.
     """
 
     output: Output
@@ -74,170 +76,162 @@ class Found:
 
 
 class PartRun:
-    """Trains and evaluates one part; another call goes on from where the last one was.
+    """Trains and evaluates one part; another call resumes where the last one was.
 
     Args:
-        setting: of its task.
+        context: of the task.
         part: its row.
     """
 
-    def __init__(self, setting: Setting, part: Part) -> None:
-        self.setting, self.part, self.task = setting, part, setting.task
-        self.folder = setting.folder / part.name
+    def __init__(self, context: TaskContext, part: TaskPart) -> None:
+        self.context, self.part, self.task = context, part, context.task
+        self.folder = context.folder / part.name
 
     def title(self, rate: Rate = None) -> str:
-        """What lines call it."""
-        words = (self.task.folder, self.part.name, "" if rate is None else f"lr {named(rate)}")
+        """Return the name of the part in messages."""
+        words = (self.task.folder, self.part.name, "" if rate is None else f"lr {format_rate(rate)}")
         return " ".join(word for word in words if word)
 
     def config(self, rate: Rate = None) -> dict[str, Any]:
-        """What s3prl is configured with.
+        """Return s3prl's configuration.
 
-        Processes that train together take shares of the recipe's batch, where it can be divided.
+        Processes that train together share the recipe's batch, where it can be divided.
         """
-        plan, recipe = self.setting.plan, self.setting.recipe
+        plan, recipe = self.context.plan, self.context.recipe
         values = recipe.config(self.part.name, plan.data, plan.prepared(recipe))
-        changes = [self.part.override.removeprefix("config.")] if self.part.override else []
+        changes = [self.part.override] if self.part.override else []
         if rate is not None:
             changes.append(f"optimizer.lr={rate:.17f}")
         steps = values["runner"].get("gradient_accumulate_steps", 1)
-        if self.task.best and plan.processes > 1 and steps % plan.processes == 0:
+        if self.task.trained and plan.processes > 1 and steps % plan.processes == 0:
             changes.append(f"runner.gradient_accumulate_steps={steps // plan.processes}")
         return apply_changes(values, changes)
 
     def experiment(self, rate: Rate = None) -> Experiment:
-        """Its training with the recipe's learning rate or another one."""
-        plan, recipe, config = self.setting.plan, self.setting.recipe, self.config(rate)
-        own = plan.prepared(recipe), recipe.folder.resolve()
+        """Return the training of this part."""
+        plan, recipe, config = self.context.plan, self.context.recipe, self.config(rate)
+        own_folders = plan.prepared(recipe), recipe.folder.resolve()
         upstream = evaluating = plan.upstream
         if plan.cache is not None:
             upstream, evaluating = plan.cache.upstreams(plan.upstream, self.task, plan.out)
         return Experiment(
-            folder=plan.training(self.task)
-            / self.part.name
-            / (TRAIN if rate is None else f"{TRAIN}-lr{named(rate)}"),
+            folder=plan.trainings(self.task) / self.part.name / training_name(rate),
             downstream=self.task.downstream,
             config=config,
             upstream=upstream,
             evaluating=evaluating,
-            launcher=self.setting.launcher,
+            launcher=self.context.launcher,
             seed=plan.seed,
-            processes=plan.processes if self.task.best else 1,
-            lists=fingerprints.digests(config, own, [plan.data / each for each in recipe.needs.data]),
+            processes=plan.processes if self.task.trained else 1,
+            lists=fingerprints.digests(config, own_folders, [plan.data / each for each in recipe.needs.data]),
             borrowed=plan.trained is not None,
         )
 
-    def train(self, where: Where, rate: Rate = None) -> None:
-        """Train to the end, if there is anything to train."""
-        if not self.task.best:
+    def train(self, slot: Slot, rate: Rate = None) -> None:
+        """Train to the end, if the task is trained."""
+        if not self.task.trained:
             return
         experiment, title, began = self.experiment(rate), self.title(rate), time.monotonic()
         if experiment.borrowed:
-            experiment.borrow()
+            experiment.check_borrowed()
             return
-        log = self.folder / f"{experiment.folder.name}.log"
+        reporter, log = self.context.reporter, self.folder / f"{experiment.folder.name}.log"
         if not experiment.finished:
-            self.setting.lines.say(title, f"trains, {experiment.steps} steps")
-        watch = self.setting.lines.watch(title, "trains", log, logs.OVERALL)
-        if experiment.train(log, where, watch):
-            self.setting.lines.say(title, f"trained, {took(began)}")
+            reporter.say(title, f"trains, {experiment.steps} steps")
+        watch = reporter.watch(title, "trains", log, logs.OVERALL)
+        if experiment.train(log, slot, watch):
+            reporter.say(title, f"trained, {elapsed(began)}")
 
-    def compared(self, where: Where, rate: float) -> float:
-        """What a finished training reached where learning rates are compared."""
-        if self.task.many:
-            found = self._candidates(where, rate)
-            return found[selection.best(found, self._higher)]
+    def sweep_score(self, slot: Slot, rate: float) -> float:
+        """Return the score of a finished training by which learning rates are compared."""
+        if self.task.tries_checkpoints:
+            scores = self._score_saved(slot, rate)
+            return scores[selection.best(scores, self._higher)]
         return selection.dev_score(self.experiment(rate))
 
-    def evaluate(self, where: Where, rate: Rate = None) -> Found:
-        """What the chosen checkpoint or hidden state gives."""
-        if not self.task.best:
-            return self._search(where)
-        if self.task.many:
-            return self._best_saved(where, rate)
+    def evaluate(self, slot: Slot, rate: Rate = None) -> PartResult:
+        """Evaluate the checkpoint or hidden state that counts."""
+        if not self.task.trained:
+            return self._evaluate_best_layer(slot)
+        if self.task.tries_checkpoints:
+            return self._evaluate_best_saved(slot, rate)
         experiment = self.experiment(rate)
         checkpoint, note = selection.dev_best(self.task, experiment)
-        return Found(self._evaluated(experiment, checkpoint, self.folder, where), note + self._lender())
-
-    def _lender(self) -> str:
-        """Whose training it is, if another run's."""
-        trained = self.setting.plan.trained
-        return f", trained by a run of {read_json(trained / FILE).get('upstream')}" if trained else ""
-
-    def _evaluated(self, experiment: Experiment, checkpoint: Path, out: Path, where: Where) -> Output:
-        lines, title, began = self.setting.lines, self.title(), time.monotonic()
-        new = not experiment.evaluated(checkpoint, self.task.split, out)
-        watch = lines.watch(title, f"evaluates {checkpoint.name}", out / LOG)
-        found = experiment.evaluate(checkpoint, self.task.split, out, where, watch)
-        if new:
-            lines.say(title, f"evaluated {checkpoint.name}, {took(began)}")
-        return self._with_reference(found)
-
-    def _with_reference(self, output: Output) -> Output:
-        reference = self.setting.filled(self.setting.recipe.needs.reference)
-        return Output(output.text, output.folder, reference)
-
-    # A task that is chosen among all saved checkpoints
-
-    def _candidates(self, where: Where, rate: Rate) -> dict[Path, float]:
-        """Every saved checkpoint -> what it gives on the test set, as s3prl's own script has it."""
-        experiment, found = self.experiment(rate), {}
-        for checkpoint in selection.saved(self.task, experiment):
-            place = self._candidate(experiment, checkpoint)
-            found[checkpoint] = self.task.metrics[0].read(
-                self._evaluated(experiment, checkpoint, place, where)
-            )
-        return found
-
-    def _candidate(self, experiment: Experiment, checkpoint: Path) -> Path:
-        return self.folder / "candidates" / experiment.folder.name / checkpoint.stem
-
-    def _best_saved(self, where: Where, rate: Rate) -> Found:
-        found = self._candidates(where, rate)
-        chosen = selection.best(found, self._higher)
-        name = self.task.metrics[0].name
-        note = f"{chosen.name}, best {name} of {len(found)} saved checkpoints {selection.ON_TEST}"
-        return Found(self._take(self._candidate(self.experiment(rate), chosen)), note + self._lender())
-
-    def _take(self, candidate: Path) -> Output:
-        """Copy what the chosen candidate left to where the task's results are."""
-        mark, told = self.folder / EVALUATED, read_json(candidate / EVALUATED)
-        if read_json(mark) != told:
-            mark.unlink(missing_ok=True)
-            others = shutil.ignore_patterns(EVALUATED, "*.yaml")
-            shutil.copytree(candidate, self.folder, ignore=others, dirs_exist_ok=True)
-            write_text(mark, json.dumps(told, indent=1) + "\n")
-        return self._with_reference(Output(logs.text(self.folder / LOG), self.folder))
-
-    # A task without training
-
-    def _search(self, where: Where) -> Found:
-        """Try every hidden state on dev, evaluate the best one."""
-        needs, lines, title = self.setting.recipe.needs, self.setting.lines, self.title()
-        truth, began = self.setting.filled(needs.reference_dev), time.monotonic()
-        if truth is None:
-            raise RunError(f"{self.setting.recipe.folder}: reference_dev is missing, allowed: a path")
-        experiment, scores = self.experiment(), {}
-        for layer in range(self.setting.measured["layers"]):
-            place = self.folder / "layers" / str(layer)
-            watch = lines.watch(title, f"searches by hidden state {layer}", place / LOG)
-            experiment.search(layer, "dev", place, where, watch)
-            scores[layer] = selection.detection(place, truth)
-        chosen = selection.best(scores, self._higher)
-        new = not experiment.searched(chosen, self.task.split, self.folder)
-        watch = lines.watch(title, f"evaluates hidden state {chosen}", self.folder / LOG)
-        found = experiment.search(chosen, self.task.split, self.folder, where, watch)
-        if new:
-            lines.say(title, f"evaluated hidden state {chosen} of {len(scores)}, {took(began)}")
-        listed = ", ".join(f"{layer}: {score:.2f}" for layer, score in scores.items())
-        return Found(self._with_reference(found), f"hidden state {chosen}; MTWV x100 on dev: {listed}")
+        output = self._evaluate_checkpoint(experiment, checkpoint, self.folder, slot)
+        return PartResult(output, note + self._borrowed_note())
 
     @property
     def _higher(self) -> bool:
         return self.task.metrics[0].better == HIGHER
 
+    def _borrowed_note(self) -> str:
+        trained = self.context.plan.trained
+        return f", trained by a run of {read_json(trained / RUN).get('upstream')}" if trained else ""
 
-def named(rate: float) -> str:
-    """A learning rate in few letters, ``1e-04``, that none other has."""
-    short = f"{rate:.0e}"
-    return short if float(short) == rate else f"{rate:g}"
+    def _evaluate_checkpoint(self, experiment: Experiment, checkpoint: Path, out: Path, slot: Slot) -> Output:
+        reporter, title, began = self.context.reporter, self.title(), time.monotonic()
+        new = not experiment.is_evaluated(checkpoint, self.task.split, out)
+        watch = reporter.watch(title, f"evaluates {checkpoint.name}", out / EVALUATE_LOG)
+        output = experiment.evaluate(checkpoint, self.task.split, out, slot, watch)
+        if new:
+            reporter.say(title, f"evaluated {checkpoint.name}, {elapsed(began)}")
+        return self._with_reference(output)
+
+    def _with_reference(self, output: Output) -> Output:
+        return Output(output.text, output.folder, self.context.filled(self.context.recipe.needs.reference))
+
+    # A task whose best checkpoint is found among all that were saved
+
+    def _score_saved(self, slot: Slot, rate: Rate) -> dict[Path, float]:
+        """Return every saved checkpoint's score on the test set, as s3prl's own script compares them."""
+        experiment, scores = self.experiment(rate), {}
+        for checkpoint in selection.saved(self.task, experiment):
+            out = self._candidate_folder(experiment, checkpoint)
+            output = self._evaluate_checkpoint(experiment, checkpoint, out, slot)
+            scores[checkpoint] = self.task.metrics[0].read(output)
+        return scores
+
+    def _candidate_folder(self, experiment: Experiment, checkpoint: Path) -> Path:
+        return self.folder / "candidates" / experiment.folder.name / checkpoint.stem
+
+    def _evaluate_best_saved(self, slot: Slot, rate: Rate) -> PartResult:
+        scores = self._score_saved(slot, rate)
+        best = selection.best(scores, self._higher)
+        name = self.task.metrics[0].name
+        note = f"{best.name}, best {name} of {len(scores)} saved checkpoints {selection.ON_TEST}"
+        output = self._copy_results(self._candidate_folder(self.experiment(rate), best))
+        return PartResult(output, note + self._borrowed_note())
+
+    def _copy_results(self, candidate: Path) -> Output:
+        """Copy the files of the chosen candidate into the folder of the task's results."""
+        path, mark = self.folder / EVALUATED, read_json(candidate / EVALUATED)
+        if read_json(path) != mark:
+            path.unlink(missing_ok=True)
+            others = shutil.ignore_patterns(EVALUATED, "*.yaml")
+            shutil.copytree(candidate, self.folder, ignore=others, dirs_exist_ok=True)
+            write_text(path, json.dumps(mark, indent=1) + "\n")
+        return self._with_reference(Output(logs.text(self.folder / EVALUATE_LOG), self.folder))
+
+    # A task without training
+
+    def _evaluate_best_layer(self, slot: Slot) -> PartResult:
+        """Search with every hidden state on the development set, and evaluate the best one."""
+        needs, reporter, title = self.context.recipe.needs, self.context.reporter, self.title()
+        reference, began = self.context.filled(needs.reference_dev), time.monotonic()
+        if reference is None:
+            raise RunError(f"{self.context.recipe.folder}: reference_dev is missing, allowed: a path")
+        experiment, metric, scores = self.experiment(), self.task.metrics[0], {}
+        for layer in range(self.context.measured["layers"]):
+            out = self.folder / "layers" / str(layer)
+            watch = reporter.watch(title, f"searches by hidden state {layer}", out / EVALUATE_LOG)
+            output = experiment.evaluate_layer(layer, "dev", out, slot, watch)
+            scores[layer] = metric.read(Output(output.text, output.folder, reference))
+        best = selection.best(scores, self._higher)
+        new = not experiment.is_layer_evaluated(best, self.task.split, self.folder)
+        watch = reporter.watch(title, f"evaluates hidden state {best}", self.folder / EVALUATE_LOG)
+        output = experiment.evaluate_layer(best, self.task.split, self.folder, slot, watch)
+        if new:
+            reporter.say(title, f"evaluated hidden state {best} of {len(scores)}, {elapsed(began)}")
+        listed = ", ".join(f"{layer}: {score:.2f}" for layer, score in scores.items())
+        note = f"hidden state {best}; {metric.title} {metric.unit} on dev: {listed}"
+        return PartResult(self._with_reference(output), note)

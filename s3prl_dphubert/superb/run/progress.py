@@ -1,4 +1,4 @@
-"""What a run says while it works: one line a job, with its rate and the time that is left."""
+"""Lines on standard output about the jobs of a run, with their rates and the time that is left."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .workers.launcher import Watch
 EVERY = 60.0  # seconds between two lines about a job
 
 
-class Lines:
+class Reporter:
     """Writes lines, from any thread.
 
     Args:
-        out: where to; standard output by default.
+        out: file to write to; standard output by default.
         every: seconds between two lines about a job.
     """
 
@@ -28,35 +28,34 @@ class Lines:
 
     def say(self, title: str, text: str) -> None:
         """Write a line."""
+        line = f"{time.strftime('%H:%M:%S')}  {title:<20} {text}"
         with self._lock:
-            print(
-                f"{time.strftime('%H:%M:%S')}  {title:<20} {text}", file=self._out or sys.stdout, flush=True
-            )
+            print(line, file=self._out or sys.stdout, flush=True)
 
-    def watch(self, title: str, what: str, log: Path, bar: str = "") -> Watch:
-        """What a launcher is to call while a job runs.
+    def watch(self, title: str, activity: str, log: Path, bar: str = "") -> Watch:
+        """Return a function for a launcher to call, which reports the progress of a job now and then.
 
         Args:
             title: of the job.
-            what: it does.
+            activity: in a word, such as ``trains``.
             log: of its process.
-            bar: title of the progress bar in there; the last one by default.
+            bar: title of the progress bar in the log; the last bar by default.
         """
-        shown = time.monotonic()
+        reported = time.monotonic()
 
-        def look() -> None:
-            nonlocal shown
-            if time.monotonic() - shown < self._every:
+        def report() -> None:
+            nonlocal reported
+            if time.monotonic() - reported < self._every:
                 return
-            shown = time.monotonic()
-            found = logs.progress(log, bar)
-            if found is not None:
-                self.say(title, f"{what}: {found}")
+            reported = time.monotonic()
+            progress = logs.progress(log, bar)
+            if progress is not None:
+                self.say(title, f"{activity}: {progress}")
 
-        return look
+        return report
 
 
-def took(since: float) -> str:
-    """How long ago that was, ``1:02:03``."""
+def elapsed(since: float) -> str:
+    """Return the time since a value of ``time.monotonic()`` as ``1:02:03``."""
     seconds = round(time.monotonic() - since)
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -1,4 +1,4 @@
-"""Which checkpoint, hidden state or learning rate counts, chosen the way SUPERB does."""
+"""Choice of the checkpoint, the hidden state and the learning rate that count, made as SUPERB does."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...errors import RunError
-from ..metrics.mtwv import score as mtwv
-from ..tasks.spec import HIGHER, Task
-from .experiment import Experiment, best_score, step_of, step_of_name
+from ..tasks.spec import HIGHER, SuperbTask
+from .experiment import Experiment, best_score, step_of
+from .run_files import step_in_name
 
 Key = TypeVar("Key")
-ACCURACY_ON_DEV = ("SD",)
-"""Tasks whose metric is an error rate and whose checkpoint is chosen by accuracy."""
-
-
 ON_DEV, ON_TEST = "on dev", "on the test set, as s3prl's own scripts compare them"
 
 
-def compared_on(task: Task) -> str:
-    """Where learning rates are compared."""
-    return ON_TEST if task.many else ON_DEV
+def compared_on(task: SuperbTask) -> str:
+    """Name the set on which learning rates are compared."""
+    return ON_TEST if task.tries_checkpoints else ON_DEV
 
 
-def rate(task: Task, scores: Mapping[float, float]) -> float:
-    """The best of the learning rates, by what each reached where they are compared."""
-    higher = task.metrics[0].better == HIGHER or (task.name in ACCURACY_ON_DEV and not task.many)
-    return best(scores, higher)
+def rate(task: SuperbTask, scores: Mapping[float, float]) -> float:
+    """Return the best of the learning rates.
+
+    Args:
+        task: the task.
+        scores: learning rate -> score on the set of :func:`compared_on`.
+    """
+    better = task.metrics[0].better
+    if task.dev_better and not task.tries_checkpoints:
+        better = task.dev_better
+    return best(scores, better == HIGHER)
 
 
-def dev_best(task: Task, experiment: Experiment) -> tuple[Path, str]:
-    """The checkpoint that was best on the development set, and what to call it.
+def dev_best(task: SuperbTask, experiment: Experiment) -> tuple[Path, str]:
+    """Return the checkpoint that was best on the development set, and a note about it.
 
     s3prl writes it when its score is better than the worst there is; a training that never got so far
     leaves none, and its last checkpoint counts.
@@ -40,24 +43,28 @@ def dev_best(task: Task, experiment: Experiment) -> tuple[Path, str]:
     Raises:
         RunError: there is no checkpoint at all.
     """
-    last = experiment.last()
+    last = experiment.last_checkpoint()
     if last is None:
         raise RunError(f"{experiment.folder}: holds no checkpoint")
-    best = experiment.folder / task.best
+    best = experiment.folder / task.checkpoint
     if best.exists():
         return best, f"{best.name}, step {step_of(best)}"
-    return last, f"{last.name}; s3prl left no {task.best}, since no score on dev was above the worst"
+    return last, f"{last.name}; s3prl left no {task.checkpoint}, since no score on dev was above the worst"
 
 
-def saved(task: Task, experiment: Experiment) -> list[Path]:
-    """The checkpoints of a task that is chosen among all that were saved, oldest first."""
-    if experiment.last() is None:
+def saved(task: SuperbTask, experiment: Experiment) -> list[Path]:
+    """Return all saved checkpoints of a task that tries them all, oldest first.
+
+    Raises:
+        RunError: there is no checkpoint at all.
+    """
+    if experiment.last_checkpoint() is None:
         raise RunError(f"{experiment.folder}: holds no checkpoint")
-    return sorted(experiment.folder.glob(task.best), key=step_of_name)
+    return sorted(experiment.folder.glob(task.checkpoint), key=step_in_name)
 
 
 def dev_score(experiment: Experiment) -> float:
-    """The best score of a finished training on the development set.
+    """Return the best score of a finished training on the development set.
 
     Raises:
         CheckpointError: its checkpoint has none.
@@ -65,12 +72,7 @@ def dev_score(experiment: Experiment) -> float:
     return best_score(experiment.folder / f"states-{experiment.steps}.ckpt")
 
 
-def detection(folder: Path, truth: Path) -> float:
-    """MTWV of a search, times 100."""
-    return 100 * mtwv(folder / "benchmark.stdlist.xml", truth).mtwv
-
-
 def best(scores: Mapping[Key, float], higher: bool) -> Key:
-    """The key of the best score; of several, the first. What is no number is worst."""
+    """Return the key of the best score; of equal ones the first. NaN is the worst."""
     sign = 1 if higher else -1
     return max(scores, key=lambda key: -math.inf if math.isnan(scores[key]) else sign * scores[key])

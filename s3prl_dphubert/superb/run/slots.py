@@ -1,4 +1,4 @@
-"""Where the jobs of a run wait for a GPU or a processor: first come, first served."""
+"""Slots: a GPU, a group of GPUs or a share of the processors, each for one job at a time."""
 
 from __future__ import annotations
 
@@ -6,37 +6,56 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-from .experiment import Where
 
-
-class Lanes:
-    """As many jobs at a time as there are places.
+@dataclass(frozen=True)
+class Slot:
+    """Devices that a job computes on.
 
     Args:
-        places: where jobs run.
+        device: as after s3prl's ``--device``.
+        gpus: value of CUDA_VISIBLE_DEVICES; empty leaves the variable as it is.
+        processes: number of processes of a training.
     """
 
-    def __init__(self, places: Sequence[Where]) -> None:
-        self.preparing = threading.Lock()  # preparations read disks, one at a time
-        self._free: queue.SimpleQueue[Where] = queue.SimpleQueue()
-        for place in places:
-            self._free.put(place)
-        self._pool = ThreadPoolExecutor(len(places), thread_name_prefix="lane")
+    device: str = "cpu"
+    gpus: str = ""
+    processes: int = 1
 
-    def submit(self, work: Callable[[Where], Any]) -> Future[Any]:
-        """Have something done as soon as a place is free."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of the job."""
+        return {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
 
-        def on_a_place() -> Any:
-            place = self._free.get()
+
+class SlotPool:
+    """Runs jobs in threads, first come, first served, as soon as a slot is free.
+
+    Args:
+        slots: at least one.
+    """
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self.preparing = threading.Lock()  # preparations read disks, so one at a time
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in slots:
+            self._free.put(slot)
+        self._pool = ThreadPoolExecutor(len(slots), thread_name_prefix="slot")
+
+    def submit(self, job: Callable[[Slot], Any]) -> Future[Any]:
+        """Queue a job, which is called with the slot that it gets."""
+
+        def run() -> Any:
+            slot = self._free.get()
             try:
-                return work(place)
+                return job(slot)
             finally:
-                self._free.put(place)
+                self._free.put(slot)
 
-        return self._pool.submit(on_a_place)
+        return self._pool.submit(run)
 
     def close(self) -> None:
-        """Forget the jobs that wait, and wait for those that run."""
+        """Drop the jobs that wait, and wait for those that run."""
         self._pool.shutdown(wait=True, cancel_futures=True)

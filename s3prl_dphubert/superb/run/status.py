@@ -1,32 +1,40 @@
-"""How far a run is, from what lies in its folder; nobody is asked."""
+"""Report a run's progress from the files in its directory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import ResultError
 from ...utils.files import read_json
 from ...utils.locking import folder_is_locked
 from ..scoring import score_file
-from ..tasks.spec import Task
-from ..tasks.table import find
-from .experiment import EVALUATED, LOG, STATE, step_of_name
-from .part_run import TRAIN
-from .plan import FILE
-from .task_run import FAILED, PREPARE
+from ..tasks import find
+from ..tasks.spec import SuperbTask
+from .run_files import (
+    EVALUATE_LOG,
+    EVALUATED,
+    FAILED,
+    PREPARE_LOG,
+    RUN,
+    STATE,
+    TRAINING,
+    rate_of_training,
+    step_in_name,
+)
 from .workers import logs
 
 DONE, RUNNING, BROKEN, STOPPED, WAITING = "done", "running", "failed", "stopped", "waiting"
 
 
 @dataclass(frozen=True)
-class State:
-    """How one thing stands.
+class StatusRow:
+    """State of a task, or of one of its trainings.
 
     Args:
-        name: of a task, or of its part and training.
+        name: of the task, or of its part and training.
         state: ``done``, ``running``, ``failed``, ``stopped`` or ``waiting``.
         text: the score, the step and the time left, or the last line of the log.
     """
@@ -36,80 +44,84 @@ class State:
     text: str = ""
 
 
-def status(out: Path) -> list[State]:
-    """All tasks of a run, each followed by its trainings where they are more than one or not at an end.
+def status(out: Path) -> list[StatusRow]:
+    """List all tasks of a run, by their trainings where those are several or not at an end.
 
     Raises:
-        ResultError: the folder is of no run.
+        ResultError: the folder is not that of a run.
     """
-    tasks = read_json(out / FILE).get("tasks")
+    tasks = read_json(out / RUN).get("tasks")
     if not isinstance(tasks, list):
-        raise ResultError(f"{out}: is no folder of a run; it holds no {FILE}")
-    return [state for name in tasks for state in _task(find(name), out)]
+        raise ResultError(f"{out}: is no folder of a run; it holds no {RUN}")
+    return [row for name in tasks for row in _task_rows(find(name), out)]
 
 
-def table(states: list[State]) -> str:
-    """The states as lines."""
-    width = max((len(state.name) for state in states), default=0)
-    return "\n".join(f"{s.name:<{width}}  {s.state:<8} {s.text}".rstrip() for s in states)
+def table(rows: list[StatusRow]) -> str:
+    """Format the rows as lines."""
+    width = max((len(row.name) for row in rows), default=0)
+    return "\n".join(f"{row.name:<{width}}  {row.state:<8} {row.text}".rstrip() for row in rows)
 
 
-def _task(task: Task, out: Path) -> Iterator[State]:
+def _task_rows(task: SuperbTask, out: Path) -> Iterator[StatusRow]:
     folder = out / task.folder
     if (folder / score_file.FILE).exists() and not folder_is_locked(folder):
         metrics = score_file.read(folder / score_file.FILE).metrics
-        yield State(task.folder, DONE, ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+        text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        yield StatusRow(task.folder, DONE, text)
         return
-    parts = [state for part in task.parts for state in _part(task, folder, part.name)]
-    own = read_json(folder / FAILED)
-    if task.parts[0].name == "" and len(parts) == 1:
-        yield parts[0]
-    elif own:
-        yield State(task.folder, BROKEN, _last_line(own))
-    elif logs.busy(folder / PREPARE):
-        yield State(task.folder, RUNNING, f"prepares {logs.progress(folder / PREPARE) or ''}".rstrip())
+    rows = [row for part in task.parts for row in _part_rows(task, folder, part.name)]
+    failure = read_json(folder / FAILED)
+    if task.parts[0].name == "" and len(rows) == 1:
+        yield rows[0]
+    elif failure:
+        yield StatusRow(task.folder, BROKEN, _last_line(failure))
+    elif logs.busy(folder / PREPARE_LOG):
+        yield _busy_row(task.folder, "prepares", folder / PREPARE_LOG)
     else:
-        yield from parts
+        yield from rows
 
 
-def _part(task: Task, folder: Path, part: str) -> Iterator[State]:
-    """Every training of a part, and what is being evaluated."""
+def _part_rows(task: SuperbTask, folder: Path, part: str) -> Iterator[StatusRow]:
+    """List the trainings of a part, or its evaluation."""
     place = folder / part
     title = f"{task.folder} {part}".rstrip()
-    failed = read_json(place / FAILED)
-    busy = next((log for log in sorted(place.rglob(LOG)) if logs.busy(log)), None)
-    if failed:
-        yield State(failed.get("what", title), BROKEN, _last_line(failed))
+    failure = read_json(place / FAILED)
+    evaluating = next((log for log in sorted(place.rglob(EVALUATE_LOG)) if logs.busy(log)), None)
+    if failure:
+        yield StatusRow(failure.get("what", title), BROKEN, _last_line(failure))
         return
-    if busy is not None:
-        yield State(title, RUNNING, f"evaluates {logs.progress(busy) or ''}".rstrip())
+    if evaluating is not None:
+        yield _busy_row(title, "evaluates", evaluating)
         return
-    if not part and logs.busy(folder / PREPARE):
-        yield State(title, RUNNING, f"prepares {logs.progress(folder / PREPARE) or ''}".rstrip())
+    if not part and logs.busy(folder / PREPARE_LOG):
+        yield _busy_row(title, "prepares", folder / PREPARE_LOG)
         return
     if (place / EVALUATED).exists():
-        yield State(title, DONE, "evaluated")
+        yield StatusRow(title, DONE, "evaluated")
         return
-    trainings = sorted(path.parent for path in place.glob(f"{TRAIN}*/{STATE}"))
+    trainings = sorted(path.parent for path in place.glob(f"{TRAINING}*/{STATE}"))
     if not trainings:
-        yield State(title, WAITING)
+        yield StatusRow(title, WAITING)
     for training in trainings:
-        yield _training(title, place, training, folder_is_locked(folder))
+        yield _training_row(title, training, folder_is_locked(folder))
 
 
-def _training(title: str, place: Path, training: Path, held: bool) -> State:
-    rate = training.name.removeprefix(TRAIN).removeprefix("-lr")
+def _busy_row(title: str, activity: str, log: Path) -> StatusRow:
+    return StatusRow(title, RUNNING, f"{activity} {logs.progress(log) or ''}".rstrip())
+
+
+def _training_row(title: str, training: Path, locked: bool) -> StatusRow:
+    rate = rate_of_training(training.name)
     name = f"{title} lr {rate}" if rate else title
-    log = place / f"{training.name}.log"
+    log = training.with_name(f"{training.name}.log")
     if logs.busy(log):
-        return State(name, RUNNING, f"trains, {logs.progress(log, logs.OVERALL) or 'begins'}")
-    made_from = read_json(training / STATE).get("made_from", {})
-    total = made_from.get("config", {}).get("runner", {}).get("total_steps", 0)
-    last = max((step_of_name(path) for path in training.glob("states-*.ckpt")), default=0)
-    if last == total:
-        return State(name, WAITING if held else STOPPED, "trained, to be evaluated")
-    return State(name, WAITING if held else STOPPED, f"at step {last} of {total}")
+        return StatusRow(name, RUNNING, f"trains, {logs.progress(log, logs.OVERALL) or 'begins'}")
+    inputs = read_json(training / STATE).get("made_from", {})
+    total = inputs.get("config", {}).get("runner", {}).get("total_steps", 0)
+    step = max((step_in_name(path) for path in training.glob("states-*.ckpt")), default=0)
+    text = "trained, to be evaluated" if step == total else f"at step {step} of {total}"
+    return StatusRow(name, WAITING if locked else STOPPED, text)
 
 
-def _last_line(failed: dict) -> str:
-    return logs.tail(str(failed.get("error", "")), 1)
+def _last_line(failure: dict[str, Any]) -> str:
+    return logs.tail(str(failure.get("error", "")), 1)

@@ -8,11 +8,11 @@ import soundfile
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.superb.run import audio_duration
-from s3prl_dphubert.superb.run.audio_duration import AUDIO, measure, seconds
+from s3prl_dphubert.superb.run.audio_duration import measure, seconds
 from s3prl_dphubert.superb.run.feature_cache_policy import estimate, needed, options, refusal
-from s3prl_dphubert.superb.tasks.feature_reuse import REUSE
-from s3prl_dphubert.superb.tasks.table import TASKS, find
-from s3prl_dphubert.upstream.cached_expert import CROPPED, SIGHTINGS, CachedOptions
+from s3prl_dphubert.superb.tasks import all_tasks, find
+from s3prl_dphubert.upstream.cached_expert import CachedOptions
+from s3prl_dphubert.upstream.downstream_sampling import RANDOM_CROPS, SIGHTINGS
 from tests.helpers.golden import ROOT
 from tests.helpers.miniature_tasks import TASKS as MINIATURES
 from tests.helpers.s3prl_runs import python
@@ -73,15 +73,14 @@ def test_what_cannot_be_told(tmp_path):
 
 
 def test_every_task_is_decided():
-    assert list(REUSE) == [task.name for task in TASKS]
-    assert len(REUSE) == 15
-    refused = {task.name for task in TASKS if refusal(task.name, training=True)}
-    assert refused == {"SID", "ASV"} == {task.name for task in TASKS if task.downstream in CROPPED}
-    assert [task.name for task in TASKS if task.downstream in SIGHTINGS] == ["KS"]
-    assert refusal("SID", training=False)
-    assert not refusal("ASV", training=False)
-    assert set(AUDIO) == {task.name for task in TASKS} - {"SID", "ST"}
-    assert "cuts 8 s out of longer utterances at random" in refusal("ASV", training=True)
+    assert all(task.reuse.reason for task in all_tasks())
+    refused = {task.name for task in all_tasks() if refusal(task, training=True)}
+    assert refused == {"SID", "ASV"} == {task.name for task in all_tasks() if task.downstream in RANDOM_CROPS}
+    assert [task.name for task in all_tasks() if task.downstream in SIGHTINGS] == ["KS"]
+    assert refusal(find("SID"), training=False)
+    assert not refusal(find("ASV"), training=False)
+    assert {task.name for task in all_tasks() if task.audio is None} == {"SID", "ST"}
+    assert "cuts 8 s out of longer utterances at random" in refusal(find("ASV"), training=True)
 
 
 def test_options_are_those_of_the_upstream(tmp_path):
@@ -102,7 +101,7 @@ from tests.helpers.miniature_tasks import TASKS
 from s3prl_dphubert import register
 register()
 for name in sys.argv[2:]:
-    task = TASKS[name](Path(name))
+    task = all_tasks()[name](Path(name))
     expert = import_module(f"s3prl.downstream.{task.downstream}.expert").DownstreamExpert(
         upstream_dim=8, upstream_rate=320, expdir=".", **task.config
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from s3prl_dphubert.errors import RunError
-from s3prl_dphubert.superb.run.progress import Lines
+from s3prl_dphubert.superb.run.progress import Reporter
 from s3prl_dphubert.superb.run.workers import logs
 from s3prl_dphubert.superb.run.workers.launcher import Launcher, StoppedError
 from tests.helpers.superb_runs import environment
@@ -48,13 +48,13 @@ def test_progress_is_what_the_last_bar_says(tmp_path):
 
 def test_a_job_tells_how_far_it_is_now_and_then(tmp_path):
     out, log = io.StringIO(), tmp_path / "x.log"
-    look = Lines(out, every=0).watch("pr", "trains", log, logs.OVERALL)
+    look = Reporter(out, every=0).watch("pr", "trains", log, logs.OVERALL)
     look()
     log.write_text(BARS)
     look()
     line = r"\d\d:\d\d:\d\d  pr +trains: 24 of 200, 2\.40it/s, 01:13 left\n"
     assert re.fullmatch(line, out.getvalue())
-    seldom = Lines(out, every=1000).watch("pr", "trains", log)
+    seldom = Reporter(out, every=1000).watch("pr", "trains", log)
     seldom()
     assert out.getvalue().count("\n") == 1
 

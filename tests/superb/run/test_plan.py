@@ -15,15 +15,16 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError, RunError
 from s3prl_dphubert.superb.recipe import load
 from s3prl_dphubert.superb.run import fingerprints, preflight, selection
-from s3prl_dphubert.superb.run.experiment import Where
-from s3prl_dphubert.superb.run.feature_cache import Cache
-from s3prl_dphubert.superb.run.part_run import PartRun, Setting, named
-from s3prl_dphubert.superb.run.plan import Plan, choose
+from s3prl_dphubert.superb.run.feature_cache import FeatureCache
+from s3prl_dphubert.superb.run.part_run import PartRun, TaskContext
+from s3prl_dphubert.superb.run.plan import RunPlan, choose
+from s3prl_dphubert.superb.run.run_files import format_rate
+from s3prl_dphubert.superb.run.slots import Slot
 from s3prl_dphubert.superb.run.status import status
-from s3prl_dphubert.superb.run.upstream_spec import Upstream
+from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
 from s3prl_dphubert.superb.run.workers import logs
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.superb.tasks.table import TASKS, find
+from s3prl_dphubert.superb.tasks import all_tasks, find, spec
 from s3prl_dphubert.utils import resources
 from tests.helpers.superb_runs import upstream
 
@@ -33,7 +34,7 @@ SHIPPED = resources.find("downstream_recipes")
 def plan(folder, tasks="ks", **more):
     (folder / "data").mkdir(exist_ok=True)
     recipes = choose(tasks, None, more.pop("changes", ()))
-    return Plan(Upstream("fbank"), recipes, folder / "data", folder / "out", **more)
+    return RunPlan(UpstreamSpec("fbank"), recipes, folder / "data", folder / "out", **more)
 
 
 def recipe_folder(folder, config=None, needs=None):
@@ -80,7 +81,7 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
 
 def test_a_recipe_of_no_task_or_without_a_file_is_refused(tmp_path):
     place = recipe_folder(tmp_path)
-    with pytest.raises(ConfigError, match="task is 'xx', allowed: PR"):
+    with pytest.raises(ConfigError, match="unknown task 'xx'; available: PR"):
         load(place.rename(tmp_path / "recipes" / "xx"))
     (tmp_path / "recipes" / "xx" / "recipe.yaml").unlink()
     with pytest.raises(ConfigError, match=r"recipe\.yaml: not readable"):
@@ -99,10 +100,12 @@ def test_places_and_changes_are_filled_in():
 
 
 def test_tasks_are_chosen_by_name(tmp_path):
-    assert [each.task.name for each in choose("superb")] == [t.name for t in TASKS if t.track == "SUPERB"]
-    assert [each.task.name for each in choose("all")] == [task.name for task in TASKS]
+    assert [each.task.name for each in choose("superb")] == [
+        t.name for t in all_tasks() if t.track == "SUPERB"
+    ]
+    assert [each.task.name for each in choose("all")] == [task.name for task in all_tasks()]
     assert [each.task.name for each in choose("sid,KS,sid")] == ["SID", "KS"]
-    with pytest.raises(ResultError, match="task is 'kss', allowed"):
+    with pytest.raises(ResultError, match="unknown task 'kss'; available"):
         choose("kss")
     with pytest.raises(ResultError, match=r"no recipe of SID in .*, allowed: KS"):
         choose("sid", recipe_folder(tmp_path).parent)
@@ -127,15 +130,15 @@ def test_all_faults_of_a_plan_are_told_at_once(tmp_path):
 
 def test_jobs_get_a_gpu_or_several_or_none(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert plan(tmp_path, jobs=2).places == [Where("cpu"), Where("cpu")]
-    assert plan(tmp_path, device="cuda").places == [Where("cuda")]
-    assert plan(tmp_path, device="cuda", gpus=("0", "2")).places == [Where("cuda", "0"), Where("cuda", "2")]
+    assert plan(tmp_path, jobs=2).slots == [Slot("cpu"), Slot("cpu")]
+    assert plan(tmp_path, device="cuda").slots == [Slot("cuda")]
+    assert plan(tmp_path, device="cuda", gpus=("0", "2")).slots == [Slot("cuda", "0"), Slot("cuda", "2")]
     four = plan(tmp_path, device="cuda", gpus=("0", "1", "2", "3"), processes=2)
-    assert four.places == [Where("cuda", "0,1", 2), Where("cuda", "2,3", 2)]
-    assert four.places[1].environment == {"CUDA_VISIBLE_DEVICES": "2,3"}
-    assert Where("cuda").environment == {}
+    assert four.slots == [Slot("cuda", "0,1", 2), Slot("cuda", "2,3", 2)]
+    assert four.slots[1].environment == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert Slot("cuda").environment == {}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7a")
-    assert plan(tmp_path, device="cuda", gpus=("1",)).places == [Where("cuda", "GPU-7a")]
+    assert plan(tmp_path, device="cuda", gpus=("1",)).slots == [Slot("cuda", "GPU-7a")]
 
     with pytest.raises(ConfigError, match="processes is 2, allowed: a divisor of the number of --gpus"):
         plan(tmp_path, device="cuda", gpus=("0", "1", "2"), processes=2)
@@ -147,12 +150,12 @@ def test_a_folder_belongs_to_one_upstream(tmp_path):
     plan(tmp_path, "er").write()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["tasks"] == ["KS", "SID", "ER"]
     with pytest.raises(RunError, match="holds results of fbank, not of other"):
-        replace(first, upstream=Upstream("fbank", title="other")).write()
+        replace(first, upstream=UpstreamSpec("fbank", title="other")).write()
 
 
 def part_of(plan, part=0):
     recipe = plan.recipes[0]
-    return PartRun(Setting(plan, recipe, {}, None, None), recipe.task.parts[part])
+    return PartRun(TaskContext(plan, recipe, {}, None, None), recipe.task.parts[part])
 
 
 def test_parts_and_rates_have_configurations_and_folders_of_their_own(tmp_path):
@@ -166,7 +169,12 @@ def test_parts_and_rates_have_configurations_and_folders_of_their_own(tmp_path):
     spanish, chinese = (part_of(plan(tmp_path, "ood-asr"), index).config() for index in (0, 2))
     assert spanish["downstream_expert"]["metric"][0] == "wer"
     assert chinese["downstream_expert"]["metric"][0] == "cer"
-    assert [named(rate) for rate in (1e-1, 1e-7, 1.2e-4, 5e-5)] == ["1e-01", "1e-07", "0.00012", "5e-05"]
+    assert [format_rate(rate) for rate in (1e-1, 1e-7, 1.2e-4, 5e-5)] == [
+        "1e-01",
+        "1e-07",
+        "0.00012",
+        "5e-05",
+    ]
 
 
 def test_processes_share_the_batch_where_it_can_be_divided(tmp_path):
@@ -191,9 +199,9 @@ def test_several_processes_are_started_on_their_gpus(tmp_path):
     launcher = Recorder()
     recipe = choose("ks")[0]
     many = plan(tmp_path, device="cuda", gpus=("1", "3"), processes=2)
-    part = PartRun(Setting(many, recipe, {}, launcher, None), recipe.task.parts[0])
+    part = PartRun(TaskContext(many, recipe, {}, launcher, None), recipe.task.parts[0])
     with pytest.raises(RunError, match=r"ended without states-200000\.ckpt"):
-        part.experiment().train(tmp_path / "train.log", many.places[0])
+        part.experiment().train(tmp_path / "train.log", many.slots[0])
     words = launcher.command
     assert words[1:5] == ["-m", "s3prl_dphubert.superb.run.workers.jobs", "several", "2"]
     assert words[5:9] == ["--backend", "nccl", "-m", "train"]
@@ -209,33 +217,33 @@ def test_an_upstream_counts_by_its_content(tmp_path):
     shutil.copytree(one, other)
     options = tmp_path / "options.yaml"
     options.write_text("padding: exact\n")
-    first = Upstream("dphubert_local", str(one), options)
+    first = UpstreamSpec("dphubert_local", str(one), options)
     assert first.title == "a/model"
     assert first.arguments == ["-u", "dphubert_local", "-k", str(one), "-g", str(options)]
-    assert first.places == {"upstream_ckpt": str(one), "upstream_model_config": str(options)}
-    assert Upstream("dphubert_local", str(other), options).content == first.content
+    assert first.paths == {"upstream_ckpt": str(one), "upstream_model_config": str(options)}
+    assert UpstreamSpec("dphubert_local", str(other), options).content == first.content
     kept = tmp_path / "kept.yaml"
     kept.write_text("padding: exact\nfeatures: {cache: /x, limit: 1GB}\n")
-    assert Upstream("dphubert_local", str(one), kept).content == first.content
+    assert UpstreamSpec("dphubert_local", str(one), kept).content == first.content
     kept.write_text("padding: batch\n")
-    assert Upstream("dphubert_local", str(one), kept).content != first.content
+    assert UpstreamSpec("dphubert_local", str(one), kept).content != first.content
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
-    assert Upstream("dphubert_local", str(other), options).content != first.content
+    assert UpstreamSpec("dphubert_local", str(other), options).content != first.content
 
 
 def test_wrong_upstreams_are_refused():
     with pytest.raises(ConfigError) as caught:
-        Upstream("dphubert_local", "/nowhere", Path("/none.yaml"))
+        UpstreamSpec("dphubert_local", "/nowhere", Path("/none.yaml"))
     assert "checkpoint is '/nowhere', allowed: a checkpoint on this machine" in str(caught.value)
     assert "options is '/none.yaml', allowed: a YAML file" in str(caught.value)
     with pytest.raises(ConfigError, match="name is '-x', allowed"):
-        Upstream("-x")
-    assert Upstream("dphubert_url", "https://a/b?c=d").places == {}  # does not go through s3prl's -o
+        UpstreamSpec("-x")
+    assert UpstreamSpec("dphubert_url", "https://a/b?c=d").paths == {}  # does not go through s3prl's -o
 
 
 def test_hidden_states_are_kept_where_waveforms_come_again(tmp_path):
-    own = Upstream("dphubert_local", str(upstream(tmp_path / "model")))
-    cache = Cache(tmp_path / "states", "5GB")
+    own = UpstreamSpec("dphubert_local", str(upstream(tmp_path / "model")))
+    cache = FeatureCache(tmp_path / "states", "5GB")
     features = {"cache": str(tmp_path / "states"), "limit": "5GB"}
     for name, trained, evaluated in (
         ("KS", features, features),
@@ -248,7 +256,7 @@ def test_hidden_states_are_kept_where_waveforms_come_again(tmp_path):
             assert options.pop("padding") == "exact"
             assert options.get("features") == wanted
     with pytest.raises(ConfigError, match="upstream is fbank, allowed: dphubert"):
-        cache.upstreams(Upstream("fbank"), find("KS"), tmp_path)
+        cache.upstreams(UpstreamSpec("fbank"), find("KS"), tmp_path)
     batch = tmp_path / "batch.yaml"
     batch.write_text("padding: batch\n")
     with pytest.raises(ConfigError, match="options have padding: batch, allowed: exact"):
@@ -256,7 +264,7 @@ def test_hidden_states_are_kept_where_waveforms_come_again(tmp_path):
 
 
 def test_the_check_says_which_tasks_keep_none(tmp_path):
-    rows = preflight.check(plan(tmp_path, "ks,sid,asv", cache=Cache(tmp_path / "states")))
+    rows = preflight.check(plan(tmp_path, "ks,sid,asv", cache=FeatureCache(tmp_path / "states")))
     remarks = {row.task: " ".join(row.remarks) for row in rows}
     assert remarks["KS"] == ""
     assert remarks["SID"].startswith("hidden states are not kept, since in training s3prl cuts 8 s")
@@ -270,8 +278,8 @@ def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
     found = shutil.disk_usage(tmp_path)
     Usage = namedtuple("Usage", ("total", "used", "free"))
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(*found[:2], int(1.5e9)))
-    monkeypatch.setattr(preflight, "_absent", lambda module: module in ("librosa", "sklearn"))
-    monkeypatch.setattr(preflight, "_memories", lambda: [80.0])
+    monkeypatch.setattr(spec, "_is_missing", lambda module: module in ("librosa", "sklearn"))
+    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [80.0])
     (row,) = preflight.check(plan(tmp_path, "asv", device="cuda", gpus=("3",)))
     assert row.cells == ("2 of 2 missing", "2 missing", "full", "missing")
     page = SHIPPED / "asv" / "README.md"
@@ -292,11 +300,11 @@ def test_room_for_data_that_is_to_come_and_small_gpus_are_told(tmp_path, monkeyp
     place = recipe_folder(tmp_path, needs={"disk_gb": 100, "gpu_gb": 40.0, "prepare": ["nothing"]})
     Usage = namedtuple("Usage", ("total", "used", "free"))
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(0, 0, int(50e9)))
-    monkeypatch.setattr(preflight, "_memories", lambda: [16.0])
+    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [16.0])
     (tmp_path / "data").mkdir()
     recipes = choose("ks", place.parent)
     (row,) = preflight.check(
-        Plan(Upstream("fbank"), recipes, tmp_path / "data", tmp_path / "out", device="cuda")
+        RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out", device="cuda")
     )
     assert row.cells[2:] == ("100 GB to come", "16 GB")
     assert f"{tmp_path / 'data'} has 50 GB left, the data takes 100 GB" in row.missing
@@ -313,14 +321,14 @@ def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
 
 
 def test_gpus_are_counted_elsewhere():
-    assert all(memory > 0 for memory in preflight._memories())
+    assert all(memory > 0 for memory in preflight._gpu_memories())
 
 
 def test_a_blocked_task_says_why(tmp_path):
     place = recipe_folder(tmp_path, needs={"blocked": "the moon is full; wait"})
     (tmp_path / "data").mkdir()
     recipes = choose("ks", place.parent)
-    (row,) = preflight.check(Plan(Upstream("fbank"), recipes, tmp_path / "data", tmp_path / "out"))
+    (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out"))
     assert "the moon is full; wait" in row.missing
 
 
@@ -331,9 +339,12 @@ def test_what_is_best():
     assert selection.best({"a": 1.0, "b": 3.0, "c": 3.0}, higher=True) == "b"
     assert selection.best({"a": float("nan"), "b": 3.0, "c": 2.0}, higher=False) == "c"
     lower = {"PR", "ASR", "ASV", "VC", "OOD-ASR"}
-    for task in TASKS:
+    for task in all_tasks():
         assert (selection.rate(task, {1.0: 0.0, 2.0: 1.0}) == 2.0) == (task.name not in lower), task.name
-    assert {task.name for task in TASKS if selection.compared_on(task) != selection.ON_DEV} == {"ASV", "VC"}
+    assert {task.name for task in all_tasks() if selection.compared_on(task) != selection.ON_DEV} == {
+        "ASV",
+        "VC",
+    }
 
 
 def test_lists_count_by_content_and_corpora_do_not(tmp_path):
@@ -391,7 +402,9 @@ def test_status_tells_waiting_running_failed_and_done(tmp_path):
     (out / "er" / "fold2" / "failed.json").write_text(json.dumps(failed))
     assert ("er fold2", "failed", "Oops: no") in states(out)
 
-    made = score_file.Record("SID", "fbank", {"acc": 81.42}, 0, 1e-4, "0.4.18", "2026-11-24T10:00:00", "x")
+    made = score_file.ScoreRecord(
+        "SID", "fbank", {"acc": 81.42}, 0, 1e-4, "0.4.18", "2026-11-24T10:00:00", "x"
+    )
     score_file.write(made, out / "sid")
     assert ("sid", "done", "acc 81.42") in states(out)
 
@@ -429,7 +442,7 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
         (["--sweep", "rate"], "--sweep is 'rate', allowed: lr, or lr=1e-3,1e-4"),
         (["--sweep", "lr=x"], "--sweep is 'lr=x'"),
         (["--sweep", "lr=-1"], "rates is (-1.0,), allowed: numbers above 0"),
-        (["--tasks", "kss"], "task is 'kss', allowed: PR"),
+        (["--tasks", "kss"], "unknown task 'kss'; available: PR"),
         (["--set", "nonsense"], "--set is 'nonsense', allowed: FIELD=VALUE"),
         (["--set", "runner.max_keep=1"], "runner.max_keep is 1, allowed: a whole number from 2"),
         (["--device", "tpu"], "device is 'tpu', allowed: cuda, cpu"),

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
 from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.run.experiment import best_score
 from s3prl_dphubert.superb.scoring import score_file
