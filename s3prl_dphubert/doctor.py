@@ -17,9 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import autoload, compat
-from .superb.tasks import requirements
-from .superb.tasks.requirements import INSTALL, NEEDS, RUNNER, _absent
-from .superb.tasks.table import find
+from .superb.tasks import all_tasks
+from .superb.tasks.spec import SuperbTask
 
 PTH = "s3prl_dphubert.pth"
 COLUMNS = 110
@@ -48,7 +47,7 @@ def examine() -> list[Finding]:
         return [*found, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
     with _quiet():
         registered = list(_registration())
-        tasks = [_task(name, modules) for name, modules in NEEDS.items()] if not registered[0].broken else []
+        tasks = [_task(task) for task in all_tasks()] if not registered[0].broken else []
     return [*found, *registered, *_repairs(), *tasks]
 
 
@@ -118,20 +117,19 @@ def _repairs() -> Iterator[Finding]:
     yield Finding("repairs", text if compat.enabled() else f"off, {compat.SWITCH} is 0")
 
 
-def _task(name: str, modules: str) -> Finding:
-    needed = (*RUNNER, *modules.split())
-    missing = [INSTALL.get(module, module) for module in needed if _absent(module)]
+def _task(task: SuperbTask) -> Finding:
+    missing = task.missing_packages()
     todo = [f"pip install {' '.join(missing)}"] if missing else []
-    if why := requirements.reason(find(name)):
-        todo.append(why)
+    if task.blocked and (reason := task.blocked()):
+        todo.append(reason)
     if todo:
-        return Finding(name, "; ".join(todo))
+        return Finding(task.name, "; ".join(todo))
     try:
         import_module("s3prl.downstream.runner")
-        import_module(f"s3prl.downstream.{find(name).downstream}.expert")
+        import_module(f"s3prl.downstream.{task.downstream}.expert")
     except Exception as error:
-        return Finding(name, f"cannot be imported: {_line(error)}")
-    return Finding(name, "ready")
+        return Finding(task.name, f"cannot be imported: {_line(error)}")
+    return Finding(task.name, "ready")
 
 
 def _line(error: Exception) -> str:

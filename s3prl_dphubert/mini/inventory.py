@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..superb.tasks.table import TASKS
+from ..superb.tasks import all_tasks
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.hashing import sha256_tree
@@ -17,7 +17,7 @@ from .layout import SYNTHESISED
 from .voices import OPERATOR, ROLES, UNHEARD
 
 PAGE, SPLITS = "README.md", "splits.json"
-NAMES = [task.name for task in TASKS]
+NAMES = [task.name for task in all_tasks()]
 LABELS = ("KS", "ER")
 """Tasks whose labels are few enough to count."""
 

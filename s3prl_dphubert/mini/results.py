@@ -18,8 +18,8 @@ from ..superb.report.tables import heading, shown
 from ..superb.scoring.model_results import Model, from_records
 from ..superb.scoring.relative_points import Between
 from ..superb.scoring.score_file import collect
-from ..superb.tasks.spec import Task
-from ..superb.tasks.table import TASKS
+from ..superb.tasks import all_tasks
+from ..superb.tasks.spec import SuperbTask
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
@@ -65,9 +65,9 @@ class Results:
         return cls([between.zero, between.top, *others], between, [models[name] for name in variants], firsts)
 
     @property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[SuperbTask]:
         """Tasks that any model has results of, in SUPERB's order."""
-        return [task for task in TASKS if any(task.name in model.results for model in self.models)]
+        return [task for task in all_tasks() if any(task.name in model.results for model in self.models)]
 
     @property
     def others(self) -> list[Model]:
@@ -75,7 +75,7 @@ class Results:
         return list(self.models[2:])
 
     @property
-    def shared(self) -> list[Task]:
+    def shared(self) -> list[SuperbTask]:
         """Tasks in which every model has points."""
         return [
             task
@@ -124,7 +124,7 @@ def _points(results: Results) -> str:
     return markdown.table(["", *(markdown.cell(model.name) for model in results.models)], rows)
 
 
-def _point(results: Results, model: Model, task: Task) -> str:
+def _point(results: Results, model: Model, task: SuperbTask) -> str:
     value = results.between.points(model, task)
     if value is None:
         return "–"
@@ -142,7 +142,7 @@ def _remarks(results: Results) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _no_points(between: Between, task: Task) -> str:
+def _no_points(between: Between, task: SuperbTask) -> str:
     """Say why a task that both reference models have results of gives no points; empty where it does."""
     both = all(task.name in model.results for model in (between.zero, between.top))
     if not both or between.task(task) is not None:

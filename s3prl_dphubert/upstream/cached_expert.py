@@ -13,7 +13,6 @@ import atexit
 import hashlib
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,27 +30,13 @@ from ..model.precision import AUTOCAST
 from ..utils.config_io import type_faults
 from ..utils.files import write_text
 from .cache_stats import Tally, say
+from .downstream_sampling import RANDOM_CROPS, cropping_downstream, sightings
 from .expert import UpstreamExpert
 from .options import Options
 
 FORMAT = "hidden states 1"  # another one whenever the same model and audio would give other blocks
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", re.IGNORECASE)
-
-CROPPED = {
-    "voxceleb1": "cuts 8 s out of longer utterances at random",
-    "sv_voxceleb1": "cuts 8 s out of longer utterances at random",
-    "voxceleb2_ge2e": "cuts and draws utterances at random",
-    "voxceleb2_amsoftmax_segment_eval": "cuts utterances at random",
-    "quesst14_embedding": "shifts and pads words at random",
-    "sws2013": "shifts words at random",
-}
-"""Downstreams of s3prl whose training waveforms do not come again, and what they do to them."""
-
-SIGHTINGS = {"speech_commands": 2}
-"""Downstreams that draw some waveforms at random among others that come again: which time stores them.
-
-Keyword spotting cuts its silence, a twelfth of what it trains on, out of long recordings."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +152,11 @@ class CachedExpert(UpstreamExpert):
                 f"{'in training mode' if self.training else 'called with gradients'}; leave features out to "
                 "fine-tune (-f), or call it in eval mode under torch.no_grad()"
             )
-        for name, what in CROPPED.items():
-            if not self.kept.evaluation and f"s3prl.downstream.{name}.expert" in sys.modules:
-                raise ConfigError(
-                    f"features: {name} {what}, so that its training waveforms never come again; leave "
-                    "features out, or set features.evaluation: true to evaluate"
-                )
+        if not self.kept.evaluation and (name := cropping_downstream()):
+            raise ConfigError(
+                f"features: {name} {RANDOM_CROPS[name]}, so that its training waveforms never come again; "
+                "leave features out, or set features.evaluation: true to evaluate"
+            )
 
     def _open(self, device: torch.device) -> FeatureStore:
         """The store of the weights and the precision as they are now."""
@@ -209,10 +193,7 @@ class CachedExpert(UpstreamExpert):
         """Whether to store a block now: all of it in fp16, and seen often enough to come again."""
         if block.states.dtype != torch.float16:
             return False
-        least = max(
-            (n for name, n in SIGHTINGS.items() if f"s3prl.downstream.{name}.expert" in sys.modules),
-            default=1,
-        )
+        least = sightings()
         if least > 1:
             self._seen[block.key] = self._seen.get(block.key, 0) + 1
         return least == 1 or self._seen[block.key] >= least

@@ -17,7 +17,7 @@ import yaml
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
-from s3prl_dphubert.superb.scoring.score_file import Record
+from s3prl_dphubert.superb.scoring.score_file import ScoreRecord
 from s3prl_dphubert.utils import resources
 from tests.helpers import miniature_data, miniature_sg
 from tests.helpers.miniature import lines
@@ -67,7 +67,7 @@ OWN = {"vc": {"save_step": 2}}
 """Steps of tasks that take long to score each checkpoint."""
 
 
-RECORD = Record(
+RECORD = ScoreRecord(
     task="KS",
     upstream="mine",
     metrics={"acc": 96.0},

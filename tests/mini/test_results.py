@@ -13,7 +13,7 @@ from s3prl_dphubert.mini import results
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.scoring.model_results import Model, Value
 from s3prl_dphubert.superb.scoring.relative_points import Between
-from s3prl_dphubert.superb.tasks.table import find
+from s3prl_dphubert.superb.tasks import find
 from tests.helpers.golden import ROOT
 from tests.helpers.superb_runs import RECORD
 

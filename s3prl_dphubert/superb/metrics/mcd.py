@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
@@ -22,12 +23,6 @@ from ... import compat
 from ...errors import ResultError
 from ...utils.files import read_json, write_text
 
-PITCH = {  # Hz; lowest and highest of each target speaker, as s3prl lists them
-    "TEF1": (127, 405),
-    "TEF2": (108, 361),
-    "TEM1": (71, 227),
-    "TEM2": (57, 182),
-}
 CONVERTED = "*/test/wav/*_E3*.wav"  # what an evaluation leaves in its folder
 FILE = "mcd.json"
 ORDER, ALPHA, SHIFT_MS, FFT = 39, 0.466, 5, 1024
@@ -39,19 +34,20 @@ Job = tuple[Path, Path, tuple[int, int]]
 PACKAGES = "pyworld fastdtw scipy"
 
 
-def score(folder: Path, reference: Path) -> float:
+def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -> float:
     """Mean distortion in dB of the conversions in a folder; what was measured before is in ``mcd.json``.
 
     Args:
         folder: of an evaluation; its path names the target speaker.
         reference: with a folder of every target speaker's own utterances.
+        pitch: target speaker -> lowest and highest pitch in Hz.
 
     Raises:
         ResultError: there are no conversions or no original of one, or a package is missing.
     """
-    speaker = next((part for part in reversed(folder.resolve().parts) if part in PITCH), None)
+    speaker = next((part for part in reversed(folder.resolve().parts) if part in pitch), None)
     if speaker is None:
-        raise ResultError(f"{folder}: names no target speaker, allowed: {', '.join(PITCH)}")
+        raise ResultError(f"{folder}: names no target speaker, allowed: {', '.join(pitch)}")
     found = sorted(folder.glob(CONVERTED))
     if not found:
         raise ResultError(f"no conversions {folder / CONVERTED}")
@@ -64,7 +60,7 @@ def score(folder: Path, reference: Path) -> float:
         if key in known:
             measured[key] = known[key]
         else:
-            jobs[key] = path, original, PITCH[speaker]
+            jobs[key] = path, original, pitch[speaker]
     measured |= zip(jobs, _measure(list(jobs.values()), f"MCD of {speaker}"), strict=True)
     write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
     return float(np.mean(list(measured.values())))
@@ -155,4 +151,3 @@ def _stamp(path: Path) -> str:
     """Changes with a file."""
     found = path.stat()
     return f"{found.st_mtime_ns} {found.st_size}"
-

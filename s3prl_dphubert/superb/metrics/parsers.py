@@ -1,10 +1,11 @@
-"""Readers of what s3prl's evaluations print and write."""
+"""Parsers of what s3prl's evaluations print and write."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +30,7 @@ class Output:
     reference: Path | None = None
 
 
-class Reader(Protocol):
+class Parser(Protocol):
     """Takes what an evaluation left and returns one number in the unit of the leaderboard."""
 
     def __call__(self, output: Output) -> float:
@@ -69,6 +70,10 @@ class Printed:
         return _finite(found, self.line) * self.scale
 
 
+TEST_ACCURACY = Printed("test acc: {}", 100, log="log.log", log_line="test at step *: {}")
+"""Accuracy in percent of s3prl's classifiers, which print and log it alike."""
+
+
 @dataclass(frozen=True)
 class Written:
     """A line ``key number`` of a file in the folder."""
@@ -102,16 +107,16 @@ class WordErrors:
         read, true = (_texts(folder / f"{self.name}-{kind}.ark") for kind in ("hyp", "ref"))
         if set(read) != set(true) or not any(true.values()):
             raise ResultError(f"{folder / self.name}-hyp.ark and -ref.ark are empty or of other utterances")
-        errors = sum(edits(read[name], words) for name, words in true.items())
+        errors = sum(edit_distance(read[name], words) for name, words in true.items())
         return 100 * errors / sum(map(len, true.values()))
 
 
-def edits(made: list[str], wanted: list[str]) -> int:
+def edit_distance(hypothesis: list[str], reference: list[str]) -> int:
     """Fewest insertions, deletions and substitutions that turn one sequence into the other."""
-    row = list(range(len(wanted) + 1))
-    for index, token in enumerate(made, start=1):
+    row = list(range(len(reference) + 1))
+    for index, token in enumerate(hypothesis, start=1):
         before, row[0] = row[0], index
-        for column, other in enumerate(wanted, start=1):
+        for column, other in enumerate(reference, start=1):
             best = min(row[column] + 1, row[column - 1] + 1, before + (token != other))
             before, row[column] = row[column], best
     return row[-1]
@@ -125,7 +130,7 @@ def _texts(path: Path) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True)
-class Detection:
+class TermDetection:
     """Maximum term weighted value of query by example, times 100."""
 
     def __call__(self, output: Output) -> float:
@@ -146,10 +151,16 @@ class Diarization:
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """Mel cepstral distortion in dB of what was converted: as s3prl's ``evaluate.py`` logged it, or by us."""
+class CepstralDistortion:
+    """Mel cepstral distortion in dB of converted speech, logged by s3prl's ``evaluate.py`` or measured here.
+
+    Args:
+        logged: parser of s3prl's log.
+        pitch: target speaker -> lowest and highest pitch in Hz.
+    """
 
     logged: Printed
+    pitch: Mapping[str, tuple[int, int]] = field(hash=False)
 
     def __call__(self, output: Output) -> float:
         try:
@@ -159,7 +170,7 @@ class Conversion:
                 raise
         from .mcd import score
 
-        return score(output.folder, output.reference)
+        return score(output.folder, output.reference, self.pitch)
 
 
 def _both(output: Output, what: str) -> tuple[Path, Path]:

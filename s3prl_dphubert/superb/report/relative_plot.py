@@ -12,14 +12,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from ...utils.files import replacing
 from ..scoring.model_results import Model
 from ..scoring.relative_points import Between
-from ..tasks.spec import Task
+from ..tasks.spec import SuperbTask
 from .report_plots import INK, LINES, TEACHER, marks
 
 LOW, HIGH, MARGIN = -500, 2500, 60
 """Points that are drawn in their place; what lies beyond stands at the edge, with its number."""
 
 
-def plot(between: Between, models: Sequence[Model], tasks: Sequence[Task], target: Path) -> None:
+def plot(between: Between, models: Sequence[Model], tasks: Sequence[SuperbTask], target: Path) -> None:
     """Draw points per task as PNG.
 
     Args:

@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from ...utils.files import replacing
 from ..scoring.model_results import Model
 from ..scoring.points import missing
-from ..tasks.table import CORE
+from ..tasks import core_tasks
 from .tables import Summary
 
 COLORS = ("#1f6f8b", "#d1495b", "#e0a030", "#66a182", "#7d5ba6", "#8c6d46")
@@ -63,12 +63,12 @@ def marks(index: int) -> dict[str, Any]:
 
 def _tasks(axes: Axes, summary: Summary) -> None:
     axes.axhline(1000, color=INK, linewidth=0.8, linestyle=":")
-    axes.text(len(CORE) - 0.36, 1000, "SOTA", va="center", fontsize=8, color=INK)
+    axes.text(len(core_tasks()) - 0.36, 1000, "SOTA", va="center", fontsize=8, color=INK)
     for model in summary.models:
         if model in summary.runs:
             continue
         dark = model is summary.teacher
-        points = [(x, y) for x, task in enumerate(CORE) if (y := model.points(task)) is not None]
+        points = [(x, y) for x, task in enumerate(core_tasks()) if (y := model.points(task)) is not None]
         axes.hlines(
             [y for _, y in points],
             [x - 0.34 for x, _ in points],
@@ -80,7 +80,7 @@ def _tasks(axes: Axes, summary: Summary) -> None:
         )
     step = 0.56 / max(len(summary.runs), 1)
     for index, model in enumerate(summary.runs):
-        found = [(x, task, y) for x, task in enumerate(CORE) if (y := model.points(task)) is not None]
+        found = [(x, task, y) for x, task in enumerate(core_tasks()) if (y := model.points(task)) is not None]
         axes.errorbar(
             [x + step * (index - (len(summary.runs) - 1) / 2) for x, _, _ in found],
             [y for _, _, y in found],
@@ -93,10 +93,14 @@ def _tasks(axes: Axes, summary: Summary) -> None:
     if len(summary.models) > len(summary.runs) + (summary.teacher not in (None, *summary.runs)):
         axes.hlines([], [], [], color=OTHERS, linewidth=1.2, label="published models")
     shown = [
-        y for m in summary.models if m.name != "FBANK" for task in CORE if (y := m.points(task)) is not None
+        y
+        for m in summary.models
+        if m.name != "FBANK"
+        for task in core_tasks()
+        if (y := m.points(task)) is not None
     ]
     axes.set_ylim(min(shown, default=0) - 60, max(shown, default=1000) + 60)
-    axes.set(xlim=(-0.6, len(CORE) - 0.4), ylabel="points (0: FBANK, 1000: SOTA)")
+    axes.set(xlim=(-0.6, len(core_tasks()) - 0.4), ylabel="points (0: FBANK, 1000: SOTA)")
     axes.set_title("Points per task", loc="left", weight="bold", color=INK)
     _dress(axes, "y")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=4, fontsize=9, frameon=False)
@@ -140,7 +144,7 @@ def _losses(axes: Axes, summary: Summary) -> None:
     width = 0.76 / max(len(models), 1)
     for index, model in enumerate(models):
         lost = summary.lost(model)
-        found = [(x, lost[task.name]) for x, task in enumerate(CORE) if task.name in lost]
+        found = [(x, lost[task.name]) for x, task in enumerate(core_tasks()) if task.name in lost]
         places = [x + width * (index - (len(models) - 1) / 2) for x, _ in found]
         values = [value for _, value in found]
         bars = axes.bar(places, values, 0.92 * width, color=_color(summary, model), label=model.name)
@@ -149,13 +153,13 @@ def _losses(axes: Axes, summary: Summary) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.margins(y=0.14)
     teacher = summary.teacher.name if summary.teacher else ""
-    axes.set(xlim=(-0.6, len(CORE) - 0.4), ylabel="points lost")
+    axes.set(xlim=(-0.6, len(core_tasks()) - 0.4), ylabel="points lost")
     axes.set_title(f"Points lost against {teacher}", loc="left", weight="bold", color=INK)
     _dress(axes, "y")
 
 
 def _dress(axes: Axes, grid: str) -> None:
-    axes.set_xticks(range(len(CORE)), [task.name for task in CORE])
+    axes.set_xticks(range(len(core_tasks())), [task.name for task in core_tasks()])
     axes.tick_params(bottom=False, left=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis=grid, color=LINES, linewidth=0.9)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from typing import Any
 from ...utils import markdown as pages
 from ..scoring import points
 from ..scoring.model_results import Model, Value
-from ..tasks.spec import Metric, Task
-from ..tasks.table import CORE, TASKS
+from ..tasks import all_tasks, core_tasks
+from ..tasks.spec import Metric, SuperbTask
 
-Cell = tuple[Task, Metric]
+Cell = tuple[SuperbTask, Metric]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,16 @@ class Summary:
         named = {model.name for model in self.runs}
         return [*self.runs, *(model for model in ordered if model.name not in named)]
 
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[SuperbTask]:
         """The ten tasks of the score, then the others that a run has results of."""
-        return [*CORE, *(t for t in TASKS if t not in CORE and any(t.name in m.results for m in self.runs))]
+        return [
+            *core_tasks(),
+            *(
+                t
+                for t in all_tasks()
+                if t not in core_tasks() and any(t.name in m.results for m in self.runs)
+            ),
+        ]
 
     def ranks(self) -> dict[str, float]:
         """Model name -> rank among all that are shown."""
@@ -50,7 +57,7 @@ class Summary:
     def lost(self, model: Model) -> dict[str, float]:
         """Task name -> points lost against the teacher; negative where it is better."""
         found = {}
-        for task in CORE:
+        for task in core_tasks():
             most, own = self.teacher.points(task) if self.teacher else None, model.points(task)
             if most is not None and own is not None:
                 found[task.name] = most - own
@@ -91,7 +98,7 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return pages.table(head, ([pages.cell(name), *cells] for name, *cells in rows), rule=" --- ")
 
 
-def heading(task: Task, metric: Metric) -> str:
+def heading(task: SuperbTask, metric: Metric) -> str:
     """Name of a column: task, metric, unit, and whether more is better."""
     unit = f" {metric.unit}" if metric.unit else ""
     return f"{task.name} {metric.title}{unit} {'↑' if metric.better == 'higher' else '↓'}"
@@ -117,22 +124,22 @@ def markdown(summary: Summary) -> str:
     gained = [
         [
             model.name,
-            *("–" if (p := model.points(task)) is None else f"{p:.0f}" for task in CORE),
+            *("–" if (p := model.points(task)) is None else f"{p:.0f}" for task in core_tasks()),
             _score(model),
         ]
         for model in summary.models
     ]
-    parts += ["## Points per task", _table(["model", *(task.name for task in CORE), "score"], gained)]
+    parts += ["## Points per task", _table(["model", *(task.name for task in core_tasks()), "score"], gained)]
     if summary.teacher is not None:
         rows = []
         for model in (model for model in summary.models if model is not summary.teacher):
             lost = summary.lost(model)
-            total = _whole(sum(lost.values()) / len(CORE)) if len(lost) == len(CORE) else "–"
-            cells = [_whole(lost[task.name]) if task.name in lost else "–" for task in CORE]
+            total = _whole(sum(lost.values()) / len(core_tasks())) if len(lost) == len(core_tasks()) else "–"
+            cells = [_whole(lost[task.name]) if task.name in lost else "–" for task in core_tasks()]
             rows.append([model.name, *cells, total])
         parts += [
             f"## Points lost against {summary.teacher.name}",
-            _table(["model", *(task.name for task in CORE), "score"], rows),
+            _table(["model", *(task.name for task in core_tasks()), "score"], rows),
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -147,7 +154,6 @@ def _notes(summary: Summary) -> str:
         missing = points.missing(model.means)
         if missing:
             notes.append(f"{model.name} has no score: {', '.join(missing)} missing.")
-    notes += [f"{task.name} is unverified: {task.unverified}." for task in summary.tasks() if task.unverified]
     sources = sorted({model.source for model in summary.models if model.source})
     if sources:
         notes.append(f"Published rows: {'; '.join(sources)}.")
@@ -187,7 +193,7 @@ def values(summary: Summary) -> dict[str, Any]:
                     task: {name: vars(value) for name, value in of.items()}
                     for task, of in model.results.items()
                 },
-                "points": {task.name: model.points(task) for task in CORE},
+                "points": {task.name: model.points(task) for task in core_tasks()},
                 "missing": points.missing(model.means),
                 "score": model.score(),
                 "score_spread": model.score_spread(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...errors import ConfigError, ResultError
-from ..tasks.spec import Metric, Task
-from ..tasks.table import TASKS, find
+from ..tasks import all_tasks, find
+from ..tasks.spec import Metric, SuperbTask
 from . import points
 
 
@@ -34,7 +34,7 @@ def parse(texts: Iterable[str]) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def _parse(text: str) -> tuple[Task, dict[str, float]]:
+def _parse(text: str) -> tuple[SuperbTask, dict[str, float]]:
     left, equals, right = text.partition("=")
     if not equals:
         raise ResultError(f"{text!r} is no TASK=VALUE")
@@ -50,14 +50,14 @@ def _parse(text: str) -> tuple[Task, dict[str, float]]:
         raise ResultError(f"{task.name} is {right!r}, allowed: {_form(task, wanted)}") from error
 
 
-def _form(task: Task, metrics: list[Metric]) -> str:
+def _form(task: SuperbTask, metrics: list[Metric]) -> str:
     return f"{task.folder}={'/'.join(metric.name.upper() for metric in metrics)}"
 
 
 def units() -> str:
     """What can be given, with units."""
     rows = []
-    for task in TASKS:
+    for task in all_tasks():
         metrics = list(points.scored(task) or task.metrics)
         listed = ", ".join(f"{m.title} in {m.unit}" if m.unit else m.title for m in metrics)
         rows.append(f"{_form(task, metrics):<24} {task.title}: {listed}")
@@ -67,7 +67,7 @@ def units() -> str:
 def table(metrics: points.Metrics) -> str:
     """One line for each task given: its metrics and its points."""
     rows = []
-    for task in TASKS:
+    for task in all_tasks():
         found = metrics.get(task.name)
         if found is None:
             continue

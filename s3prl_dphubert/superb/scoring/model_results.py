@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 
 from ...errors import ConfigError, ResultError
-from ..tasks.spec import Metric, Task
-from ..tasks.table import CORE, find
+from ..tasks import core_tasks, find
+from ..tasks.spec import Metric, SuperbTask
 from . import points
-from .score_file import Record
+from .score_file import ScoreRecord
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
@@ -59,7 +59,7 @@ class Model:
         means = {task: {name: value.mean for name, value in of.items()} for task, of in self.results.items()}
         object.__setattr__(self, "means", means)
 
-    def points(self, task: Task) -> float | None:
+    def points(self, task: SuperbTask) -> float | None:
         """Points of a task, from the means."""
         return points.points(task, self.means)
 
@@ -67,7 +67,7 @@ class Model:
         """SUPERB score of the means, or ``None`` when a task is missing."""
         return points.score(self.means)
 
-    def points_spread(self, task: Task) -> float:
+    def points_spread(self, task: SuperbTask) -> float:
         """Standard deviation of the points of a task, its metrics taken as independent."""
         metrics = points.scored(task)
         found = self.results.get(task.name, {})
@@ -76,13 +76,13 @@ class Model:
 
     def score_spread(self) -> float | None:
         """Standard deviation of the score, tasks taken as independent; ``None`` if one has one seed."""
-        values = [value for task in CORE for value in self.results.get(task.name, {}).values()]
+        values = [value for task in core_tasks() for value in self.results.get(task.name, {}).values()]
         if self.score() is None or any(value.seeds < 2 for value in values):
             return None
-        return math.hypot(*(self.points_spread(task) for task in CORE)) / len(CORE)
+        return math.hypot(*(self.points_spread(task) for task in core_tasks())) / len(core_tasks())
 
 
-def from_records(records: Iterable[Record]) -> list[Model]:
+def from_records(records: Iterable[ScoreRecord]) -> list[Model]:
     """Models from the ``score.json`` of their tasks, in the order of first appearance.
 
     Records with a caution are left out.
@@ -90,7 +90,7 @@ def from_records(records: Iterable[Record]) -> list[Model]:
     Raises:
         ResultError: a seed of a task is there twice, or an upstream changes its size.
     """
-    upstreams: dict[str, dict[str, list[Record]]] = {}
+    upstreams: dict[str, dict[str, list[ScoreRecord]]] = {}
     for record in (each for each in records if not each.caution):
         upstreams.setdefault(record.upstream, {}).setdefault(record.task, []).append(record)
     models = []
@@ -113,7 +113,7 @@ def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
     return known[0] if known else None
 
 
-def _over_seeds(task: Task, runs: list[Record]) -> dict[str, Value]:
+def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, Value]:
     found = {}
     for metric in task.metrics:
         values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..tasks.spec import Metric, Task
-from ..tasks.table import CORE
+from ..tasks import core_tasks
+from ..tasks.spec import Metric, SuperbTask
 
 Metrics = Mapping[str, Mapping[str, float]]
 """Task name -> metric name -> value in the unit of the leaderboard."""
 
 
-def scored(task: Task) -> tuple[Metric, ...]:
+def scored(task: SuperbTask) -> tuple[Metric, ...]:
     """The metrics of a task that give points."""
     return tuple(metric for metric in task.metrics if metric.sota is not None)
 
 
-def points(task: Task, metrics: Metrics) -> float | None:
+def points(task: SuperbTask, metrics: Metrics) -> float | None:
     """Points of a task, or ``None`` when one of its metrics is missing or none gives points."""
     found = metrics.get(task.name, {})
     wanted = scored(task)
@@ -33,20 +33,20 @@ def points(task: Task, metrics: Metrics) -> float | None:
 
 def missing(metrics: Metrics) -> list[str]:
     """The tasks without which the score is undefined."""
-    return [task.name for task in CORE if points(task, metrics) is None]
+    return [task.name for task in core_tasks() if points(task, metrics) is None]
 
 
 def score(metrics: Metrics) -> float | None:
     """The SUPERB score, or ``None`` when a task is missing."""
-    gained = [points(task, metrics) for task in CORE]
+    gained = [points(task, metrics) for task in core_tasks()]
     known = [value for value in gained if value is not None]
-    return sum(known) / len(CORE) if len(known) == len(CORE) else None
+    return sum(known) / len(core_tasks()) if len(known) == len(core_tasks()) else None
 
 
 def ranks(models: Sequence[Metrics]) -> list[float]:
     """The rank of each model among those given, higher for better."""
     wins = [0.0] * len(models)
-    for task in CORE:
+    for task in core_tasks():
         metrics = scored(task)
         for metric in metrics:
             values = [model.get(task.name, {}).get(metric.name) for model in models]
@@ -55,4 +55,4 @@ def ranks(models: Sequence[Metrics]) -> list[float]:
                 if value is not None:
                     beaten = sum(other < metric.points(value) for other in known)
                     wins[index] += beaten / len(metrics)
-    return [won / len(CORE) for won in wins]
+    return [won / len(core_tasks()) for won in wins]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..tasks.spec import HIGHER, Metric, Task
+from ..tasks.spec import HIGHER, Metric, SuperbTask
 from . import points
 from .model_results import Model
 
@@ -28,7 +28,7 @@ class Between:
     top: Model
     smallest_span: float = 0.0
 
-    def task(self, task: Task) -> Task | None:
+    def task(self, task: SuperbTask) -> SuperbTask | None:
         """The task with these two as its reference points.
 
         ``None`` where a metric of one of the two is missing, ``top`` is not the better one, or they differ by
@@ -39,17 +39,17 @@ class Between:
             return None
         return replace(task, metrics=tuple(moved.get(metric.name) or metric for metric in task.metrics))
 
-    def points(self, model: Model, task: Task) -> float | None:
+    def points(self, model: Model, task: SuperbTask) -> float | None:
         """Points of a model, from the means over its seeds; ``None`` where there are none."""
         own = self.task(task)
         return model.points(own) if own is not None else None
 
-    def spread(self, model: Model, task: Task) -> float:
+    def spread(self, model: Model, task: SuperbTask) -> float:
         """Standard deviation of a model's points over its seeds; the two count as exact."""
         own = self.task(task)
         return model.points_spread(own) if own is not None else 0.0
 
-    def _metric(self, task: Task, metric: Metric) -> Metric | None:
+    def _metric(self, task: SuperbTask, metric: Metric) -> Metric | None:
         low, high = (model.means.get(task.name, {}).get(metric.name) for model in (self.zero, self.top))
         if low is None or high is None or (high > low) != (metric.better == HIGHER) or high == low:
             return None

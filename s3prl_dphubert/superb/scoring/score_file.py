@@ -11,15 +11,15 @@ from pathlib import Path
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import from_dict, type_faults
 from ...utils.files import write_text
-from ..tasks.spec import Task
-from ..tasks.table import find
+from ..tasks import find
+from ..tasks.spec import SuperbTask
 
 FILE = "score.json"
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Record:
+class ScoreRecord:
     """One finished task of one upstream.
 
     Args:
@@ -81,7 +81,7 @@ class Record:
             faults.append(f"date is {self.date!r}, allowed: ISO 8601, as 2026-01-31T12:00:00")
         return faults
 
-    def _part_faults(self, task: Task) -> list[str]:
+    def _part_faults(self, task: SuperbTask) -> list[str]:
         known = {part.name for part in task.parts}
         faults = []
         for name, metrics in self.parts.items():
@@ -95,7 +95,7 @@ class Record:
         return faults
 
 
-def write(record: Record, folder: Path, overwrite: bool = False) -> Path:
+def write(record: ScoreRecord, folder: Path, overwrite: bool = False) -> Path:
     """Write the ``score.json`` of a finished task.
 
     Raises:
@@ -110,7 +110,7 @@ def write(record: Record, folder: Path, overwrite: bool = False) -> Path:
     return path
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> ScoreRecord:
     """Read and check a ``score.json``.
 
     Raises:
@@ -126,12 +126,12 @@ def read(path: Path) -> Record:
     if version != VERSION:
         raise ResultError(f"{path}: version is {version!r}, allowed: {VERSION}")
     try:
-        return from_dict(Record, values, str(path), strict=True)
+        return from_dict(ScoreRecord, values, str(path), strict=True)
     except ConfigError as error:
         raise ResultError(str(error)) from error
 
 
-def collect(folders: list[Path]) -> list[Record]:
+def collect(folders: list[Path]) -> list[ScoreRecord]:
     """All records below some folders, in a fixed order.
 
     Raises:

@@ -11,9 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import ResultError
 from ...utils.files import replacing
-from ..tasks.spec import Prediction, Task
-from ..tasks.table import TASKS
-from . import prediction_formats
+from ..tasks import all_tasks
+from ..tasks.spec import Prediction, SuperbTask
 
 ROOT = "predict"
 MAX_ARCHIVE = 50 * 2**20  # the site's form takes less
@@ -22,7 +21,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass
-class Report:
+class SubmissionReport:
     """What an archive holds.
 
     Args:
@@ -50,7 +49,7 @@ class Report:
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
 
-def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False) -> Report:
+def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False) -> SubmissionReport:
     """Make a submission of the predictions in a run, and check it before it appears.
 
     The same predictions give the same bytes.
@@ -86,41 +85,42 @@ def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False
     return report
 
 
-def _source(run: Path, task: Task, prediction: Prediction) -> Path:
+def _source(run: Path, task: SuperbTask, prediction: Prediction) -> Path:
     return run / task.folder / prediction.part / prediction.source
 
 
 def _places(run: Path) -> Iterator[str]:
-    for task in TASKS:
+    for task in all_tasks():
         for prediction in task.predictions[:1]:
             yield str(_source(run, task, prediction).relative_to(run))
 
 
 def _members(run: Path) -> Iterator[tuple[str, Path]]:
     """Entry below the root -> file on disk."""
-    for task in TASKS:
+    for task in all_tasks():
         for prediction in task.predictions:
             path = _source(run, task, prediction)
-            if prediction.kind in prediction_formats.FOLDERS:
-                yield from ((f"{prediction.entry}/{file.name}", file) for file in sorted(path.glob("*.h5")))
+            if prediction.files:
+                files = sorted(path.glob(prediction.files))
+                yield from ((f"{prediction.entry}/{file.name}", file) for file in files)
             elif path.is_file():
                 yield prediction.entry, path
 
 
-def check(path: Path, any_count: bool = False) -> Report:
+def check(path: Path, any_count: bool = False) -> SubmissionReport:
     """Check an archive of anybody: its names, sizes and every file in it.
 
     Raises:
         ResultError: it cannot be read, or is made so that unpacking it would be dangerous.
     """
-    report = Report()
+    report = SubmissionReport()
     try:
         if path.stat().st_size >= MAX_ARCHIVE:
             report.faults.append(f"is {path.stat().st_size / 2**20:.1f} MiB, allowed: less than 50 MiB")
         with zipfile.ZipFile(path) as archive:
             entries = _safe(archive)
             known: set[str] = set()
-            for task in TASKS:
+            for task in all_tasks():
                 known |= _check_task(task, archive, entries, report, any_count)
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultError(f"{path}: cannot be read as zip ({error})") from error
@@ -163,10 +163,10 @@ def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 def _check_task(
-    task: Task,
+    task: SuperbTask,
     archive: zipfile.ZipFile,
     entries: dict[str, zipfile.ZipInfo],
-    report: Report,
+    report: SubmissionReport,
     any_count: bool,
 ) -> set[str]:
     """Add what a task has to a report; returns the names of its files."""
@@ -175,7 +175,7 @@ def _check_task(
     for prediction in task.predictions:
         place = f"{ROOT}/{prediction.entry}"
         names = {"": place} if place in entries else {}
-        if prediction.kind in prediction_formats.FOLDERS:
+        if prediction.files:
             inside = [name for name in entries if name.startswith(f"{place}/")]
             names = {name.removeprefix(f"{place}/"): name for name in inside}
         if not names:
@@ -183,10 +183,10 @@ def _check_task(
             continue
         known |= set(names.values())
         files = {short: archive.read(entries[name]) for short, name in names.items()}
-        found = prediction_formats.check(task, prediction, files, any_count)
-        report.faults += [f"{prediction.entry}: {fault}" for fault in found.faults]
-        if not found.faults:
-            report.items[prediction.entry] = found.items
+        content = prediction.check(files, any_count)
+        report.faults += [f"{prediction.entry}: {fault}" for fault in content.faults]
+        if not content.faults:
+            report.items[prediction.entry] = content.items
     needed = [prediction for prediction in absent if not prediction.optional]
     if task.predictions and not known:
         report.gaps.append(task.name)

@@ -1,17 +1,42 @@
-"""What a SUPERB task is: where s3prl runs it, what it measures, what it predicts."""
+"""The description of a SUPERB task: the dataclasses that each module of this package fills in.
+
+The shortest task::
+
+    TASK = SuperbTask(
+        name="SID",
+        title="speaker identification",
+        downstream="voxceleb1",
+        metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY),),
+    )
+
+Everything else has a default: an extra task that is trained as a whole, evaluated with the checkpoint that
+was best on the development set, free to reuse hidden states, and not part of a submission.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-from ...errors import ResultError
+from ...errors import ConfigError, ResultError
 from ...utils.type_checks import is_number
-from ..metrics.parsers import Output, Reader
+from ..metrics.parsers import Output, Parser
 
 HIGHER, LOWER = "higher", "lower"
-SUPERB, SUPERB_SG, EXTRA = "SUPERB", "SUPERB-SG", "extra"
+SUPERB, SUPERB_SG, EXTRA = TRACKS = ("SUPERB", "SUPERB-SG", "extra")
+RUNNER_PACKAGES = ("s3prl", "tensorboardX")  # imported by s3prl's runner, whatever the task
+
+AudioList = Callable[[Mapping[str, Any]], Iterable[Path | float]]
+"""From the configuration of run_downstream to the task's audio: files to measure, and seconds from lists."""
+
+FormatCheck = Callable[[Mapping[str, bytes]], "PredictionContent"]
+"""Check of a prediction, as in :mod:`..submission.prediction_formats`: name below the entry -> content."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +48,10 @@ class Metric:
         title: heading of a column.
         unit: ``%``, ``x100``, ``dB`` or nothing.
         better: ``higher`` or ``lower``.
-        read: takes what an evaluation left and returns the number.
-        fbank: reference point of 0 points, what filter bank features reach.
-        sota: reference point of 1000 points; ``None`` for both means that no points are given.
-        part: the one part of the task that it comes from; empty averages all parts.
+        read: parser of what an evaluation left, returns the number.
+        fbank: reference point of 0 points, the result of filter bank features.
+        sota: reference point of 1000 points; ``None`` for both if the metric gives no points.
+        part: the only part of the task that it comes from; empty averages all parts.
         optional: whether a finished task may lack it.
     """
 
@@ -34,20 +59,24 @@ class Metric:
     title: str
     unit: str
     better: str
-    read: Reader
+    read: Parser
     fbank: float | None = None
     sota: float | None = None
     part: str = ""
     optional: bool = False
 
     def points(self, value: float) -> float:
-        """1000 (x - FBANK) / (SOTA - FBANK), not clipped."""
+        """Return 1000 (x - FBANK) / (SOTA - FBANK), not clipped.
+
+        Raises:
+            ResultError: the metric has no reference points.
+        """
         if self.fbank is None or self.sota is None:
             raise ResultError(f"{self.name} has no reference points")
         return 1000 * (value - self.fbank) / (self.sota - self.fbank)
 
     def fault(self, value: object) -> str:
-        """What is wrong with a value, or nothing."""
+        """Describe what is wrong with a value; empty if nothing is."""
         low = 0.0 if self.unit == "%" else -math.inf
         high = 100.0 if self.unit == "%" and self.better == HIGHER else math.inf
         if is_number(value) and math.isfinite(value) and low <= value <= high:
@@ -57,72 +86,150 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a task that is trained on its own.
+class TaskPart:
+    """A part of a task that is trained on its own: a fold, a language, a speaker.
 
     Args:
         name: its folder below the task's, empty for a task of one part.
-        config: the YAML in the folder of s3prl's downstream.
-        override: what s3prl's ``-o`` takes for this part.
+        override: change of the recipe's configuration for this part, as ``FIELD=VALUE``.
     """
 
     name: str = ""
-    config: str = "config.yaml"
     override: str = ""
 
 
 @dataclass(frozen=True)
+class FeatureReuse:
+    """Whether cached hidden states pay off: only where the same waveforms come again.
+
+    Args:
+        training: the same from epoch to epoch.
+        evaluation: the same from one evaluation to the next.
+        reason: what s3prl's data set does to the waveforms; shown where nothing is cached.
+    """
+
+    training: bool = True
+    evaluation: bool = True
+    reason: str = "whole files"
+
+
+@dataclass(frozen=True)
+class PredictionContent:
+    """Result of checking a prediction.
+
+    Args:
+        items: number of utterances, trials or recordings.
+        faults: what keeps the site from scoring it, or from scoring it correctly.
+    """
+
+    items: int
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """A file of a submission.
+    """A file of a submission, or a folder of files.
 
     Args:
         entry: its path below ``predict/``.
-        source: the file or folder that s3prl writes, below the folder of the part.
-        kind: its format, a key of ``predictions.KINDS``.
+        source: what s3prl writes, below the folder of the part.
+        format: check of its content.
         part: the part of the task that writes it.
-        count: how many items SUPERB's test set has; 0 when that is not known for sure.
-        origin: where the count is from.
-        optional: whether a task is complete without it.
+        files: for a folder, the pattern of the files in it; empty for a single file.
+        count: items in SUPERB's test set; 0 if that is not known for sure.
+        origin: source of the count.
+        optional: whether a submission of the task is complete without it.
     """
 
     entry: str
     source: str
-    kind: str
+    format: FormatCheck
     part: str = ""
+    files: str = ""
     count: int = 0
     origin: str = ""
     optional: bool = False
 
+    def check(self, files: Mapping[str, bytes], any_count: bool = False) -> PredictionContent:
+        """Check the content of this prediction.
 
-@dataclass(frozen=True)
-class Task:
+        Args:
+            files: name below the entry -> content; a single file has the empty name.
+            any_count: accept another number of items than SUPERB's test set has.
+        """
+        try:
+            content = self.format(files)
+        except ResultError as error:
+            return PredictionContent(0, (str(error),))
+        if self.count and content.items != self.count and not any_count:
+            fault = f"holds {content.items} items, allowed: {self.count} ({self.origin})"
+            return replace(content, faults=(*content.faults, fault))
+        return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperbTask:
     """A task of SUPERB.
 
     Args:
-        name: as on the leaderboard; in lower case its folder in a run and in the recipes.
+        name: as on the leaderboard; in lower case its folder in a run and in ``downstream_recipes``.
         title: what it is about.
-        track: ``SUPERB``, ``SUPERB-SG`` or ``extra``.
         downstream: s3prl's name, as after ``-d``.
         metrics: in the order of the leaderboard.
-        predictions: what it gives to a submission; nothing where the site takes nothing.
+        track: ``SUPERB`` (the ten tasks of the score), ``SUPERB-SG`` or ``extra``.
+        position: place in tables, ascending; by default after the tasks that ship.
         parts: what is trained on its own.
-        best: the checkpoint to evaluate; a glob where several are tried, empty without training.
-        split: what s3prl's ``-t`` takes.
-        needs: what the reference given to the readers has to be.
-        unverified: why the readers could not be tried on real output.
+        split: the test set, as after s3prl's ``-t``.
+        checkpoint: file name of the checkpoint to evaluate. A pattern such as ``states-*.ckpt`` evaluates
+            each of them and takes the best; empty means that nothing is trained and every hidden state is
+            tried.
+        dev_better: ``higher`` or ``lower`` for s3prl's score on the development set; by default as for the
+            first metric.
+        packages: modules that s3prl imports for this task beside its own requirements; ``MODULE=PACKAGE``
+            where the package index knows them by another name.
+        blocked: returns why the task cannot run on this machine, beyond missing ``packages``, and what to do
+            about it; empty if it can.
+        reuse: whether its hidden states are worth caching.
+        audio: lists its audio, to estimate the size of a cache; ``None`` if that cannot be told.
+        predictions: its share of a submission.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
     """
 
     name: str
     title: str
-    track: str
     downstream: str
     metrics: tuple[Metric, ...]
-    predictions: tuple[Prediction, ...] = ()
-    parts: tuple[Part, ...] = (Part(),)
-    best: str = "dev-best.ckpt"
+    track: str = EXTRA
+    position: int = 1000
+    parts: tuple[TaskPart, ...] = (TaskPart(),)
     split: str = "test"
-    needs: str = ""
-    unverified: str = ""
+    checkpoint: str = "dev-best.ckpt"
+    dev_better: str = ""
+    packages: tuple[str, ...] = ()
+    blocked: Callable[[], str] | None = None
+    reuse: FeatureReuse = FeatureReuse()
+    audio: AudioList | None = None
+    predictions: tuple[Prediction, ...] = ()
+
+    def __post_init__(self) -> None:
+        ConfigError.raise_for(f"task {self.name}", self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        if not re.fullmatch(r"\w[\w-]*", self.name):
+            yield f"name is {self.name!r}, allowed: letters, digits, - and _"
+        if not self.metrics:
+            yield "metrics is empty, allowed: one metric or more"
+        if self.track not in TRACKS:
+            yield f"track is {self.track!r}, allowed: {', '.join(TRACKS)}"
+        if self.dev_better not in ("", HIGHER, LOWER):
+            yield f"dev_better is {self.dev_better!r}, allowed: {HIGHER}, {LOWER}"
+        names = [part.name for part in self.parts]
+        for each in (*self.metrics, *self.predictions):
+            if each.part not in ("", *names) or (isinstance(each, Prediction) and each.part not in names):
+                title = each.entry if isinstance(each, Prediction) else each.name
+                yield f"{title} is of the part {each.part!r}, allowed: {', '.join(map(repr, names))}"
 
     @property
     def folder(self) -> str:
@@ -130,35 +237,44 @@ class Task:
         return self.name.lower()
 
     @property
-    def many(self) -> bool:
-        """Whether several checkpoints are tried."""
-        return "*" in self.best
+    def trained(self) -> bool:
+        """Whether the task has a training at all."""
+        return bool(self.checkpoint)
+
+    @property
+    def tries_checkpoints(self) -> bool:
+        """Whether several checkpoints are evaluated."""
+        return "*" in self.checkpoint
 
     def metric(self, name: str) -> Metric:
-        """The metric of that name."""
+        """Return the metric of that name.
+
+        Raises:
+            ResultError: there is none; the message lists them.
+        """
         for metric in self.metrics:
             if metric.name == name:
                 return metric
-        raise ResultError(f"{self.name} has no metric {name!r}, allowed: {self.names()}")
-
-    def names(self) -> str:
-        """The names of its metrics, for messages."""
-        return ", ".join(metric.name for metric in self.metrics)
+        raise ResultError(f"{self.name} has no metric {name!r}, allowed: {self._metric_names()}")
 
     def faults(self, metrics: Mapping[str, object]) -> list[str]:
-        """What is wrong with the metrics of a finished task."""
-        known = {metric.name: metric for metric in self.metrics}
-        found = [
-            f"{name} is no metric of {self.name}, allowed: {self.names()}"
-            for name in metrics
-            if name not in known
+        """List what is wrong with the metrics of a finished task."""
+        own = {metric.name: metric for metric in self.metrics}
+        return [
+            *(
+                f"{name} is no metric of {self.name}, allowed: {self._metric_names()}"
+                for name in metrics
+                if name not in own
+            ),
+            *(f"{name} is missing" for name, m in own.items() if name not in metrics and not m.optional),
+            *(fault for name, v in metrics.items() if name in own and (fault := own[name].fault(v))),
         ]
-        found += [f"{name} is missing" for name, m in known.items() if name not in metrics and not m.optional]
-        found += [fault for name, v in metrics.items() if name in known and (fault := known[name].fault(v))]
-        return found
+
+    def _metric_names(self) -> str:
+        return ", ".join(metric.name for metric in self.metrics)
 
     def read(self, outputs: Mapping[str, Output]) -> dict[str, float]:
-        """Metrics of a finished task from what s3prl's evaluations left.
+        """Read the metrics of a finished task from what s3prl's evaluations left.
 
         Args:
             outputs: name of each part (empty for a task of one part) -> what its evaluation left.
@@ -173,12 +289,21 @@ class Task:
             raise ResultError(f"{self.name}: no output of {', '.join(missing) or 'its evaluation'}")
         metrics: dict[str, float] = {}
         for metric in self.metrics:
-            chosen = [metric.part] if metric.part else names
+            parts = [metric.part] if metric.part else names
             try:
-                values = [metric.read(outputs[name]) for name in chosen]
+                values = [metric.read(outputs[name]) for name in parts]
             except ResultError as error:
                 if metric.optional:
                     continue
                 raise ResultError(f"{self.name}, {metric.name}: {error}") from error
             metrics[metric.name] = sum(values) / len(values)
         return metrics
+
+    def missing_packages(self) -> list[str]:
+        """Return what has to be installed to run the task, by the names of the package index."""
+        pairs = (entry.partition("=") for entry in (*RUNNER_PACKAGES, *self.packages))
+        return [package or module for module, _, package in pairs if _is_missing(module)]
+
+
+def _is_missing(module: str) -> bool:
+    return module not in sys.modules and find_spec(module) is None

@@ -19,7 +19,7 @@ from s3prl_dphubert.superb.metrics.der import (
     turns,
 )
 from s3prl_dphubert.superb.metrics.parsers import Output
-from s3prl_dphubert.superb.tasks.table import find
+from s3prl_dphubert.superb.tasks import find
 
 h5py = pytest.importorskip("h5py", reason="s3prl's diarization writes HDF5")
 pytest.importorskip("scipy", reason="the mapping of speakers is scipy's")

@@ -17,7 +17,8 @@ from s3prl_dphubert.data.audio import SAMPLE_RATE
 from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.superb.metrics import mcd
 from s3prl_dphubert.superb.metrics.parsers import Output
-from s3prl_dphubert.superb.tasks.table import find
+from s3prl_dphubert.superb.tasks import find
+from s3prl_dphubert.superb.tasks.vc import PITCH
 from tests.helpers.golden import ROOT
 from tests.helpers.miniature import put
 from tests.helpers.miniature_sg import TALKERS, VCC_RATE, cut
@@ -48,7 +49,7 @@ def test_distortion_is_s3prls(speaker, tmp_path):
         source: mcd.distortion(
             folder / "0/test/wav" / f"{source}_E30001.wav",
             reference / speaker / "E30001.wav",
-            mcd.PITCH[speaker],
+            PITCH[speaker],
         )
         for source in SOURCES
     }
@@ -67,10 +68,10 @@ def test_a_run_is_scored_once(tmp_path, monkeypatch):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(mcd, "distortion", refused)
-    assert mcd.score(folder, reference) == wanted
+    assert mcd.score(folder, reference, PITCH) == wanted
     (folder / mcd.FILE).write_text("damaged")
     with pytest.raises(AssertionError, match="measured again"):
-        mcd.score(folder, reference)
+        mcd.score(folder, reference, PITCH)
 
 
 @NEEDS_WORLD
@@ -78,7 +79,9 @@ def test_several_processes_measure_the_same(tmp_path, monkeypatch):
     folder, reference = run(tmp_path)
     monkeypatch.setattr(mcd, "A_PROCESS", 1)
     monkeypatch.setattr(mcd.os, "cpu_count", lambda: 2)
-    assert mcd.score(folder, reference) == pytest.approx(np.mean(list(GOLDEN["TEM2"].values())), abs=1e-6)
+    assert mcd.score(folder, reference, PITCH) == pytest.approx(
+        np.mean(list(GOLDEN["TEM2"].values())), abs=1e-6
+    )
     found = json.loads((folder / mcd.FILE).read_text())
     by_source = {key.split("/")[-1].split("_")[0]: value for key, value in found.items()}
     assert by_source == pytest.approx(GOLDEN["TEM2"], abs=1e-6)
@@ -87,18 +90,18 @@ def test_several_processes_measure_the_same(tmp_path, monkeypatch):
 @NEEDS_WORLD
 def test_what_was_converted_anew_is_measured_anew(tmp_path):
     folder, reference = run(tmp_path)
-    before = mcd.score(folder, reference)
+    before = mcd.score(folder, reference, PITCH)
     path = folder / "0" / "test" / "wav" / "SEF1_E30001.wav"
     audio, rate = soundfile.read(path)
     put(path, audio[::-1].copy(), rate)
     os.utime(path, ns=(1, 1))
-    assert mcd.score(folder, reference) != before
+    assert mcd.score(folder, reference, PITCH) != before
 
 
 def test_all_speakers_are_averaged_and_the_rest_may_be_missing(tmp_path):
     line = "Mean MCD, f0RMSE, f0CORR, DDUR, CER, WER, accept rate: 7.{} 30.10 nan 0.250 2.1 4.2 9{}.00\n"
     outputs = {}
-    for number, speaker in enumerate(mcd.PITCH):
+    for number, speaker in enumerate(PITCH):
         log = tmp_path / speaker / "0" / "test" / "pwg_wav" / "obj.log"
         log.parent.mkdir(parents=True)
         log.write_text(line.format(number, number))
@@ -106,25 +109,25 @@ def test_all_speakers_are_averaged_and_the_rest_may_be_missing(tmp_path):
     assert find("VC").read(outputs) == pytest.approx({"mcd": 7.15, "wer": 4.2, "asv": 91.5})
     bare = line.partition(",")[0].replace("Mean MCD", "nothing")
     with pytest.raises(ResultError, match="VC, mcd: no line 'Mean MCD, f0RMSE"):
-        find("VC").read(dict.fromkeys(mcd.PITCH, Output(bare)))
+        find("VC").read(dict.fromkeys(PITCH, Output(bare)))
 
 
 def test_what_is_missing_is_named(tmp_path):
     folder, reference = run(tmp_path)
     with pytest.raises(ResultError, match="names no target speaker, allowed: TEF1, TEF2, TEM1, TEM2"):
-        mcd.score(tmp_path / "vc", reference)
+        mcd.score(tmp_path / "vc", reference, PITCH)
     with pytest.raises(ResultError, match=r"no conversions .*TEM2/\*/test/wav"):
-        mcd.score(tmp_path / "vc" / "TEM2", reference)
+        mcd.score(tmp_path / "vc" / "TEM2", reference, PITCH)
     (reference / "TEM2" / "E30001.wav").unlink()
     with pytest.raises(ResultError, match=r"E30001\.wav to compare"):
-        mcd.score(folder, reference)
+        mcd.score(folder, reference, PITCH)
 
 
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
     folder, reference = run(tmp_path)
     monkeypatch.setitem(sys.modules, "fastdtw", None)
     with pytest.raises(ResultError, match="pip install pyworld fastdtw scipy"):
-        mcd.score(folder, reference)
+        mcd.score(folder, reference, PITCH)
 
 
 def test_warping_keeps_the_energy_of_a_flat_spectrum():

@@ -10,7 +10,7 @@ import pytest
 from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.superb.metrics.mtwv import BETA, Score, Truth, maximum, read_detections, read_truth, score
 from s3prl_dphubert.superb.metrics.parsers import Output
-from s3prl_dphubert.superb.tasks.table import find
+from s3prl_dphubert.superb.tasks import find
 
 
 def truth(documents, **occurrences):

@@ -101,7 +101,7 @@ from tests.helpers.miniature_tasks import TASKS
 from s3prl_dphubert import register
 register()
 for name in sys.argv[2:]:
-    task = all_tasks()[name](Path(name))
+    task = TASKS[name](Path(name))
     expert = import_module(f"s3prl.downstream.{task.downstream}.expert").DownstreamExpert(
         upstream_dim=8, upstream_rate=320, expdir=".", **task.config
     )

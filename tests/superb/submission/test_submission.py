@@ -12,9 +12,9 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError
 from s3prl_dphubert.model.cost import parameters, superb_macs
-from s3prl_dphubert.superb.submission import archive, prediction_formats
+from s3prl_dphubert.superb.submission import archive
 from s3prl_dphubert.superb.submission.form import Form, of_checkpoint
-from s3prl_dphubert.superb.tasks.table import TASKS, find
+from s3prl_dphubert.superb.tasks import all_tasks, find
 from tests.helpers.models import tiny
 
 h5py = pytest.importorskip("h5py", reason="s3prl's diarization writes HDF5")
@@ -61,7 +61,7 @@ def test_every_task_is_packed_the_same_way_each_time(run, tmp_path):
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     assert report.faults == report.notes == []
     assert report.gaps == ["ASR: asr_lm_public/predict.ark (optional)"]
-    entries = {p.entry for task in TASKS for p in task.predictions}
+    entries = {p.entry for task in all_tasks() for p in task.predictions}
     assert set(report.items) == entries - {"asr_lm_public/predict.ark"}
     with zipfile.ZipFile(tmp_path / "a.zip") as packed:
         names = packed.namelist()
@@ -88,7 +88,7 @@ def test_superbs_counts_are_asked_for(run, tmp_path):
     assert not (tmp_path / "a.zip").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     text = "".join(f"{n}.wav yes\n" for n in range(3081))
-    found = prediction_formats.check(find("KS"), find("KS").predictions[0], {"": text.encode()})
+    found = find("KS").predictions[0].check({"": text.encode()})
     assert (found.items, found.faults) == (3081, ())
 
 
@@ -116,7 +116,7 @@ def test_superbs_counts_are_asked_for(run, tmp_path):
     ],
 )
 def test_formats_that_the_site_would_not_score(task, content, message):
-    found = prediction_formats.check(find(task), find(task).predictions[0], {"": content}, any_count=True)
+    found = find(task).predictions[0].check({"": content}, any_count=True)
     assert message in "; ".join(found.faults)
 
 
@@ -271,13 +271,13 @@ def test_the_form_refuses_what_the_site_refuses():
 
 
 def test_hubert_bases_macs_are_the_leaderboards(tmp_path, monkeypatch):
-    from s3prl_dphubert.checkpoints import directory
+    from s3prl_dphubert.checkpoints import load
     from s3prl_dphubert.model import ModelConfig
 
     class Base:
         config = ModelConfig()
 
-    monkeypatch.setattr(directory, "load_model", lambda path: Base)
+    monkeypatch.setattr(load, "load_model", lambda path: Base)
     found = of_checkpoint(tmp_path)
     assert found["macs"] == 1_669_156_022_848
     assert found["macsMedium"] == 261_280_279_552

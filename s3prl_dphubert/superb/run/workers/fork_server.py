@@ -1,8 +1,8 @@
-"""Waits with s3prl imported and forks a process for each start of it: the import takes up to 11 s.
+"""A process that imports s3prl once, which takes up to 11 s, and forks a process for each job.
 
-It is told what to start as lines of JSON, and answers the same way: ``{"id", "pid"}`` when a process has
-begun, ``{"id", "code"}`` when it has ended. When whoever started it is gone, it ends what it started.
-It is for work on the CPU: what has touched a GPU cannot be forked.
+It reads jobs as lines of JSON on standard input and answers ``{"id", "code"}`` when one has ended, or
+``{"broken"}`` when s3prl cannot be imported. When its input ends, it ends its jobs and itself. It is for work
+on the CPU only: a process that has used a GPU cannot be forked.
 """
 
 from __future__ import annotations
@@ -24,107 +24,103 @@ from ....errors import DPHubertError, RunError
 from . import logs
 from .jobs import JOBS, die_with_parent, load
 
-GRACE = 5.0  # seconds from asking a process to end to ending it
-TAKEN = 75  # exit code: another process writes the log
+GRACE = 5.0  # seconds from the request to end to the kill
+LOG_BUSY = 75  # exit code: another process writes the log
+_POLL = 0.05  # seconds between looks at the children
 Request = dict[str, Any]
 
 
 def main() -> int:
-    """Serve until the input ends; in a forked process, do what was asked for."""
+    """Serve until the input ends; in a forked process, do the job."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what is printed while s3prl is imported is no answer
+    os.dup2(2, 1)  # keeps what s3prl prints while it is imported out of the answers
     try:
         load()
-    except Exception as error:  # whatever is wrong with it
+    except Exception as error:  # importing s3prl may fail in any way
         print(json.dumps({"broken": f"{type(error).__name__}: {error}"}), file=answers)
         return 1
-    print(json.dumps({"ready": os.getpid()}), file=answers)
-    gc.freeze()  # so that forked processes share what is there
+    gc.freeze()  # so that forked processes share the memory of all modules
     request = _serve(answers)
     if request is not None:
-        _leave(_work(request))
+        _exit(_do(request))
     return 0
 
 
 def _serve(answers: TextIO) -> Request | None:
-    """Start what is asked for; returns the request in the process that is to do it."""
-    children: dict[int, int] = {}  # pid -> id
-    waiting = b""
+    """Fork a process for each request, and return the request in it."""
+    children: dict[int, int] = {}  # pid -> id of the request
+    rest = b""
     while True:
-        if select.select([0], [], [], 0.05 if children else None)[0]:
-            read = os.read(0, 1 << 16)
-            if not read:
+        if select.select([0], [], [], _POLL if children else None)[0]:
+            received = os.read(0, 1 << 16)
+            if not received:
                 _end_all(list(children))
                 return None
-            *lines, waiting = (waiting + read).split(b"\n")
+            *lines, rest = (rest + received).split(b"\n")
             for line in lines:
                 request = json.loads(line)
-                if "stop" in request:
-                    _signal([pid for pid, found in children.items() if found == request["stop"]])
-                    continue
                 parent = os.getpid()
                 pid = os.fork()
                 if not pid:
                     answers.close()
-                    _settle(parent)
+                    _detach(parent)
                     return request
                 children[pid] = request["id"]
-                print(json.dumps({"id": request["id"], "pid": pid}), file=answers)
-        for pid, code in _ended(children):
+        for pid, code in _reap(list(children)):
             print(json.dumps({"id": children.pop(pid), "code": code}), file=answers)
 
 
-def _ended(children: dict[int, int]) -> list[tuple[int, int]]:
-    found = [os.waitpid(pid, os.WNOHANG) for pid in children]
-    return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in found if pid]
+def _reap(pids: list[int]) -> list[tuple[int, int]]:
+    """Return pid and exit code of the children that have ended."""
+    ended = [os.waitpid(pid, os.WNOHANG) for pid in pids]
+    return [(pid, os.waitstatus_to_exitcode(status)) for pid, status in ended if pid]
 
 
-def _settle(parent: int) -> None:
-    """Make a forked process one of its own, which ends with the one that forked it."""
+def _detach(parent: int) -> None:
+    """Give a forked process a session and an empty input of its own; it still ends with its parent."""
     os.setsid()
     die_with_parent()
     if os.getppid() != parent:
         os._exit(1)
-    nothing, writes = os.pipe()  # it reads the end of a file, not what is asked for next
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.close(writes)
+    empty, writer = os.pipe()
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.close(writer)
 
 
-def _signal(pids: list[int], which: int = signal.SIGTERM) -> None:
+def _signal(pids: list[int], number: int) -> None:
+    """Send a signal to processes and all that they started."""
     for pid in pids:
         try:
-            os.killpg(pid, which)
+            os.killpg(pid, number)
         except ProcessLookupError:  # it has not made its group yet, or has ended
             try:
-                os.kill(pid, which)
+                os.kill(pid, number)
             except ProcessLookupError:
                 continue
 
 
 def _end_all(pids: list[int]) -> None:
-    """End processes and all that they started."""
-    _signal(pids)
+    _signal(pids, signal.SIGTERM)
     until = time.monotonic() + GRACE
-    left = dict.fromkeys(pids, 0)
-    while left and time.monotonic() < until:
-        for pid, _ in _ended(left):
-            del left[pid]
+    running = set(pids)
+    while running and time.monotonic() < until:
+        running -= {pid for pid, _ in _reap(list(running))}
         time.sleep(0.02)
     _signal(pids, signal.SIGKILL)
 
 
-def _work(request: Request) -> int:
-    """Do what was asked for, with all that is said in a log."""
+def _do(request: Request) -> int:
+    """Do a job with its output in its log, and return the exit code."""
     os.environ.update(request["environment"])
     try:
         with logs.own(Path(request["log"])) as log:  # the copies keep the lock
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
     except RunError:
-        return TAKEN
+        return LOG_BUSY
     try:
-        # Lines appear at once, the last ones of a process that crashes, too.
+        # Line buffering, so that the last lines of a process that crashes are in the log, too.
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf8", errors="replace", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf8", errors="replace", closefd=False)
         os.chdir(request["folder"])
@@ -142,8 +138,8 @@ def _work(request: Request) -> int:
     return 0
 
 
-def _leave(code: int) -> NoReturn:
-    """End this process as the interpreter does, but for taking apart what was imported (5 s)."""
+def _exit(code: int) -> NoReturn:
+    """End this process as the interpreter does, but without unloading its modules, which takes 5 s."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -1,8 +1,7 @@
-"""What the processes do that :mod:`.launcher` starts; each has imported s3prl.
+"""Jobs of the processes that :mod:`.launcher` starts; each process has imported s3prl.
 
-As a program,
-``python -m s3prl_dphubert.superb.run.workers.jobs JOB …`` does one in an interpreter of its own: where
-a GPU is used, since one that was touched cannot be forked, and for trainings by several processes.
+As a program, ``python -m s3prl_dphubert.superb.run.workers.jobs JOB …`` does one job in an interpreter of its
+own: for a GPU, since a process that has used one cannot be forked, and for trainings by several processes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _DEATH_SIGNAL = 1  # Linux: PR_SET_PDEATHSIG
 
 
 def load() -> None:
-    """Import s3prl with our upstreams and repairs; half of all libraries come with it."""
+    """Import s3prl with this package's upstreams and repairs, and with them half of all libraries."""
     from ....upstream.registry import register
 
     register()
@@ -36,7 +35,7 @@ def load() -> None:
 
 
 def downstream(arguments: Arguments) -> None:
-    """s3prl's own run_downstream."""
+    """Run s3prl's run_downstream."""
     from s3prl import run_downstream
 
     sys.argv = ["run_downstream.py", *arguments]
@@ -44,43 +43,47 @@ def downstream(arguments: Arguments) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
-    """Steps of preparation: a JSON mapping of ``steps``, ``data``, ``out`` and ``config``."""
+    """Run steps of preparation; the argument is a JSON mapping of ``steps``, ``data``, ``out``, ``config``."""
     from ...prepare import STEPS
 
-    told = json.loads(arguments[0])
-    for name in told["steps"]:
-        print(f"{name} into {told['out']}", flush=True)
-        STEPS[name](Path(told["data"]), Path(told["out"]), told["config"])
+    request = json.loads(arguments[0])
+    for name in request["steps"]:
+        print(f"{name} into {request['out']}", flush=True)
+        STEPS[name](Path(request["data"]), Path(request["out"]), request["config"])
 
 
 def measure(arguments: Arguments) -> None:
-    """Load an upstream, and write what it is to a file: number of hidden states, stride, size, MACs.
+    """Load an upstream and write its number of hidden states, width, stride, parameters and MACs to a file.
 
-    The arguments are the file and JSON: the upstream's name on the hub, and what it is called with.
+    The arguments are the file and JSON: the upstream's name on the hub and its keyword arguments.
     """
     import torch
     from s3prl import hub
 
-    told = json.loads(arguments[1])
-    if not hasattr(hub, told["name"]):
-        raise DPHubertError(f"s3prl.hub has no upstream {told['name']!r}")
-    model = getattr(hub, told["name"])(**told["called"]).eval()
+    request = json.loads(arguments[1])
+    if not hasattr(hub, request["name"]):
+        raise DPHubertError(f"s3prl.hub has no upstream {request['name']!r}")
+    model = getattr(hub, request["name"])(**request["called"]).eval()
     with torch.no_grad():
         states = model([torch.zeros(SAMPLE_RATE)])["hidden_states"]
-    found: dict[str, Any] = {"layers": len(states), "width": states[0].shape[-1]}
-    found["stride"] = int(model.get_downsample_rates("hidden_states"))
-    found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    found["macs"] = None
-    own: Any = getattr(getattr(model, "model", None), "config", None)
-    if type(own).__module__.startswith("s3prl_dphubert."):
+    config: Any = getattr(getattr(model, "model", None), "config", None)
+    macs = None
+    if type(config).__module__.startswith("s3prl_dphubert."):
         from ....model.cost import superb_macs
 
-        found["macs"] = int(sum(superb_macs(own).values()))
-    write_text(Path(arguments[0]), json.dumps(found))
+        macs = int(sum(superb_macs(config).values()))
+    values = {
+        "layers": len(states),
+        "width": states[0].shape[-1],
+        "stride": int(model.get_downsample_rates("hidden_states")),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": macs,
+    }
+    write_text(Path(arguments[0]), json.dumps(values))
 
 
 def several(arguments: Arguments) -> None:
-    """s3prl's run_downstream in as many processes as the first argument says, started by torchrun."""
+    """Run s3prl's run_downstream by torchrun; the first argument is the number of processes."""
     from torch.distributed.run import main
 
     count, *others = arguments
@@ -88,7 +91,7 @@ def several(arguments: Arguments) -> None:
 
 
 def one(arguments: Arguments) -> None:
-    """One of several processes: s3prl takes its number as an argument."""
+    """Run s3prl's run_downstream as one of several processes, which takes its rank as an argument."""
     import torch.distributed
 
     start = torch.distributed.init_process_group
@@ -106,13 +109,13 @@ JOBS: dict[str, Callable[[Arguments], None]] = {
 
 
 def die_with_parent() -> None:
-    """Have the system end this process when the one that started it ends, however that ends."""
+    """Have the system kill this process when the one that started it ends, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def main() -> int:
-    """Do one job."""
+    """Do the job that the command line names, and return the exit code."""
     die_with_parent()
     name, *arguments = sys.argv[1:]
     try:

@@ -1,4 +1,4 @@
-"""Starts s3prl's processes and waits for them."""
+"""Start processes of s3prl and wait for them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any
 
 from ....errors import RunError
 from . import logs
-from .fork_server import GRACE, TAKEN
+from .fork_server import GRACE, LOG_BUSY
 
-EVERY = 0.5  # seconds between looks at a log
+EVERY = 0.5  # seconds between calls of a watch
 Watch = Callable[[], None]
+"""Function that is called while a job runs."""
+_GONE = "the process that starts s3prl has ended"
 
 
 class StoppedError(RunError):
@@ -28,17 +30,17 @@ class StoppedError(RunError):
 class Launcher:
     """Starts jobs, each in a process of its own that has imported s3prl already.
 
-    Several threads may use it at once. Leaving its context ends all that it started.
+    Several threads may use it at once. Leaving its context ends all processes.
 
     Args:
-        environment: variables of all processes.
+        environment: variables for all processes.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        # Log lines of bars would fill the disk in days of training. The plugin has to be there in workers
-        # that are started anew.
-        own = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1"}
-        self._environment = {**os.environ, **own, **(environment or {})}
+        # In days of training, the lines of progress bars would fill the disk. Workers that are spawned
+        # register the upstreams by the plugin.
+        defaults = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1"}
+        self._environment = {**os.environ, **defaults, **(environment or {})}
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._answers: dict[int, queue.Queue[int | str]] = {}
@@ -49,7 +51,7 @@ class Launcher:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was closed."""
+        """Return whether the launcher was closed."""
         return self._stopped
 
     def __enter__(self) -> Launcher:
@@ -72,21 +74,26 @@ class Launcher:
         Args:
             job: a name in ``jobs.JOBS``.
             arguments: of the job.
-            log: for what it says.
-            folder: where it works.
-            environment: variables of this process only.
-            watch: called now and then while it runs.
+            log: for its output.
+            folder: working directory.
+            environment: variables for this process only.
+            watch: called about twice a second while it runs.
 
         Returns:
-            What it said.
+            Its output.
 
         Raises:
             RunError: it ended with an error (the message has the last lines of the log), or the log is
                 in use by a process whose parent was killed.
             StoppedError: the launcher was closed.
         """
-        told = {"job": job, "arguments": list(arguments), "log": str(log), "folder": str(folder)}
-        answer = self._ask({**told, "environment": dict(environment or {})})
+        answer = self._request(
+            job=job,
+            arguments=list(arguments),
+            log=str(log),
+            folder=str(folder),
+            environment=dict(environment or {}),
+        )
         while True:
             try:
                 code = answer.get(timeout=EVERY)
@@ -97,7 +104,7 @@ class Launcher:
             raise StoppedError("interrupted")
         if isinstance(code, str):
             raise RunError(code)
-        return _said(code, log)
+        return _output(code, log)
 
     def program(
         self,
@@ -133,10 +140,10 @@ class Launcher:
             self._programs.discard(process)
         if self._stopped:
             raise StoppedError("interrupted")
-        return _said(code, log)
+        return _output(code, log)
 
     def close(self) -> None:
-        """End everything that still runs."""
+        """End all processes."""
         with self._lock:
             self._stopped = True
             server = self._server
@@ -150,22 +157,23 @@ class Launcher:
                 server.kill()
                 server.wait()
 
-    def _ask(self, request: dict[str, Any]) -> queue.Queue[int | str]:
+    def _request(self, **request: Any) -> queue.Queue[int | str]:
+        """Send a request to the fork server; return a queue for the exit code, or a message why there is none."""
         with self._lock:
             if self._stopped:
                 raise StoppedError("interrupted")
-            server = self._server or self._start()
+            server = self._server or self._start_server()
             self._count += 1
             answer = self._answers[self._count] = queue.Queue()
             try:
                 server.stdin.write((json.dumps({"id": self._count, **request}) + "\n").encode())  # type: ignore
                 server.stdin.flush()  # type: ignore[union-attr]
             except (OSError, ValueError):
-                answer.put(self._broken or "the process that starts s3prl has ended")
+                answer.put(self._broken or _GONE)
             return answer
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        """Start the server, out of reach of the terminal's Ctrl-C: that is for this process to handle."""
+    def _start_server(self) -> subprocess.Popen[bytes]:
+        """Start the fork server in a session of its own, so that Ctrl-C reaches this process alone."""
         self._server = subprocess.Popen(
             [sys.executable, "-m", "s3prl_dphubert.superb.run.workers.fork_server"],
             stdin=subprocess.PIPE,
@@ -179,17 +187,18 @@ class Launcher:
 
     def _listen(self, server: subprocess.Popen[bytes]) -> None:
         for line in server.stdout:  # type: ignore[union-attr]
-            told = json.loads(line)
-            if "broken" in told:
-                self._broken = f"s3prl cannot be imported: {told['broken']}; see s3prl-dphubert doctor"
-            elif "code" in told:
-                self._answers[told["id"]].put(told["code"])
-        for answer in self._answers.values():  # of those who still wait
-            answer.put(self._broken or "the process that starts s3prl has ended")
+            message = json.loads(line)
+            if "broken" in message:
+                self._broken = f"s3prl cannot be imported: {message['broken']}; see s3prl-dphubert doctor"
+            else:
+                self._answers[message["id"]].put(message["code"])
+        for answer in self._answers.values():  # of the threads that still wait
+            answer.put(self._broken or _GONE)
 
 
-def _said(code: int, log: Path) -> str:
-    if code == TAKEN:
+def _output(code: int, log: Path) -> str:
+    """Return the output of a process that has ended, or raise if that was with an error."""
+    if code == LOG_BUSY:
         raise RunError(f"{log}: {logs.BUSY}")
     text = logs.text(log)
     if code:
@@ -200,10 +209,10 @@ def _said(code: int, log: Path) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and all that it started."""
-    for which in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             try:
-                os.killpg(process.pid, which)
+                os.killpg(process.pid, number)
                 process.wait(timeout=GRACE)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue

@@ -1,4 +1,4 @@
-"""What s3prl's processes write: whose a log is, its end, and how far its progress bar has come."""
+"""Logs of s3prl's processes: the lock of the process that writes one, its end, its progress bars."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import BinaryIO
 from ....errors import RunError
 from ....utils.locking import has_inherited_lock, try_inherited_lock
 
-SHOWN = 15  # lines of a log that an error repeats
-_END = 1 << 16  # bytes of a log that are looked at for its end
+SHOWN = 15  # lines of a log in an error message
 BUSY = "a process of an earlier start still writes it; wait or end it"
+OVERALL = "overall"  # title of s3prl's bar of all steps of a training
+_END = 1 << 16  # bytes at the end of a log in which a bar is searched
 _LONGEST = 500  # characters of a bar
 _BAR = re.compile(
     r"(?P<title>[^|:]{0,80}):\s*\d+%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)"
     r" \[(?P<took>[\d:]+)<(?P<left>[\d:?]+),\s*(?P<rate>[^,\]]+)"
 )
-OVERALL = "overall"  # s3prl's bar of all steps of a training
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a progress bar stands.
+    """State of a progress bar.
 
     Args:
         done: steps.
         total: steps.
-        left: time to the end as the bar has it, ``1:02:03`` or ``?``.
+        left: time to the end as the bar shows it, ``1:02:03`` or ``?``.
         rate: with its unit, ``3.20it/s``.
     """
 
@@ -46,9 +46,9 @@ class Progress:
 
 @contextmanager
 def own(log: Path) -> Iterator[BinaryIO]:
-    """Open a log for one process and its children, empty.
+    """Open a log, emptied, for one process and its children alone.
 
-    The lock goes with the file: a process that inherits it keeps it when this one is killed.
+    A child that inherits the file keeps the lock when this process is killed.
 
     Raises:
         RunError: a process still writes it.
@@ -62,41 +62,36 @@ def own(log: Path) -> Iterator[BinaryIO]:
 
 
 def busy(log: Path) -> bool:
-    """Whether a process writes a log."""
+    """Return whether a process writes a log."""
     return has_inherited_lock(log)
 
 
 def text(log: Path) -> str:
-    """All of a log, empty if there is none."""
+    """Read a whole log; a missing one is empty."""
     return log.read_text(encoding="utf8", errors="replace") if log.exists() else ""
 
 
-def end(log: Path) -> str:
-    """The last part of a log, which may be long."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.path.getsize(log) - _END))
-            return file.read().decode("utf8", errors="replace")
-    except OSError:
-        return ""
-
-
 def tail(text: str, lines: int = SHOWN) -> str:
-    """The last lines of a log, without the states that a progress bar has overwritten."""
-    kept = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
-    return "\n".join([line for line in kept if line][-lines:])
+    """Return the last lines of a log, without the states that a progress bar has overwritten."""
+    visible = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
+    return "\n".join([line for line in visible if line][-lines:])
 
 
 def progress(log: Path, title: str = "") -> Progress | None:
-    """How far the last bar of a log has come.
+    """Return the state of the last progress bar in a log.
 
     Args:
         log: of a running or ended process.
         title: of the bar; any by default.
     """
-    for line in reversed(re.split(r"[\r\n]", end(log))):
-        for found in reversed(list(_BAR.finditer(line[-_LONGEST:]))):
-            if not title or found["title"].strip().endswith(title):
-                done, total = int(found["done"]), int(found["total"])
-                return Progress(done, total, found["left"], found["rate"].strip())
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.path.getsize(log) - _END))
+            end = file.read().decode("utf8", errors="replace")
+    except OSError:
+        return None
+    for line in reversed(re.split(r"[\r\n]", end)):
+        for bar in reversed(list(_BAR.finditer(line[-_LONGEST:]))):
+            if not title or bar["title"].strip().endswith(title):
+                return Progress(int(bar["done"]), int(bar["total"]), bar["left"], bar["rate"].strip())
     return None

@@ -1,0 +1,48 @@
+"""Emotion recognition on IEMOCAP, in five folds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import TEST_ACCURACY
+from ..submission import prediction_formats
+from .audio_lists import matching
+from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask, TaskPart
+
+FOLD_SIZES = {"fold1": 1085, "fold2": 1023, "fold3": 1151, "fold4": 1031, "fold5": 1241}
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the utterances of all sessions."""
+    data = config["downstream_expert"]["datarc"]
+    for table in matching(Path(data["meta_data"]), "Session*/*_meta_data.json"):
+        rows = json.loads(table.read_text(encoding="utf8"))["meta_data"]
+        yield from (Path(data["root"], row["path"]) for row in rows)
+
+
+TASK = SuperbTask(
+    name="ER",
+    title="emotion recognition",
+    track=SUPERB,
+    position=8,
+    downstream="emotion",
+    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=48.23672168, sota=67.62),),
+    parts=tuple(TaskPart(fold, override=f"downstream_expert.datarc.test_fold={fold}") for fold in FOLD_SIZES),
+    packages=("librosa",),
+    reuse=FeatureReuse(reason="whole files; all folds share them"),
+    audio=audio,
+    predictions=tuple(
+        Prediction(
+            entry=f"er_{fold}_public/predict.txt",
+            source=f"test_{fold}_predict.txt",
+            format=prediction_formats.labels,
+            part=fold,
+            count=size,
+            origin=f"s3prl's list of IEMOCAP session {fold[-1]}",
+        )
+        for fold, size in FOLD_SIZES.items()
+    ),
+)

@@ -1,0 +1,41 @@
+"""Intent classification on Fluent Speech Commands."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import TEST_ACCURACY
+from ..submission import prediction_formats
+from .spec import HIGHER, SUPERB, Metric, Prediction, SuperbTask
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the commands of the tables of all splits."""
+    root = Path(config["downstream_expert"]["datarc"]["file_path"])
+    for split in ("train", "valid", "test"):
+        with (root / "data" / f"{split}_data.csv").open(encoding="utf8", newline="") as file:
+            yield from (root / row["path"] for row in csv.DictReader(file))
+
+
+TASK = SuperbTask(
+    name="IC",
+    title="intent classification",
+    track=SUPERB,
+    position=9,
+    downstream="fluent_commands",
+    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=9.649354219, sota=98.76),),
+    packages=("pandas",),
+    audio=audio,
+    predictions=(
+        Prediction(
+            entry="ic_public/predict.csv",
+            source="test_predict.csv",
+            format=prediction_formats.intents,
+            count=3793,
+            origin="test_data.csv of Fluent Speech Commands",
+        ),
+    ),
+)

@@ -1,0 +1,43 @@
+"""Keyword spotting on Speech Commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import TEST_ACCURACY
+from ..submission import prediction_formats
+from .audio_lists import matching
+from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield all words; silence is cut out of recordings as it is needed."""
+    data = config["downstream_expert"]["datarc"]
+    for root in (data["speech_commands_root"], data["speech_commands_test_root"]):
+        yield from (f for f in matching(Path(root), "*/*.wav") if f.parent.name != "_background_noise_")
+
+
+TASK = SuperbTask(
+    name="KS",
+    title="keyword spotting",
+    track=SUPERB,
+    position=3,
+    downstream="speech_commands",
+    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=41.3826674, sota=96.66),),
+    reuse=FeatureReuse(
+        reason="whole files but for silence, one in twelve in training, which is cut out of recordings of a "
+        "minute at random; so an utterance is stored when it is met for the second time",
+    ),
+    audio=audio,
+    predictions=(
+        Prediction(
+            entry="ks_public/predict.txt",
+            source="test_predict.txt",
+            format=prediction_formats.labels,
+            count=3081,
+            origin="test set of Speech Commands 0.01",
+        ),
+    ),
+)

@@ -1,0 +1,45 @@
+"""Recognition of other languages (Common Voice) and of spontaneous speech (SBCSAE)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import Printed
+from .audio_lists import ctc_splits
+from .spec import EXTRA, LOWER, Metric, SuperbTask, TaskPart
+
+ERROR_RATES = {"es": "wer", "ar": "wer", "zh": "cer", "spon": "wer"}  # of each language or style
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files of the tables that the configuration names."""
+    root = Path(config["downstream_expert"]["corpus"]["path"])
+    for table in ctc_splits(config):
+        with Path(table).open(encoding="utf8", newline="") as file:
+            yield from (root / row[0] for row in list(csv.reader(file, delimiter="\t"))[1:] if row)
+
+
+TASK = SuperbTask(
+    name="OOD-ASR",
+    title="recognition of other languages and of spontaneous speech",
+    track=EXTRA,
+    position=15,
+    downstream="ctc",
+    metrics=tuple(
+        Metric(
+            f"{rate}_{part}",
+            f"{rate.upper()} {part}",
+            "%",
+            LOWER,
+            Printed(f"test {rate}: {{}}", 100),
+            part=part,
+        )
+        for part, rate in ERROR_RATES.items()
+    ),
+    parts=tuple(TaskPart(part) for part in ERROR_RATES),
+    packages=("editdistance",),
+    audio=audio,
+)

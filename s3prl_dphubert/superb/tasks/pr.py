@@ -1,0 +1,40 @@
+"""Phoneme recognition on LibriSpeech."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import Printed
+from ..submission import prediction_formats
+from .audio_lists import ctc_splits, matching
+from .spec import LOWER, SUPERB, Metric, Prediction, SuperbTask
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the FLAC files of the splits in use."""
+    root = Path(config["downstream_expert"]["corpus"]["path"])
+    for split in ctc_splits(config):
+        yield from matching(root / split, "**/*.flac")
+
+
+TASK = SuperbTask(
+    name="PR",
+    title="phoneme recognition",
+    track=SUPERB,
+    position=1,
+    downstream="ctc",
+    metrics=(Metric("per", "PER", "%", LOWER, Printed("test per: {}", 100), fbank=82.01, sota=3.53),),
+    packages=("editdistance",),
+    audio=audio,
+    predictions=(
+        Prediction(
+            entry="pr_public/predict.ark",
+            source="test-hyp.ark",
+            format=prediction_formats.texts,
+            count=2620,
+            origin="LibriSpeech test-clean",
+        ),
+    ),
+)

@@ -1,0 +1,50 @@
+"""Speaker diarization on Libri2Mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..metrics.parsers import Diarization
+from ..submission import prediction_formats
+from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
+
+
+def audio(config: Mapping[str, Any]) -> Iterator[float]:
+    """Yield the seconds that Kaldi's table of durations gives for each split."""
+    for split in ("train", "dev", "test"):
+        folder = Path(config["downstream_expert"]["loaderrc"][f"{split}_dir"])
+        yield sum(float(line.split()[1]) for line in (folder / "reco2dur").read_text().splitlines())
+
+
+TASK = SuperbTask(
+    name="SD",
+    title="speaker diarization",
+    track=SUPERB,
+    position=7,
+    downstream="diarization",
+    metrics=(Metric("der", "DER", "%", LOWER, Diarization(), fbank=10.05, sota=5.62),),
+    checkpoint="best-states-dev.ckpt",
+    dev_better=HIGHER,  # s3prl develops on the accuracy of frames
+    packages=("h5py", "pandas", "scipy", "soundfile"),
+    reuse=FeatureReuse(
+        reason="chunks with fixed borders, other ones in the test set than in the development set"
+    ),
+    audio=audio,
+    predictions=(
+        Prediction(
+            entry="sd_public/scoring/predictions",
+            source="scoring/predictions",
+            format=prediction_formats.speaker_activities,
+            files="*.h5",
+            count=3000,
+            origin="test mixtures of Libri2Mix",
+        ),
+        Prediction(
+            entry="sd_public/frame_shift",
+            source="frame_shift",
+            format=prediction_formats.frame_shift,
+        ),
+    ),
+)
