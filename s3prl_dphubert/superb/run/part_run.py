@@ -1,4 +1,4 @@
-"""One part of a task: a fold, a language, a speaker, or all of it. Each part is trained and evaluated alone."""
+"""One part of a task, such as a fold, a language or a speaker: trained and evaluated on its own."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class TaskRun:
         return best
 
     def _train_and_evaluate(self, rate: Rate) -> dict[str, PartResult]:
-        """Return part -> result; parts run side by side, and those that a sweep has trained are not trained."""
+        """Return part -> result; parts run side by side, and a sweep has trained them already."""
 
         def train_and_evaluate(part: PartRun, slot: Slot, rate: Rate) -> PartResult:
             part.train(slot, rate)
@@ -122,7 +122,7 @@ class TaskRun:
         return {part.part.name: job.result() for part, job in jobs.items()}
 
     def _score(self, results: dict[str, PartResult], rate: Rate) -> dict[str, float]:
-        """Read the metrics, and write ``score.json`` unless there is one that is newer than the evaluations."""
+        """Read the metrics, and write ``score.json`` unless it is newer than the evaluations."""
         metrics = self.task.read({name: result.output for name, result in results.items()})
         path = self.folder / score_file.FILE
         evaluated = [(part.folder / EVALUATED).stat().st_mtime_ns for part in self.parts]

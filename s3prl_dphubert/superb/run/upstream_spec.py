@@ -77,7 +77,7 @@ class UpstreamSpec:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """Everything about the upstream that changes results: of a local checkpoint its content, not its path."""
+        """Everything that changes results: of a local checkpoint the content, not the path."""
         options = read_yaml(self.options) if self.options else {}
         options.pop("features", None)  # the cache of hidden states changes none
         return {
@@ -87,7 +87,7 @@ class UpstreamSpec:
         }
 
     def measured(self, out: Path, launcher: Launcher) -> dict[str, Any]:
-        """Load the upstream to count its hidden states, parameters and MACs, unless ``upstream.json`` has them.
+        """Return the number of hidden states, parameters and MACs, counted once and kept in ``upstream.json``.
 
         Raises:
             RunError: it cannot be loaded.

@@ -43,7 +43,7 @@ def downstream(arguments: Arguments) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
-    """Run steps of preparation; the argument is a JSON mapping of ``steps``, ``data``, ``out``, ``config``."""
+    """Run steps of preparation; the argument is JSON with ``steps``, ``data``, ``out`` and ``config``."""
     from ...prepare import STEPS
 
     request = json.loads(arguments[0])

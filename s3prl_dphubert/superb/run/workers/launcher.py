@@ -158,7 +158,7 @@ class Launcher:
                 server.wait()
 
     def _request(self, **request: Any) -> queue.Queue[int | str]:
-        """Send a request to the fork server; return a queue for the exit code, or a message why there is none."""
+        """Send a request to the fork server; return a queue for the exit code or an error message."""
         with self._lock:
             if self._stopped:
                 raise StoppedError("interrupted")
