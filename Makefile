@@ -13,7 +13,7 @@ test: .venv/installed
 # s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.
 test-legacy: .venv-legacy/installed
-	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain \
+	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain -m '' \
 		-k '$(LEGACY)'
 
 lint: .venv/installed

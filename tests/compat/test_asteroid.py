@@ -12,7 +12,7 @@ import torch
 from s3prl_dphubert.compat import asteroid
 from s3prl_dphubert.errors import RunError
 from tests.helpers.golden import ROOT
-from tests.helpers.miniature_sg import TALKERS, cut, level
+from tests.helpers.sg_corpora import TALKERS, cut, level
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "separation.json").read_text())
 NEEDED = {"stoi": "pystoi", "pesq": "pesq"}

@@ -10,7 +10,7 @@ import pytest
 
 from s3prl_dphubert.compat import file_lists
 from s3prl_dphubert.errors import DataError
-from tests.helpers import miniature
+from tests.helpers import corpora
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_sid_does_not_serve_the_list_of_another_corpus(kept, tmp_path):
 
     package = Path(dataset.__file__).parent
     before = sorted(package.iterdir())
-    first, second = (miniature.voxceleb(tmp_path / name, test=count) for name, count in (("a", 2), ("b", 3)))
+    first, second = (corpora.voxceleb(tmp_path / name, test=count) for name, count in (("a", 2), ("b", 3)))
     for corpus, count in ((first, 12), (second, 18), (first, 12)):
         found = dataset.SpeakerClassifiDataset("test", corpus["root"], str(corpus["identify"]))
         assert len(found) == count
@@ -58,7 +58,7 @@ def test_asv_does_not_serve_the_lengths_of_another_corpus(kept, tmp_path, capsys
 
     package = Path(dataset.__file__).parent
     before = sorted(package.iterdir())
-    first, second = (miniature.voxceleb(tmp_path / name, dev=count) for name, count in (("a", 1), ("b", 2)))
+    first, second = (corpora.voxceleb(tmp_path / name, dev=count) for name, count in (("a", 1), ("b", 2)))
     for corpus, count in ((first, 6), (second, 12), (first, 6)):
         vad = {"min_sec": 4000}
         place = [corpus["root"] / "dev" / "wav"]
@@ -79,7 +79,7 @@ def libri(tmp_path):
     """A miniature LibriSpeech and its tokenizers."""
     from s3prl.downstream.ctc.text import load_text_encoder
 
-    corpus = miniature.librispeech(tmp_path)
+    corpus = corpora.librispeech(tmp_path)
     corpus["words"] = load_text_encoder("word", str(corpus["phones"]))
     return corpus
 
@@ -99,7 +99,7 @@ def test_phones_are_those_of_the_lexicon(libri):
         assert table.read_text().endswith("\n") == (table.parent.parent.name == "100")
         for line in table.read_text().splitlines():
             name, first, second = line.split()
-            texts[name] = f"{miniature.WORDS[first]} {miniature.WORDS[second]}"
+            texts[name] = f"{corpora.WORDS[first]} {corpora.WORDS[second]}"
     for path, tokens in (dataset[index] for index in range(12)):
         assert libri["words"].decode(tokens) == texts[path.stem]
     lengths = [len(tokens) for _, tokens in dataset]
@@ -117,21 +117,21 @@ def test_buckets_are_neighbours_of_like_length(libri):
 
 
 def test_the_first_pronunciation_counts(libri, tmp_path):
-    extra = miniature.lines(tmp_path / "extra.txt", "ZERO\tAA0", "", "UNUSED B")
+    extra = corpora.lines(tmp_path / "extra.txt", "ZERO\tAA0", "", "UNUSED B")
     first = phones(libri, lexicon=[str(libri["lexicon"]), str(extra)])
     assert first.utterances == phones(libri, lexicon=str(libri["lexicon"])).utterances
     assert first.utterances != phones(libri, lexicon=[str(extra), str(libri["lexicon"])]).utterances
 
 
 def test_words_that_the_lexicon_lacks_are_named(libri, tmp_path):
-    short = miniature.lines(tmp_path / "short.txt", "ZERO Z IY1 R OW0")
+    short = corpora.lines(tmp_path / "short.txt", "ZERO Z IY1 R OW0")
     with pytest.raises(DataError, match=r"dev-clean are in none of .*short.txt: .* add their pron"):
         phones(libri, "dev-clean", lexicon=[str(short)])
     with pytest.raises(DataError, match=r"and \d+ more; add"):
         phones(libri, lexicon=[str(short)])
     with pytest.raises(DataError, match=r"absent.txt, which does not exist"):
         phones(libri, lexicon=["absent.txt"])
-    foreign = miniature.lines(tmp_path / "foreign.txt", "ONE W AH1 N", "TWO T U:")
+    foreign = corpora.lines(tmp_path / "foreign.txt", "ONE W AH1 N", "TWO T U:")
     with pytest.raises(DataError, match=r"foreign.txt:2: .*U: .*TWO"):
         phones(libri, lexicon=[str(foreign)])
 
@@ -139,7 +139,7 @@ def test_words_that_the_lexicon_lacks_are_named(libri, tmp_path):
 def test_utterances_without_a_transcript_are_named(libri):
     folder = libri["root"] / "train-clean-100" / "100" / "7"
     table = folder / "100-7.trans.txt"
-    miniature.lines(table, *table.read_text().splitlines()[1:])
+    corpora.lines(table, *table.read_text().splitlines()[1:])
     with pytest.raises(DataError, match=r"100-7-0000.flac: no line of its own in 100-7.trans.txt"):
         phones(libri)
     table.unlink()
@@ -153,7 +153,7 @@ def test_characters_of_librispeech(libri):
     from s3prl.downstream.ctc.corpus.librispeech import LibriDataset
     from s3prl.downstream.ctc.text import CharacterTextEncoder
 
-    letters = CharacterTextEncoder([" ", *miniature.LETTERS])
+    letters = CharacterTextEncoder([" ", *corpora.LETTERS])
     dataset = LibriDataset(["dev-clean"], letters, 1, str(libri["root"]))
     assert len(dataset) == 4
     path, tokens = dataset[0]
@@ -190,7 +190,7 @@ def slots(tmp_path):
     """A miniature Audio SNIPS and its tokenizer."""
     from s3prl.downstream.ctc.text import load_text_encoder
 
-    corpus = miniature.snips(tmp_path)
+    corpus = corpora.snips(tmp_path)
     corpus["tokenizer"] = load_text_encoder("character-slot", str(corpus["letters"]), str(corpus["slots"]))
     return corpus
 
@@ -213,7 +213,7 @@ def test_slots_surround_their_words(slots):
 
 def test_speakers_are_chosen(slots, capsys):
     assert len(commands(slots)) == 6
-    miniature.put(slots["root"] / "train" / "Ivy-unknown.wav", miniature.word("one"))
+    corpora.put(slots["root"] / "train" / "Ivy-unknown.wav", corpora.word("one"))
     assert len(commands(slots)) == 6
     assert "train: 1 of 7 files have no text" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"none of 6 files with text is by one of Joey"):
@@ -239,9 +239,9 @@ def test_tables_of_sentences(tmp_path):
     from s3prl.downstream.ctc.corpus.common_voice import CommonVoiceDataset
     from s3prl.downstream.ctc.text import CharacterTextEncoder
 
-    letters = CharacterTextEncoder([" ", *miniature.LETTERS])
+    letters = CharacterTextEncoder([" ", *corpora.LETTERS])
     tables = [
-        miniature.lines(
+        corpora.lines(
             tmp_path / f"{name}.tsv", "path\tsentence", *(f"{name}{i}.wav\tONE" for i in range(4))
         )
         for name in "ab"

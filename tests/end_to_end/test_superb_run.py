@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from importlib.util import find_spec
 
@@ -10,16 +11,23 @@ import pytest
 
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.metrics import mtwv
+from s3prl_dphubert.superb.run.workers.launcher import Launcher
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.submission.archive import check
 from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.files import read_json
-from tests.helpers.superb_runs import SMALL, corpora, recipes, run, upstream
+from tests.helpers.s3prl_runs import assert_resumed, read_states
+from tests.helpers.superb_runs import SMALL, corpora, environment, recipes, run, upstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
 
 COMPILED = {"se": ("pesq", "pystoi"), "ss": ("pesq", "pystoi"), "vc": ("pyworld", "fastdtw")}
 """Tasks that need an extra of this package, which a compiler has to be there for; ST needs fairseq."""
 NAMES = [name for name in SMALL if all(map(find_spec, COMPILED.get(name, ())))]
+
+
+LAYERS = 6  # of the small HuBERT that ships
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +63,29 @@ def test_every_task_gets_its_score(whole):
         assert found.versions["s3prl"] == found.s3prl == "0.4.18"
         line = rf"\d\d:\d\d:\d\d  {name} .*{task.metrics[0].name} [-\d.]+.*  .*score\.json"
         assert re.search(rf"(?m)^{line}$", said)
+
+
+@pytest.fixture(scope="module")
+def launcher(place):
+    with Launcher(environment(place)) as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qbe"])  # which has nothing to train
+def test_every_task_trains_evaluates_and_resumes(name, whole, launcher, tmp_path):
+    """s3prl goes on for two steps from the checkpoint after two; one part of a task stands for the others."""
+    out = whole[0] / name
+    trained = sorted(out.rglob("train/states-2.ckpt"))[0]
+    options = f"args.expdir={tmp_path},,config.runner.total_steps=4"
+    resume = ["-m", "train", "-e", str(trained), "-o", options, "--device", "cpu"]
+    launcher.run("downstream", resume, tmp_path / "resumed.log", tmp_path)
+    assert_resumed(read_states(trained), read_states(tmp_path / "states-4.ckpt"), LAYERS + 1)
+    score = score_file.read(out / score_file.FILE)
+    numbers = [number for metrics in (score.metrics, *score.parts.values()) for number in metrics.values()]
+    assert len(numbers) > 0
+    assert all(map(math.isfinite, numbers))
+    for log in (tmp_path / "resumed.log", *out.rglob("*.log")):
+        assert not re.search(r"(?m)^s3prl-dphubert: ", log.read_text()), log
 
 
 def test_every_task_has_a_number_in_the_report(whole, tmp_path):

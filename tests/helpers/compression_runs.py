@@ -14,10 +14,11 @@ from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream
 from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
-from s3prl_dphubert.distillation.task import Distillation
+from s3prl_dphubert.distillation.task import Distillation, JointPruning
 from s3prl_dphubert.pruning.budget import Budget
-from s3prl_dphubert.pruning.gated_model import Student
+from s3prl_dphubert.pruning.gated_model import GatedModel
 from s3prl_dphubert.pruning.gates import GateConfig
+from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.models import tiny
 from tests.helpers.speech import tone
@@ -66,14 +67,16 @@ def read_config(place: Path) -> CompressConfig:
     return from_dict(CompressConfig, yaml.safe_load((place / "run.yaml").read_text()))
 
 
-def distillation(place: Path, budget: Budget | None = None, **options: Any) -> Distillation:
+def distillation(place: Path, budget: Budget | None = None) -> Distillation:
     """A task whose student starts as a copy of its teacher, under gates if there is a budget."""
     torch.manual_seed(0)
     teacher, model = load_model(place / "teacher"), load_model(place / "teacher")
     assert model.config.dropout == model.config.attention_dropout == 0.1
     objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
-    student = Student(model, GateConfig(std=1.0)) if budget else model
-    return Distillation(teacher, student, objective, 1e-3, 0.2, budget, **options)
+    config = TrainConfig(lr=1e-3, gate_lr=0.2)
+    if budget is None:
+        return Distillation(teacher, model, objective, config)
+    return JointPruning(teacher, GatedModel(model, GateConfig(std=1.0)), objective, config, budget)
 
 
 def stream_of(place: Path, **options: Any) -> BatchStream:

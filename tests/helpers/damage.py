@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.dphubert_pth import load_student
-from s3prl_dphubert.checkpoints.load import load_model, load_teacher
+from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.data.audio import probe, read
 from s3prl_dphubert.data.manifest import scan
 from s3prl_dphubert.data.validate import check
@@ -354,7 +354,7 @@ def huggingface(random, folder):
 def teacher(index, random, folder):
     """One damaged teacher of another project."""
     place = (fairseq if index % 2 else huggingface)(random, folder)
-    return ended(lambda: load_teacher(place), CheckpointError, runs)
+    return ended(lambda: load_model(place), CheckpointError, runs)
 
 
 def main(kind, first, stop, folder):

@@ -17,13 +17,13 @@ import soundfile
 
 from s3prl_dphubert.mini.corpora import er_corpus
 from s3prl_dphubert.mini.sources.recordings import SOURCES
-from tests.helpers import miniature
+from tests.helpers import corpora
 
 RATE = 11_025  # of the game's MP3s
 VOICES = ("bob", "tam", "witch", "lou", "death", "chief", "faye", "henry", "naomi", "bud", "jim")
 CLIPS = 8
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
-WORDS = list(miniature.WORDS)
+WORDS = list(corpora.WORDS)
 QUEEN, PROMPTS, TEXTS = (
     "flight-of-the-amazon-queen",
     "asterisk-core-sounds-en-g722",
@@ -57,7 +57,7 @@ def sentence(words: Said, gain: float = 1.0) -> tuple[np.ndarray, str]:
     audio, places = [np.zeros(3200, np.float32)], []
     for _, clip in words:
         start = sum(map(len, audio))
-        audio += [miniature.word(clip), np.zeros(4800, np.float32)]
+        audio += [corpora.word(clip), np.zeros(4800, np.float32)]
         places.append(f"{start // 160}:{len(audio[-2]) // 160}")
     return gain * np.concatenate(audio), " ".join(places)
 
@@ -78,8 +78,7 @@ def build(folder: Path) -> tuple[Path, Path]:
     (tables / "packages.tsv").write_text("\n".join(rows) + "\n")
     table(tables / "alignments.tsv.gz", "name\twords", places)
     phones = {
-        word: " ".join(phone.rstrip("012") for phone in said.split())
-        for word, said in miniature.WORDS.items()
+        word: " ".join(phone.rstrip("012") for phone in said.split()) for word, said in corpora.WORDS.items()
     }
     table(tables / "lexicon.tsv.gz", "word\tphones", {**phones, **{k.upper(): "W ER D" for k in KEYWORDS}})
     return debs, tables
@@ -101,7 +100,7 @@ def prompts(places: dict[str, str]) -> dict[str, dict[str, bytes]]:
         recordings[f"usr/share/asterisk/sounds/en_US_f_Allison/{name}.g722"] = g722(audio)
     listed = "; sounds\n" + "".join(f"{name}: {text}\n" for name, text in core.items())
     doc = f"usr/share/doc/{TEXTS}/core-sounds-en.txt.gz"
-    french = {"usr/share/asterisk/sounds/fr_CA_f_June/un.g722": g722(miniature.word("ONE"))}
+    french = {"usr/share/asterisk/sounds/fr_CA_f_June/un.g722": g722(corpora.word("ONE"))}
     return {
         PROMPTS: recordings,
         TEXTS: {doc: gzip.compress(listed.encode("utf-8-sig"), mtime=0)},

@@ -6,7 +6,7 @@ import torch
 
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.model_config import dense_heads
-from s3prl_dphubert.pruning.gated_model import Student
+from s3prl_dphubert.pruning.gated_model import GatedModel
 from s3prl_dphubert.pruning.gates import GateConfig
 
 SHAPES = {
@@ -62,8 +62,8 @@ def tiny(shape: str, seed: int = 0) -> SpeechModel:
     return model.eval()
 
 
-def gated(model: SpeechModel, spread: float = 2.0, kinds=("conv", "heads", "ffn")) -> Student:
-    student = Student(model, GateConfig(kinds=kinds))
+def gated(model: SpeechModel, spread: float = 2.0, kinds=("conv", "heads", "ffn")) -> GatedModel:
+    student = GatedModel(model, GateConfig(kinds=kinds))
     for _, _, gate in student.gates.items():
         gate.log_alpha.data.normal_(0, spread)
     return student.eval()

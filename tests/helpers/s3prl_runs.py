@@ -15,8 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from tests.helpers.miniature_sg_tasks import TASKS as GENERATIVE
-from tests.helpers.miniature_tasks import TASKS, Task
+from tests.helpers.s3prl_tasks import GENERATIVE, TASKS, Task
 
 LIMIT = 600  # seconds for a process; the box may be busy
 SEVERAL = """
@@ -96,11 +95,38 @@ class Experiment:
         return python("-c", SEVERAL, json.dumps(starts), method, cwd=self.place)
 
     def checkpoint(self, step: int) -> dict[str, Any]:
-        """What was saved after so many steps."""
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(self.folder / f"states-{step}.ckpt", weights_only=True)
+        """The checkpoint saved after so many steps."""
+        return read_states(self.folder / f"states-{step}.ckpt")
 
     def scores(self, out: str) -> list[float]:
         """The numbers that the evaluation printed, in the order of the task's scores."""
         found = [re.findall(rf"^{re.escape(score)}(\S+)", out, re.MULTILINE) for score in self.task.scores]
         return [float(numbers[-1]) for numbers in found if numbers]
+
+
+def read_states(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of s3prl's runner."""
+    with torch.serialization.safe_globals([Namespace]):
+        return torch.load(path, weights_only=True)
+
+
+def assert_resumed(first: dict[str, Any], second: dict[str, Any], layers: int) -> None:
+    """Check the checkpoint after two steps, and the one after two further steps from there.
+
+    Args:
+        first: after two steps.
+        second: after four.
+        layers: hidden states that the featurizer weighs.
+    """
+    for checkpoint, steps in ((first, 2), (second, 4)):
+        assert checkpoint["Step"] == steps
+        assert {int(state["step"]) for state in checkpoint["Optimizer"]["state"].values()} == {steps}
+        assert checkpoint["Args"].upstream == "dphubert_local"
+        assert checkpoint["Featurizer"]["weights"].shape == (layers,)
+    assert first["Downstream"].keys() == second["Downstream"].keys()
+    changed = [
+        not torch.equal(first["Downstream"][name], second["Downstream"][name])
+        for name in first["Downstream"]
+        if name != "best_score"
+    ]
+    assert any(changed)

@@ -19,8 +19,8 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.scoring.score_file import ScoreRecord
 from s3prl_dphubert.utils import resources
-from tests.helpers import miniature_data, miniature_sg
-from tests.helpers.miniature import lines
+from tests.helpers import published_corpora, sg_corpora
+from tests.helpers.corpora import lines
 from tests.helpers.models import tiny
 
 RUNNER = {"total_steps": 2, "log_step": 1, "eval_step": 1, "save_step": 1, "gradient_accumulate_steps": 1}
@@ -107,10 +107,10 @@ def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) ->
 def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
     """The corpora of some tasks, as the shipped recipes look for them, and the truth of QUESST."""
     makers = {
-        **miniature_data.CORPORA,
-        "se": lambda data: miniature_sg.voicebank(data / "VoiceBank-DEMAND"),
-        "ss": lambda data: miniature_sg.libri2mix(data / "Libri2Mix"),
-        "vc": lambda data: miniature_sg.vcc2020(data / "VCC2020"),
+        **published_corpora.CORPORA,
+        "se": lambda data: sg_corpora.voicebank(data / "VoiceBank-DEMAND"),
+        "ss": lambda data: sg_corpora.libri2mix(data / "Libri2Mix"),
+        "vc": lambda data: sg_corpora.vcc2020(data / "VCC2020"),
         "ood-asr": _languages,
     }
     for make in dict.fromkeys(makers[name] for name in names):
@@ -122,8 +122,8 @@ def corpora(folder: Path, names: Iterable[str] = tuple(SMALL)) -> Path:
 
 
 def _languages(data: Path) -> None:
-    miniature_sg.common_voice(data / "cv-corpus-7.0-2021-07-21")
-    miniature_sg.sbcsae(data / "SBCSAE")
+    sg_corpora.common_voice(data / "cv-corpus-7.0-2021-07-21")
+    sg_corpora.sbcsae(data / "SBCSAE")
 
 
 def truth(folder: Path, split: str) -> None:

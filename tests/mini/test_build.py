@@ -20,11 +20,10 @@ from s3prl_dphubert.data.manifest import Manifest
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
 from s3prl_dphubert.mini import build, corpus, inventory, voices
 from s3prl_dphubert.mini.corpora import ks_corpus
-from s3prl_dphubert.mini.corpus import read_table
+from s3prl_dphubert.mini.corpus import normalise, read_table
 from s3prl_dphubert.mini.layout import SYNTHESISED
 from s3prl_dphubert.mini.sources import packages
 from s3prl_dphubert.mini.sources.espeak import Voice, speak
-from s3prl_dphubert.mini.words import normalise
 from s3prl_dphubert.superb import recipe
 from s3prl_dphubert.superb.metrics import mtwv
 from s3prl_dphubert.superb.metrics.der import read_rttm

@@ -17,7 +17,8 @@ from s3prl_dphubert.superb.prepare import STEPS
 from s3prl_dphubert.superb.report import recipe_page
 from s3prl_dphubert.superb.tasks import all_tasks, core_tasks, find
 from s3prl_dphubert.utils import resources
-from tests.helpers import miniature, miniature_data
+from tests.helpers import published_corpora
+from tests.helpers.corpora import CONSONANTS, VOWELS
 
 RECIPES = recipe.recipe_folders()
 TEN = [task.name for task in core_tasks()]
@@ -198,7 +199,7 @@ def test_pages_are_brought_up_to_date(tmp_path):
 
 
 def test_the_phones_are_arpabets_with_stress():
-    vowels, consonants = miniature.VOWELS.split(), miniature.CONSONANTS.split()
+    vowels, consonants = VOWELS.split(), CONSONANTS.split()
     assert (len(vowels), len(consonants)) == (15, 24)
     phones = [
         "SIL",
@@ -219,7 +220,7 @@ def test_the_letters_are_those_of_the_texts():
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    return miniature_data.build(tmp_path_factory.mktemp("corpora"))
+    return published_corpora.build(tmp_path_factory.mktemp("corpora"))
 
 
 SIZES = {  # items of each set of the miniature corpora, of ASR batches

@@ -20,8 +20,8 @@ from s3prl_dphubert.superb.metrics.parsers import Output
 from s3prl_dphubert.superb.tasks import find
 from s3prl_dphubert.superb.tasks.vc import PITCH
 from tests.helpers.golden import ROOT
-from tests.helpers.miniature import put
-from tests.helpers.miniature_sg import TALKERS, VCC_RATE, cut
+from tests.helpers.corpora import put
+from tests.helpers.sg_corpora import TALKERS, VCC_RATE, cut
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "conversion.json").read_text())
 SOURCES = "SEF1", "SEM2"

@@ -22,14 +22,14 @@ from s3prl_dphubert.superb.metrics.der import read_rttm
 from s3prl_dphubert.superb.prepare import STEPS, iemocap
 from s3prl_dphubert.superb.prepare.step import Step
 from s3prl_dphubert.utils import resources
-from tests.helpers import miniature_data
+from tests.helpers import published_corpora
 
 RECIPES = recipe.listed()
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    return miniature_data.build(tmp_path_factory.mktemp("data"))
+    return published_corpora.build(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ def test_qbe_names_audio_that_its_lists_have_and_the_disk_has_not(data, tmp_path
         prepare("QbE", data, tmp_path / "out")
 
 
-@pytest.mark.parametrize("task", [task for task in RECIPES if task.lower() in miniature_data.CORPORA])
+@pytest.mark.parametrize("task", [task for task in RECIPES if task.lower() in published_corpora.CORPORA])
 def test_what_is_made_once_is_not_made_again(data, tmp_path, task):
     out = tmp_path / "out"
     names = recipe.load(RECIPES[task]).needs.prepare

@@ -13,8 +13,8 @@ import soxr
 from s3prl_dphubert.data.audio import SAMPLE_RATE
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.superb.prepare import STEPS, common_voice, covost, separation, tsv, vcc2020
-from tests.helpers import miniature_sg
-from tests.helpers.miniature import lines, put
+from tests.helpers import sg_corpora
+from tests.helpers.corpora import lines, put
 
 DRAWN, LAST = ["0001", "0006", "0010", "0015"], "2993"  # random.seed(7), as subsample.py has it
 
@@ -36,7 +36,7 @@ def data(tmp_path):
 
 
 def test_voicebank_of_16k_stays_where_it_is(data):
-    root = miniature_sg.voicebank(data / "VoiceBank-DEMAND")
+    root = sg_corpora.voicebank(data / "VoiceBank-DEMAND")
     out = made("voicebank_lists", data) / "voicebank"
     names = {
         "train": [f"p228_{n:03}" for n in range(4)],
@@ -53,7 +53,7 @@ def test_voicebank_of_16k_stays_where_it_is(data):
 
 
 def test_voicebank_as_published_is_brought_to_16k(data):
-    root = miniature_sg.voicebank(data / "VoiceBank-DEMAND", train=1)
+    root = sg_corpora.voicebank(data / "VoiceBank-DEMAND", train=1)
     before = {}
     for place in root.iterdir():
         for path in place.iterdir():
@@ -77,14 +77,14 @@ def test_voicebank_that_is_not_whole_is_refused(data):
         DataError, match=r"noisy_testset_wav: no such folder; .* https://doi.org/10.7488/ds/2117"
     ):
         made("voicebank_lists", data)
-    root = miniature_sg.voicebank(data / "VoiceBank-DEMAND")
+    root = sg_corpora.voicebank(data / "VoiceBank-DEMAND")
     (root / "noisy_testset_wav_16k" / "p232_001.wav").unlink()
     with pytest.raises(DataError, match="testset has p232_001 noisy or clean only"):
         made("voicebank_lists", data)
 
 
 def test_mixtures_are_listed_and_a_thousand_drawn_as_s3prl_draws_them(data):
-    root = miniature_sg.libri2mix(data / "Libri2Mix")
+    root = sg_corpora.libri2mix(data / "Libri2Mix")
     out = made("libri2mix_separation", data) / "libri2mix_ss"
     assert sorted(place.name for place in out.iterdir()) == ["dev_1000", "test", "train-100"]
     for split, count in {"train-100": 4, "dev_1000": 2, "test": 2}.items():
@@ -106,7 +106,7 @@ def test_mixtures_are_listed_and_a_thousand_drawn_as_s3prl_draws_them(data):
 
 @pytest.mark.parametrize("merged", [False, True])
 def test_speakers_of_the_challenge_have_a_folder_each(data, merged):
-    root = miniature_sg.vcc2020(data / "VCC2020", train=3, test=1)
+    root = sg_corpora.vcc2020(data / "VCC2020", train=3, test=1)
     if merged:  # as s3prl's data_download.sh leaves it
         for place in list(root.iterdir()):
             for speaker in place.iterdir():
@@ -136,7 +136,7 @@ def test_speakers_of_the_challenge_have_a_folder_each(data, merged):
 
 
 def test_a_challenge_without_speakers_is_refused(data):
-    root = miniature_sg.vcc2020(data / "VCC2020")
+    root = sg_corpora.vcc2020(data / "VCC2020")
     for path in (root / "target_task1" / "TEM1").iterdir():
         path.unlink()
     (root / "vcc2020_database_evaluation" / "SEF2" / "E30001.wav").unlink()
@@ -165,7 +165,7 @@ def test_sentences_are_normalized(language, said, wanted):
 
 
 def test_languages_are_prepared(data):
-    miniature_sg.common_voice(data / common_voice.CORPUS)
+    sg_corpora.common_voice(data / common_voice.CORPUS)
     for part in common_voice.LANGUAGES:
         out = made(f"common_voice_{part}", data)
     counts = {"es": (3, 2, 2), "ar": (4, 2, 2), "zh": (4, 2, 2)}  # without Andes, hello, 箱 and X
@@ -185,7 +185,7 @@ def test_languages_are_prepared(data):
 
 
 def test_a_language_without_sentences_is_refused(data):
-    root = miniature_sg.common_voice(data / common_voice.CORPUS)
+    root = sg_corpora.common_voice(data / common_voice.CORPUS)
     header = (root / "es" / "dev.tsv").read_text().splitlines()[0]
     lines(root / "es" / "dev.tsv", header)
     with pytest.raises(DataError, match=r"es/dev.tsv: no sentence can be used"):
@@ -229,7 +229,7 @@ def test_pairs_of_a_translation_are_kept(source, target, wanted):
 
 
 def test_covost_needs_its_packages(data, monkeypatch):
-    miniature_sg.covost(data)
+    sg_corpora.covost(data)
     monkeypatch.setitem(sys.modules, "sacremoses", None)
     with pytest.raises(DataError, match="pip install sacremoses"):
         made("covost_en_de", data)
@@ -241,7 +241,7 @@ def test_covost_needs_its_packages(data, monkeypatch):
 
 def test_covost_is_joined_and_sorted(data, monkeypatch):
     """Without the packages of ST: normalization and letters are theirs."""
-    root = miniature_sg.covost(data)
+    root = sg_corpora.covost(data)
     lines(
         root / "covost_v2.en_de.tsv",
         *(root / "covost_v2.en_de.tsv").read_text().splitlines(),

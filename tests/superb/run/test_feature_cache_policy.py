@@ -14,7 +14,7 @@ from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.upstream.cached_expert import CachedOptions
 from s3prl_dphubert.upstream.downstream_sampling import RANDOM_CROPS, SIGHTINGS
 from tests.helpers.golden import ROOT
-from tests.helpers.miniature_tasks import TASKS as MINIATURES
+from tests.helpers.s3prl_tasks import TASKS as MINIATURES
 from tests.helpers.s3prl_runs import python
 
 HEARD = {"pr": 20, "asr": 20, "ks": 31, "qbe": 8, "asv": 12, "er": 20, "ic": 16, "sf": 10, "sd": 8}
@@ -86,8 +86,8 @@ def test_every_task_is_decided():
 def test_options_are_those_of_the_upstream(tmp_path):
     made = CachedOptions.read(None, options(tmp_path, "3GB", evaluation=True))
     assert made.padding == "exact"
-    assert (made.kept.cache, made.kept.bytes, made.kept.evaluation) == (str(tmp_path), 3 * 10**9, True)
-    assert not CachedOptions.read(None, options(tmp_path, 3)).kept.evaluation
+    assert (made.features.cache, made.features.bytes, made.features.evaluation) == (str(tmp_path), 3 * 10**9, True)
+    assert not CachedOptions.read(None, options(tmp_path, 3)).features.evaluation
 
 
 DRAWN = """
@@ -97,7 +97,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy, torch
 from pathlib import Path
 from importlib import import_module
-from tests.helpers.miniature_tasks import TASKS
+from tests.helpers.s3prl_tasks import TASKS
 from s3prl_dphubert import register
 register()
 for name in sys.argv[2:]:

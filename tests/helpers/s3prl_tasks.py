@@ -1,7 +1,8 @@
-"""The ten SUPERB tasks on the miniature corpora: what s3prl is started with and what it leaves.
+"""Tasks on the miniature corpora: what s3prl is started with and what it leaves.
 
-The package on PyPI ships no configuration of any task; these have the published models and their keys,
-and few steps of few items.
+The package on PyPI ships no configuration of any task. Those of the ten SUPERB tasks have the published
+models and their keys, and few steps of few items. Speech enhancement and translation take the recipes that
+ship, prepared as the runner prepares them, with small models and few steps laid over.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import miniature
+from s3prl_dphubert.superb import prepare, recipe
+from s3prl_dphubert.utils import resources
+from s3prl_dphubert.utils.config_io import merge
+from tests.helpers import corpora, sg_corpora
 
 RNN = {
     "select": "RNNs",
@@ -81,7 +85,7 @@ def configuration(expert: dict[str, Any], evaluated=("dev",), **more: Any) -> di
 
 def ks(root: Path) -> Task:
     """Keyword spotting."""
-    corpus = miniature.speech_commands(root)
+    corpus = corpora.speech_commands(root)
     data = {
         "speech_commands_root": str(corpus["train"]),
         "speech_commands_test_root": str(corpus["test"]),
@@ -94,7 +98,7 @@ def ks(root: Path) -> Task:
 
 def sid(root: Path) -> Task:
     """Speaker identification."""
-    corpus = miniature.voxceleb(root)
+    corpus = corpora.voxceleb(root)
     data = {
         "file_path": str(corpus["root"]),
         "meta_data": str(corpus["identify"]),
@@ -109,7 +113,7 @@ def sid(root: Path) -> Task:
 
 def er(root: Path) -> Task:
     """Emotion recognition."""
-    corpus = miniature.iemocap(root)
+    corpus = corpora.iemocap(root)
     data = {
         "root": str(corpus["root"]),
         "meta_data": str(corpus["meta_data"]),
@@ -126,7 +130,7 @@ def er(root: Path) -> Task:
 
 def asr(root: Path) -> Task:
     """Speech recognition."""
-    corpus = miniature.librispeech(root)
+    corpus = corpora.librispeech(root)
     data = {
         "train": ["train-clean-100"],
         "dev-clean": ["dev-clean"],
@@ -150,7 +154,7 @@ def asr(root: Path) -> Task:
 def ic(root: Path) -> Task:
     """Intent classification."""
     data = {
-        "file_path": str(miniature.fluent_commands(root)),
+        "file_path": str(corpora.fluent_commands(root)),
         "num_workers": 0,
         "train_batch_size": 4,
         "eval_batch_size": 4,
@@ -161,7 +165,7 @@ def ic(root: Path) -> Task:
 
 def sd(root: Path) -> Task:
     """Speaker diarization."""
-    folders = miniature.diarization(root)
+    folders = corpora.diarization(root)
     expert = {
         "datarc": {
             "chunk_size": 100,
@@ -186,7 +190,7 @@ def sd(root: Path) -> Task:
 
 def pr(root: Path) -> Task:
     """Phone recognition."""
-    corpus = miniature.librispeech(root)
+    corpus = corpora.librispeech(root)
     expert = {
         "corpus": {
             "name": "libriphone",
@@ -211,7 +215,7 @@ def pr(root: Path) -> Task:
 
 def sf(root: Path) -> Task:
     """Slot filling."""
-    corpus = miniature.snips(root)
+    corpus = corpora.snips(root)
     metrics = ["slot_type_f1", "slot_value_cer", "slot_value_wer", "slot_edit_f1_full", "wer", "cer"]
     expert = {
         "corpus": {
@@ -243,7 +247,7 @@ def sf(root: Path) -> Task:
 
 def asv(root: Path) -> Task:
     """Speaker verification."""
-    corpus = miniature.voxceleb(root)
+    corpus = corpora.voxceleb(root)
     expert = {
         "datarc": {
             "vad_config": {"min_sec": 12000},
@@ -276,7 +280,7 @@ def qbe(root: Path) -> Task:
         "max_workers": 1,
         "feature_normalization": True,
         "silence_frame": None,
-        "datarc": {"dataset_root": str(miniature.quesst(root)), "num_workers": 0, "batch_size": 1},
+        "datarc": {"dataset_root": str(corpora.quesst(root)), "num_workers": 0, "batch_size": 1},
         "dtwrc": {
             "dist_method": "cosine_exp",
             "minmax_norm": True,
@@ -288,6 +292,48 @@ def qbe(root: Path) -> Task:
     return Task("quesst14_dtw", config, (), ("benchmark.stdlist.xml",))
 
 
+def prepared(task: str, data: Path, **expert: Any) -> dict[str, Any]:
+    """The shipped configuration of a task on data that are prepared for it.
+
+    Args:
+        task: folder of its recipe.
+        data: folder of the corpora.
+        expert: values laid over ``downstream_expert``.
+    """
+    shipped = recipe.load(resources.find("downstream_recipes") / task)
+    place = data.parent / "prepared"
+    place.mkdir(exist_ok=True)
+    for step in shipped.needs.prepare:
+        prepare.STEPS[step](data, place, shipped.config("", data, place))
+    config = shipped.config("", data, place)
+    config.pop("scheduler", None)
+    runner = {"total_steps": 2, "log_step": 1, "eval_step": 2, "save_step": 2, "max_keep": 3}
+    return merge(config, {"runner": runner, "downstream_expert": expert})
+
+
+def se(root: Path) -> Task:
+    """Speech enhancement."""
+    sg_corpora.voicebank(root / "VoiceBank-DEMAND")
+    small = {"num_workers": 0, "train_batchsize": 2}
+    config = prepared("se", root, loaderrc=small, modelrc={"rnn_layers": 1, "hidden_size": 16})
+    scores = tuple(f"Average {name} of 2 utts is " for name in ("si_sdr", "stoi", "pesq"))
+    return Task("enhancement_stft", config, scores, ("test_metrics.txt",))
+
+
+def st(root: Path) -> Task:
+    """Speech translation, which needs fairseq."""
+    sg_corpora.covost(root)
+    model = {"encoder_embed_dim": 16, "encoder_ffn_embed_dim": 16, "encoder_attention_heads": 2}
+    model |= {name.replace("encoder", "decoder"): value for name, value in model.items()}
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "conv_channels": 16}
+    search = {"beam": 2, "max_len_b": 5}
+    config = prepared("st", root, modelrc=model | sizes, generatorrc=search, datarc={"num_workers": 0})
+    config["runner"]["gradient_accumulate_steps"] = 1
+    return Task("speech_translation", config, ("BLEU = ",), ("output-st-test.tsv",))
+
+
 TASKS: dict[str, Callable[[Path], Task]] = {
     build.__name__: build for build in (ks, sid, er, asr, ic, sd, pr, sf, asv, qbe)
 }
+GENERATIVE: dict[str, Callable[[Path], Task]] = {"se": se, "st": st}
+"""Tasks of SUPERB-SG that are trained without the runner."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from s3prl_dphubert.data.audio import SAMPLE_RATE
-from tests.helpers import miniature
-from tests.helpers.miniature import lines as write
-from tests.helpers.miniature import long_clips, put, sentence
+from tests.helpers import corpora
+from tests.helpers.corpora import lines as write
+from tests.helpers.corpora import long_clips, put, sentence
 
 EMOTIONS = ("neu", "exc", "ang", "sad", "hap", "fru")  # the last does not count
 VOICES = {
@@ -29,7 +29,7 @@ MIXTURES = ("train-100", "train_clean_100", 8), ("dev", "dev_clean", 2), ("test"
 
 def librispeech(data: Path) -> None:
     """The splits that SUPERB uses, and both lexica; no table of lengths."""
-    found = miniature.librispeech(data / "LibriSpeech")
+    found = corpora.librispeech(data / "LibriSpeech")
     shutil.rmtree(found["buckets"])
     words = found["lexicon"].read_text().splitlines()
     for name, part in (("200k", words[::2]), ("allothers", words[1::2])):
@@ -40,7 +40,7 @@ def librispeech(data: Path) -> None:
 
 def speech_commands(data: Path) -> None:
     """Training and test set."""
-    found = miniature.speech_commands(data / "new", train=7)
+    found = corpora.speech_commands(data / "new", train=7)
     found["train"].rename(data / "speech_commands_v0.01")
     found["test"].rename(data / "speech_commands_test_set_v0.01")
     (data / "new").rmdir()
@@ -48,12 +48,12 @@ def speech_commands(data: Path) -> None:
 
 def quesst(data: Path) -> None:
     """Audio and lists of languages; without the truth."""
-    miniature.quesst(data / "quesst14Database")
+    corpora.quesst(data / "quesst14Database")
 
 
 def voxceleb(data: Path) -> None:
     """Six speakers, split and trials."""
-    found = miniature.voxceleb(data / "VoxCeleb1", seconds=2.5)
+    found = corpora.voxceleb(data / "VoxCeleb1", seconds=2.5)
     found["identify"].rename(data / "VoxCeleb1" / "iden_split.txt")
     found["verify"].rename(data / "VoxCeleb1" / "voxceleb1_test_v2.txt")
 
@@ -102,7 +102,7 @@ def iemocap(data: Path) -> None:
 
 def fluent_commands(data: Path) -> None:
     """Tables and audio."""
-    miniature.fluent_commands(data / "fluent_speech_commands_dataset")
+    corpora.fluent_commands(data / "fluent_speech_commands_dataset")
 
 
 def snips(data: Path) -> None:

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from s3prl_dphubert.data.audio import SAMPLE_RATE
-from tests.helpers.miniature import WORDS, clips, decoded, lines, long_clips, put, sentence
+from tests.helpers.corpora import WORDS, clips, decoded, lines, long_clips, put, sentence
 
 SECONDS = 2
 TALKERS = "asterisk_en_allison", "asterisk_it_carlo", "asterisk_fr_june", "asterisk_es_allison"
