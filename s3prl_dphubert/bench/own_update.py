@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from ..distillation.objective import ObjectiveConfig
 from ..model import SpeechModel
 from ..model.precision import autocast
 from ..pruning.budget import Budget
-from ..pruning.gated_model import Student
 from ..training.optimizer import ScheduledAdamW
 from ..training.train_config import TrainConfig
 from .reference_update import matched
@@ -49,15 +47,15 @@ class OwnUpdate:
                     module.attention_dropout = rate  # type: ignore[assignment]
         first, *others = matched(model.config.num_layers)
         objective = ObjectiveConfig(groups=((first,), tuple(others)))
-        run = CompressConfig("", DataConfig("-"), objective=objective, budget=Budget(0.75))
-        settings = TrainConfig(precision=precision, teacher_precision=teacher_precision)
+        stage1 = TrainConfig(precision=precision, teacher_precision=teacher_precision)
+        run = CompressConfig("", DataConfig("-"), objective=objective, budget=Budget(0.75), stage1=stage1)
         self.precision, self.step = precision, 0
-        self.task = stages.first(run, model, student, settings)
+        self.task = stages.joint_pruning(run, model, student)
         self.task.module.train()
         groups = self.task.parameter_groups()
         self.optimizer = ScheduledAdamW(groups, warmup=0, updates=50_000)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.gates = cast(Student, self.task.student).gates
+        self.gates = self.task.student.gates
         self.watch = Stopwatch()
         targets = self.task.targets
 

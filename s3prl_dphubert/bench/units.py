@@ -24,7 +24,7 @@ from ..model import ModelConfig, SpeechModel
 from ..model.inference.folded import FoldedModel, fold
 from ..model.inference.folded_extractor import STRETCH
 from ..model.packing import Packing
-from ..pruning.latency import LatencyTable, Line, shape_of
+from ..pruning.latency import LatencyLine, LatencyTable, shape_of
 from ..utils.environment import environment
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -95,16 +95,16 @@ def measure(config: ModelConfig, settings: Settings) -> LatencyTable:
     )
 
 
-def fit(units: list[int], seconds: list[float]) -> Line:
+def fit(units: list[int], seconds: list[float]) -> LatencyLine:
     """The line through times that is nearest in relative terms; neither of its parts is negative."""
     x, y = torch.tensor(units, dtype=torch.float64), torch.tensor(seconds, dtype=torch.float64)
     design = torch.stack([1 / y, x / y], 1)
     fixed, each = torch.linalg.lstsq(design, torch.ones_like(y)[:, None]).solution[:, 0].tolist()
     if fixed < 0:
-        return Line(0.0, float((x / y).sum() / (x / y).square().sum()))
+        return LatencyLine(0.0, float((x / y).sum() / (x / y).square().sum()))
     if each < 0:
-        return Line(float(y.mean()), 0.0)
-    return Line(fixed, each)
+        return LatencyLine(float(y.mean()), 0.0)
+    return LatencyLine(fixed, each)
 
 
 def _narrow(config: ModelConfig, share: float) -> ModelConfig:
@@ -137,9 +137,9 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
 
     times["projection"] = best(lambda: model.projection(model.projection_norm(x)))
     x = torch.randn(frames, config.embed_dim)
-    times["positions"] = best(lambda: model._positional(x, packing, frames))
-    layer = model.layers[0]
-    tables = None if model.table is None else [model.table(frames)]
+    times["positions"] = best(lambda: model.positional(x, packing, frames))
+    layer: Any = model.layers[0]
+    tables = None if model.relative_positions is None else [model.relative_positions(frames)]
     attention, feed = layer.attention, layer.feed_forward
     times["attention"] = best(lambda: attention and attention(x, packing, tables))
     times["feed_forward"] = best(lambda: feed and feed(x))
@@ -151,9 +151,9 @@ def _front_times(
     model: FoldedModel, config: ModelConfig, frames: int, repeats: int
 ) -> tuple[dict[str, float], Tensor]:
     """Seconds of each conv layer over the utterance, and the frames (F', C) of its first stretch."""
-    front, size = model.front, min(STRETCH, frames)
+    front, size = model.extractor, min(STRETCH, frames)
     waveform = torch.randn((size - 1) * config.stride + config.min_samples)
-    weight, bias = front.weights_for(waveform)
+    weight, bias = front.first_weights(waveform)
     times = {"conv 0": _best(lambda: front.first(waveform, weight, bias), repeats) * frames / size}
     x = front.first(waveform, weight, bias)
     for place, conv in enumerate(front.others, start=1):

@@ -1,4 +1,4 @@
-"""The released ``.pth`` format: names, configuration keys and gates of the published code."""
+"""The ``.pth`` format of the published DPHuBERT code: names, configuration keys and gates."""
 
 from __future__ import annotations
 
@@ -11,46 +11,98 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import build_model, checked_config, load_weights_only
-from ..pruning.gated_model import GateConfig, Student
+from ..model.state_dict import build_model, checkpoint_errors
+from ..pruning.gated_model import GatedModel
+from ..pruning.gates import GateConfig
 from ..utils.files import replacing
+from .key_mapping import State, Weights
+from .unpickler import read_foreign_pickle
+
+Gates = dict[tuple[str, int], Tensor]
+"""(kind of gate, layer) -> its log_alpha."""
 
 TABLE = "encoder.transformer.relative_positions.rel_attn_embed.weight"
-RELEASED_TABLE = "encoder.transformer.layers.0.attention.rel_attn_embed.weight"
+PUBLISHED_TABLE = "encoder.transformer.layers.0.attention.rel_attn_embed.weight"
 _GATE = re.compile(
     r"^(?:feature_extractor\.conv_layers\.(?P<conv>\d+)\.hard_concrete"
     r"|encoder\.transformer\.layers\.(?P<layer>\d+)\.(?P<block>attention|feed_forward)"
     r"\.hard_concrete_for_(?P<kind>heads|intermediate|layer))\.log_alpha$"
 )
 _RENAMES = (
-    (re.compile(f"^{re.escape(RELEASED_TABLE)}$"), TABLE),
+    (re.compile(f"^{re.escape(PUBLISHED_TABLE)}$"), TABLE),
     (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
     (re.compile(r"\.parametrizations\.weight\.original1$"), ".weight_v"),
 )
 
 
-def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Translate the keyword arguments stored in a released checkpoint.
+def read(content: Any, source: str) -> Weights:
+    """Return the configuration and the tensors, by our names, of a published model.
+
+    Args:
+        content: content of the file.
+        source: origin of the content, for messages.
 
     Raises:
-        CheckpointError: a key is missing.
+        CheckpointError: a part is missing, or the file holds a student with gates.
     """
-    try:
-        return _read_config(values)
-    except KeyError as error:
-        raise CheckpointError(f"config: {error.args[0]} is missing") from error
+    config, state, gates = _parse(content, source)
+    if gates:
+        raise CheckpointError(f"{source}: holds the gates of a student in training; prune it first")
+    return config, state
+
+
+def load_student(source: str | Path, exact: bool = True) -> GatedModel:
+    """Load a student in stage 1 of the published code, with its gates.
+
+    Args:
+        source: ``.pth`` file.
+        exact: whether pruning keeps the biases of emptied sublayers, see :class:`GateConfig`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, a tensor or gate is missing or has another
+            shape, or there are no gates.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise CheckpointError(f"{source}: no such file")
+    config, state, log_alphas = _parse(read_foreign_pickle(source), str(source))
+    if not log_alphas:
+        raise CheckpointError(f"{source}: holds no gates (hard_concrete.log_alpha)")
+    kinds = tuple(dict.fromkeys(kind for kind, _ in log_alphas))
+    student = GatedModel(build_model(config, state, source), GateConfig(kinds=kinds, exact=exact))
+    for kind, layer, gate in student.gates.items():
+        log_alpha = log_alphas.get((kind, layer))
+        if log_alpha is None:
+            raise CheckpointError(f"{source}: log_alpha of {kind} {layer} is missing")
+        if log_alpha.shape != gate.log_alpha.shape:
+            shapes = f"shape {tuple(log_alpha.shape)}, expected {tuple(gate.log_alpha.shape)}"
+            raise CheckpointError(f"{source}: log_alpha of {kind} {layer} has {shapes}")
+        gate.log_alpha.data.copy_(log_alpha)
+    return student.eval()
+
+
+def _parse(content: Any, source: str) -> tuple[ModelConfig, State, Gates]:
+    for name in ("state_dict", "config"):
+        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+            raise CheckpointError(f"{source}: {name} is missing; not a published DPHuBERT checkpoint")
+    with checkpoint_errors(source):
+        try:
+            config = _read_config(content["config"])
+        except KeyError as error:
+            raise CheckpointError(f"{source}: config: {error.args[0]} is missing") from error
+        return config, *split_state(content["state_dict"])
 
 
 def _read_config(v: dict[str, Any]) -> ModelConfig:
     layers = range(v["encoder_num_layers"])
     wavlm = "encoder_remaining_heads" in v
     if wavlm:
-        kept = [tuple(row) for row in v["encoder_remaining_heads"]]
+        heads = [tuple(row) for row in v["encoder_remaining_heads"]]
         total = max(v["encoder_total_num_heads"])
         head_dim = v["encoder_embed_dim"] // total
     else:
         counts, head_dim = v["encoder_num_heads"], v["encoder_head_dim"]
-        kept = [tuple(range(n)) for n in counts]
+        heads = [tuple(range(n)) for n in counts]
         total = max(v["encoder_embed_dim"] // head_dim, *counts)
     attention, feed_forward = v["encoder_use_attention"], v["encoder_use_feed_forward"]
     channels, kernels, strides = zip(*v["extractor_conv_layer_config"], strict=True)
@@ -63,7 +115,7 @@ def _read_config(v: dict[str, Any]) -> ModelConfig:
         embed_dim=v["encoder_embed_dim"],
         total_heads=total,
         head_dim=head_dim,
-        heads=tuple(kept[i] if attention[i] else None for i in layers),
+        heads=tuple(heads[i] if attention[i] else None for i in layers),
         ffn=tuple(v["encoder_ff_interm_features"][i] if feed_forward[i] else None for i in layers),
         pos_conv_kernel=v["encoder_pos_conv_kernel"],
         pos_conv_groups=v["encoder_pos_conv_groups"],
@@ -79,13 +131,17 @@ def _read_config(v: dict[str, Any]) -> ModelConfig:
     )
 
 
-def read_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[tuple[str, int], Tensor]]:
-    """Split a released state into (tensors by our names, (kind, layer) -> log_alpha of its gates)."""
-    weights: dict[str, Tensor] = {}
-    gates: dict[tuple[str, int], Tensor] = {}
+def split_state(state: State) -> tuple[State, Gates]:
+    """Split a published state into the tensors, by our names, and the gates."""
+    weights: State = {}
+    gates: Gates = {}
     for name, tensor in state.items():
         if match := _GATE.match(name):
-            gates[_gate_key(match)] = tensor
+            if match["conv"] is not None:
+                gates["conv", int(match["conv"])] = tensor
+            else:
+                kinds = {"heads": "heads", "intermediate": "ffn", "layer": match["block"]}
+                gates[kinds[match["kind"]], int(match["layer"])] = tensor
             continue
         for pattern, replacement in _RENAMES:
             name = pattern.sub(replacement, name)
@@ -93,30 +149,23 @@ def read_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[tuple[
     return weights, gates
 
 
-def _gate_key(match: re.Match[str]) -> tuple[str, int]:
-    if match["conv"] is not None:
-        return "conv", int(match["conv"])
-    kind = {"heads": "heads", "intermediate": "ffn", "layer": match["block"]}[match["kind"]]
-    return kind, int(match["layer"])
-
-
 def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None) -> dict[str, int]:
-    """Write a model in the released format, so that the published code loads it with strict keys.
+    """Write a model in the published format, so that the published code loads it with strict keys.
 
-    That code knows no sublayer of which only the bias is left: such a one is written as one head or
-    unit of zero weights beside the bias, which computes the same. The position table of WavLM lies in
-    its first layer there, which gets a head of zeros if it has no attention and a later layer has.
+    That code has no sublayer of which only the bias is left: such a sublayer is written as one head or
+    unit of zero weights beside the bias, which computes the same. It keeps WavLM's position table in the
+    first layer, which gets a head of zeros if it has no attention and a later layer does.
 
     Args:
-        model: what to write.
+        model: model to write.
         path: file that does not exist yet.
-        dtype: store weights in that type.
+        dtype: type of the stored weights; unchanged by default.
 
     Returns:
-        Parameters that were added to the model's own, by the names of their tensors.
+        Name of a tensor -> parameters that were added to it.
 
     Raises:
-        CheckpointError: ``path`` exists or cannot be written, or the format cannot say the model.
+        CheckpointError: ``path`` exists or cannot be written, or the format cannot express the model.
     """
     path = Path(path)
     if path.exists():
@@ -124,15 +173,17 @@ def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None
     depth = model.config.pos_conv_depth
     if depth != 1:
         raise CheckpointError(
-            f"the released format has no data2vec positional block: pos_conv_depth is {depth}, allowed: 1"
+            f"the published format has no data2vec positional block: pos_conv_depth is {depth}, allowed: 1"
         )
     heads, ffn = _without_empty_sublayers(model.config)
     own = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    state = _released_state(model.config, own, heads, ffn)
-    added = {name: tensor.numel() - _size_of(own, name) for name, tensor in state.items()}
+    state = _published_state(model.config, own, heads, ffn)
+    sizes = {name: tensor.numel() for name, tensor in own.items()}
+    sizes[PUBLISHED_TABLE] = sizes.get(TABLE, 0)
+    added = {name: tensor.numel() - sizes.get(name, 0) for name, tensor in state.items()}
     content = {
         "state_dict": {name: tensor.to(dtype or tensor.dtype) for name, tensor in state.items()},
-        "config": _released_config(model.config, heads, ffn),
+        "config": _published_config(model.config, heads, ffn),
         "distill_linear_projs": {},
     }
     try:
@@ -144,22 +195,17 @@ def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None
     return {name: count for name, count in added.items() if count}
 
 
-def _size_of(own: dict[str, Tensor], released_name: str) -> int:
-    name = TABLE if released_name == RELEASED_TABLE else released_name
-    return own[name].numel() if name in own else 0
-
-
 def _without_empty_sublayers(
     config: ModelConfig,
 ) -> tuple[list[tuple[int, ...] | None], list[int | None]]:
-    """Heads and units per layer as they are written, the stand-ins for empty sublayers included."""
+    """Return heads and units per layer as they are written, with stand-ins for empty sublayers."""
     heads = [(0,) if kept == () else kept for kept in config.heads]
     if config.num_buckets and heads[0] is None and any(heads):
         heads[0] = (0,)
     return heads, [1 if width == 0 else width for width in config.ffn]
 
 
-def _released_config(
+def _published_config(
     config: ModelConfig, heads: list[tuple[int, ...] | None], ffn: list[int | None]
 ) -> dict[str, Any]:
     layers = config.num_layers
@@ -201,7 +247,7 @@ def _released_config(
     }
 
 
-def _released_state(
+def _published_state(
     config: ModelConfig, own: dict[str, Tensor], heads: list[tuple[int, ...] | None], ffn: list[int | None]
 ) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in own.items() if name != TABLE}
@@ -216,7 +262,7 @@ def _released_state(
             state[bias] = own[bias]
     if config.num_buckets and heads[0] is not None:
         empty = torch.zeros(config.num_buckets, config.total_heads)
-        state[RELEASED_TABLE] = own.get(TABLE, empty)
+        state[PUBLISHED_TABLE] = own.get(TABLE, empty)
     return state
 
 
@@ -225,7 +271,7 @@ def _zero_linear(name: str, inputs: int, outputs: int) -> dict[str, Tensor]:
 
 
 def _zero_head(config: ModelConfig, name: str, own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One head that adds nothing but the output bias, if there is one."""
+    """Return the tensors of one head that adds nothing but the output bias, if there is one."""
     width, total = config.head_dim, config.total_heads
     state = _zero_linear(f"{name}.out_proj", width, config.embed_dim)
     for projection in ("q_proj", "k_proj", "v_proj"):
@@ -235,38 +281,3 @@ def _zero_head(config: ModelConfig, name: str, own: dict[str, Tensor]) -> dict[s
         state[f"{name}.gru_rel_pos_const"] = torch.ones(1, total, 1, 1)
     bias = f"{name}.out_proj.bias"
     return state | {bias: own.get(bias, state[bias])}
-
-
-def load_student(source: str | Path, exact: bool = True) -> Student:
-    """Load a student in stage 1, with its gates, from a ``.pth`` of the published code.
-
-    Raises:
-        CheckpointError: as :func:`load_model`, or there are no gates.
-    """
-    source = Path(source)
-    if not source.is_file():
-        raise CheckpointError(f"{source}: no such file")
-    config, state, log_alphas = read_released(source)
-    if not log_alphas:
-        raise CheckpointError(f"{source}: holds no gates (hard_concrete.log_alpha)")
-    kinds = tuple(dict.fromkeys(kind for kind, _ in log_alphas))
-    student = Student(build_model(config, state, source), GateConfig(kinds=kinds, exact=exact))
-    for kind, layer, gate in student.gates.items():
-        if (kind, layer) not in log_alphas:
-            raise CheckpointError(f"{source}: log_alpha of {kind} {layer} is missing")
-        found, wanted = log_alphas[kind, layer].shape, gate.log_alpha.shape
-        if found != wanted:
-            message = f"log_alpha of {kind} {layer} has shape {tuple(found)}, expected {tuple(wanted)}"
-            raise CheckpointError(f"{source}: {message}")
-        gate.log_alpha.data.copy_(log_alphas[kind, layer])
-    return student.eval()
-
-
-def read_released(source: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[tuple[str, int], Tensor]]:
-    content = load_weights_only(source)
-    for name in ("state_dict", "config"):
-        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
-            raise CheckpointError(f"{source}: {name} is missing; not a released checkpoint")
-    config = checked_config(lambda: read_config(content["config"]), source)
-    weights, gates = read_state(content["state_dict"])
-    return config, weights, gates

@@ -51,7 +51,6 @@ from ..utils.files import replacing, write_text
 from . import run_card, stages
 from .compress_config import CompressConfig
 from .run_directory import owning
-from .run_plots import plot_training, plot_units
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +126,7 @@ class _Run:
         config = self.config
         own = config.student is not None
         model = load_model(self.out / "student") if own else copy.deepcopy(self.teacher)
-        task = stages.first(config, self.teacher, model, settings, self.data[1])
+        task = stages.joint_pruning(config, self.teacher, model, self.data[1])
         self.note("student" if own else "teacher_copy", task)
         self.train(task, settings, 1)
         if not self.processes.main:
@@ -150,8 +149,7 @@ class _Run:
         model = load_model(self.out / source)
         own = config.stage1 is None
         projections = None if own else read_tensors(self.out / "projections.safetensors")
-        settings = config.stage2 or TrainConfig()
-        task = stages.second(config, self.teacher, model, settings, projections, self.data[1])
+        task = stages.distillation(config, self.teacher, model, projections, self.data[1])
         self.note(source, task)
         if config.stage2 is not None:
             self.train(task, config.stage2, 2)
@@ -196,6 +194,8 @@ class _Run:
             results[name] = cost | {key: list(value) for key, value in kept.items()}
         results["macs_seconds"] = self.config.budget.seconds
         _write_json(path, results)
+        from .run_plots import plot_training, plot_units
+
         plot_training(self.out, self.out / "training.png")
         plot_units(self.teacher.config, small, self.out / "units.png")
 

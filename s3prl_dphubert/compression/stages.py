@@ -1,35 +1,33 @@
-"""What each stage trains, made alike for every loop that trains it."""
+"""Training tasks of a run's two stages, built alike for every loop that trains them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..data.batches import Batch
 from ..distillation.objective import Objective
-from ..distillation.task import Distillation
+from ..distillation.task import Distillation, JointPruning
 from ..errors import ConfigError
-from ..model import SpeechModel
+from ..model import ModelConfig, SpeechModel
+from ..model.cost import Number
 from ..pruning.budget import Budget
-from ..pruning.gated_model import Student
+from ..pruning.gated_model import GatedModel
 from ..training.train_config import TrainConfig
 from .compress_config import CompressConfig
 
 
-def first(
-    config: CompressConfig,
-    teacher: SpeechModel,
-    model: SpeechModel,
-    settings: TrainConfig,
-    valid: list[Batch] | None = None,
-) -> Distillation:
-    """Stage 1: the model under gates that start from the run's seed.
+def joint_pruning(
+    config: CompressConfig, teacher: SpeechModel, student: SpeechModel, valid: Sequence[Batch] = ()
+) -> JointPruning:
+    """Build stage 1: the student under gates that start from the run's seed.
 
     Args:
         config: the run.
-        teacher: on the device that trains.
-        model: what the student starts from; taken over, not copied.
-        settings: peak learning rates.
+        teacher: model on the device that trains.
+        student: initial model, taken over without a copy.
         valid: validation batches.
 
     Raises:
@@ -37,51 +35,39 @@ def first(
         RunError: no choice of the gated units keeps the budget.
     """
     torch.manual_seed(config.seed)
-    student = Student(model.requires_grad_(True), config.gates)
-    student.model.feature_extractor.dummy_weight.requires_grad_(False)
-    task = _distillation(config, teacher, student, settings, config.budget, valid)
-    _check_room(task, config.budget)
+    gated = GatedModel(student.requires_grad_(True), config.gates)
+    student.feature_extractor.dummy_weight.requires_grad_(False)
+    objective = _objective(config, student.config, teacher.config)
+    train = config.stage1 or TrainConfig()
+    task = JointPruning(teacher, gated, objective, train, config.budget, valid)
+    _check_exceeds(config.budget, student.config, task.full_costs)
     return task
 
 
-def second(
+def distillation(
     config: CompressConfig,
     teacher: SpeechModel,
-    model: SpeechModel,
-    settings: TrainConfig,
+    student: SpeechModel,
     projections: dict[str, Tensor] | None = None,
-    valid: list[Batch] | None = None,
+    valid: Sequence[Batch] = (),
 ) -> Distillation:
-    """Stage 2: a model of fixed shape, with the projections of stage 1 if there are any."""
+    """Build stage 2: a student of fixed shape, with the projections of stage 1 if there are any."""
     torch.manual_seed(config.seed)
-    task = _distillation(config, teacher, model, settings, None, valid)
+    objective = _objective(config, student.config, teacher.config)
+    task = Distillation(teacher, student, objective, config.stage2 or TrainConfig(), valid)
     if projections is not None:
-        task.objective.load_state_dict(projections)
+        objective.load_state_dict(projections)
     return task
 
 
-def _distillation(
-    config: CompressConfig,
-    teacher: SpeechModel,
-    student: Student | SpeechModel,
-    settings: TrainConfig,
-    budget: Budget | None,
-    valid: list[Batch] | None,
-) -> Distillation:
-    device = next(teacher.parameters()).device
-    shape = (student.model if isinstance(student, Student) else student).config
-    wide = teacher.config
-    objective = Objective(
-        config.objective, shape.embed_dim, wide.embed_dim, shape.num_layers, wide.num_layers
-    )
-    rates = settings.lr, settings.gate_lr
-    low = settings.teacher_precision
-    return Distillation(teacher, student.to(device), objective.to(device), *rates, budget, valid, low)
+def _objective(config: CompressConfig, student: ModelConfig, teacher: ModelConfig) -> Objective:
+    widths, depths = (student.embed_dim, teacher.embed_dim), (student.num_layers, teacher.num_layers)
+    return Objective(config.objective, *widths, *depths)
 
 
-def _check_room(task: Distillation, budget: Budget) -> None:
+def _check_exceeds(budget: Budget, student: ModelConfig, full_costs: dict[str, Number]) -> None:
     """Refuse a student that is within the budget before it is pruned."""
-    costs, limits = budget.costs(task.model.config), budget.limits(task.full_costs)
+    costs, limits = budget.costs(student), budget.limits(full_costs)
     if all(costs[count] <= limit for count, limit in limits.items()):
-        known = ", ".join(f"{costs[count]:,} {count} of {limit:,.0f}" for count, limit in limits.items())
-        raise ConfigError(f"budget: the student costs {known} before pruning, allowed: more than the budget")
+        shown = ", ".join(f"{costs[count]:,} {count} of {limit:,.0f}" for count, limit in limits.items())
+        raise ConfigError(f"budget: the student costs {shown} before pruning, allowed: more than the budget")

@@ -1,8 +1,8 @@
-"""The task that both stages train: a student follows its teacher, in stage 1 under gates."""
+"""Training tasks: distillation of a student, and joint distillation and pruning of a gated one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,26 +16,132 @@ from ..model.precision import AUTOCAST, autocast
 from ..model.sparse.sparse_forward import lean_features
 from ..pruning.allocation import check_reachable
 from ..pruning.budget import Budget, Lagrangian
-from ..pruning.gated_model import Student
+from ..pruning.gated_model import GatedModel
 from ..pruning.structured import final_masks
+from ..training.train_config import TrainConfig
 from .objective import Objective
 from .target_cache import TargetCache
 
-NAMES = {torch.float32: "fp32", **{dtype: name for name, dtype in AUTOCAST.items()}}
+PRECISION_OF = {torch.float32: "fp32", **{dtype: name for name, dtype in AUTOCAST.items()}}
 
 
 class Distillation:
-    """Joint distillation and pruning of a :class:`Student`, or distillation of a pruned model.
+    """Distillation of a teacher's hidden states into a student of fixed shape.
 
     Args:
-        teacher: kept in eval mode and without gradient.
-        student: with gates (stage 1) or a plain model (stage 2).
-        objective: what is matched.
-        lr: peak learning rate of weights and projections.
-        gate_lr: peak learning rate of gates and multipliers (stage 1).
-        budget: what the student may cost, as a share of the teacher (stage 1).
+        teacher: set to eval mode and frozen.
+        student: model to train, taken over without a copy.
+        objective: matched hidden states and their distance.
+        config: peak learning rate of student and projections, and precision of the teacher.
         valid: validation batches.
-        teacher_precision: ``fp32``, ``bf16`` or ``fp16`` for the teacher; by default as trained.
+    """
+
+    def __init__(
+        self,
+        teacher: SpeechModel,
+        student: SpeechModel,
+        objective: Objective,
+        config: TrainConfig,
+        valid: Sequence[Batch] = (),
+    ) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.model, self.objective = student, objective
+        self.config, self.valid = config, valid
+        self.cache: TargetCache | None = None
+        self._folded: dict[str, FoldedModel] = {}  # the teacher as a CPU runs it, by precision
+        self.module: nn.Module = nn.ModuleDict({"student": student, "objective": objective})
+        self.module.to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the teacher, where the student is trained, too."""
+        return next(self.teacher.parameters()).device
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return one optimizer group: weights of the student and of the projections."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        params = [*weights, *self.objective.parameters()]
+        return [{"params": params, "base_lr": self.config.lr, "name": "weights"}]
+
+    def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """Compute the distillation loss (0-d) of a micro-batch, and its terms as named scalars."""
+        targets = self.cached_targets(batch)
+        masks = self.sample_masks(generator)
+        if batch.waveforms.device.type == "cpu":
+            hidden = lean_features(self.model, batch.waveforms, masks)
+        else:
+            hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
+        loss, terms = self.objective(hidden, targets)
+        scalars: dict[str, Any] = {name: value.detach() for name, value in terms.items()}
+        scalars["distillation"] = loss.detach()
+        return loss, scalars
+
+    def sample_masks(self, generator: torch.Generator) -> Masks:
+        """Return the masks of one training step; a student of fixed shape has none."""
+        return NO_MASKS
+
+    def cached_targets(self, batch: Batch) -> Mapping[int, Tensor] | list[Tensor]:
+        """Return the targets of a batch by layer, each (B, F, D), from the cache if there is one."""
+        waveforms = batch.waveforms
+        if self.cache is None or not batch.keys:
+            return self.targets(waveforms)
+        precision = self._teacher_precision(waveforms.device.type)
+        with torch.no_grad():
+            targets = self.cache.get(batch.keys, precision, lambda: self.targets(waveforms))
+        return {layer: states.to(waveforms.device) for layer, states in targets.items()}
+
+    def _teacher_precision(self, device: str) -> str:
+        active = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if active else torch.float32
+        return self.config.teacher_precision or PRECISION_OF[dtype]
+
+    @torch.no_grad()
+    def targets(self, waveforms: Tensor) -> list[Tensor]:
+        """Compute the teacher's hidden states (B, F, D) of waveforms (B, T), up to the last matched layer."""
+        depth, device = self.objective.depth, waveforms.device
+        precision = self._teacher_precision(device.type)
+        if device.type != "cpu":
+            with autocast(device, precision):
+                return self.teacher.extract_features(waveforms, num_layers=depth)[0]
+        if precision not in self._folded:
+            self._folded[precision] = fold(self.teacher, precision)
+        return self._folded[precision].extract_features(waveforms, num_layers=depth)[0]
+
+    def validate(self) -> dict[str, float]:
+        """Return the mean loss terms over the validation batches; empty without any."""
+        return self.evaluate()
+
+    @torch.no_grad()
+    def evaluate(self, masks: Masks = NO_MASKS) -> dict[str, float]:
+        """Return the mean loss terms over the validation batches under the given masks."""
+        if not self.valid:
+            return {}
+        was_training = self.module.training
+        self.module.eval()
+        totals: dict[str, float] = {}
+        for batch in self.valid:
+            waveforms = batch.waveforms.to(self.device)
+            targets = self.targets(waveforms)
+            loss, terms = self.objective(self.model.extract_features(waveforms, masks=masks)[0], targets)
+            for name, value in {"loss": loss, **terms}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / len(self.valid)
+        self.module.train(was_training)
+        return totals
+
+
+class JointPruning(Distillation):
+    """Distillation that learns at the same time which units of the student to keep within a budget.
+
+    Adds to plain distillation the student's gates, a penalty for missing the target sparsity, and the
+    penalty's multipliers (Peng et al. 2023, section 2.3).
+
+    Args:
+        teacher: set to eval mode and frozen; the budget is a share of its cost.
+        student: gated model to train, taken over without a copy.
+        objective: matched hidden states and their distance.
+        config: peak learning rates, and precision of the teacher.
+        budget: share of the teacher's cost to remove.
+        valid: validation batches.
 
     Raises:
         RunError: no choice of the gated units keeps the budget.
@@ -44,137 +150,57 @@ class Distillation:
     def __init__(
         self,
         teacher: SpeechModel,
-        student: Student | SpeechModel,
+        student: GatedModel,
         objective: Objective,
-        lr: float,
-        gate_lr: float = 0.02,
-        budget: Budget | None = None,
-        valid: list[Batch] | None = None,
-        teacher_precision: str | None = None,
+        config: TrainConfig,
+        budget: Budget,
+        valid: Sequence[Batch] = (),
     ) -> None:
-        self.teacher_precision = teacher_precision
-        self._folded: dict[str, FoldedModel] = {}
-        self.cache: TargetCache | None = None
-        self.teacher = teacher.eval().requires_grad_(False)
-        self.student, self.objective = student, objective
-        self.lr, self.gate_lr, self.budget = lr, gate_lr, budget
-        self.valid = valid or []
-        self.lagrangian = None if budget is None else Lagrangian(budget.shares)
-        self.full_costs = {} if budget is None else budget.costs(teacher.config)
-        if budget is not None and isinstance(student, Student):
-            check_reachable(self.model.config, student.gates, budget, budget.limits(self.full_costs))
-        begin = {} if budget is None else budget.costs(self.model.config)
-        self.begin = {count: 1 - cost / self.full_costs[count] for count, cost in begin.items()}
-        parts: dict[str, nn.Module] = {"student": student, "objective": objective}
-        if self.lagrangian is not None:
-            parts["lagrangian"] = self.lagrangian
-        self.module: nn.Module = nn.ModuleDict(parts).to(next(teacher.parameters()).device)
-
-    @property
-    def model(self) -> SpeechModel:
-        """The student's model without gates."""
-        return self.student.model if isinstance(self.student, Student) else self.student
+        super().__init__(teacher, student.model, objective, config, valid)
+        self.student, self.budget = student, budget
+        self.lagrangian = Lagrangian(budget.shares)
+        self.full_costs = budget.costs(teacher.config)
+        check_reachable(student.model.config, student.gates, budget, budget.limits(self.full_costs))
+        costs = budget.costs(student.model.config)
+        self.initial_sparsity = {count: 1 - cost / self.full_costs[count] for count, cost in costs.items()}
+        parts = {"student": student, "objective": objective, "lagrangian": self.lagrangian}
+        self.module = nn.ModuleDict(parts).to(self.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Weights and projections; in stage 1 also gates, and multipliers that ascend."""
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [*weights, *self.objective.parameters()], "base_lr": self.lr, "name": "weights"}
-        ]
-        if isinstance(self.student, Student) and self.lagrangian is not None:
-            gates = {
-                "params": list(self.student.gates.parameters()),
-                "base_lr": self.gate_lr,
-                "name": "gates",
-            }
-            multipliers = {"params": list(self.lagrangian.parameters()), "base_lr": self.gate_lr}
-            groups += [gates, {**multipliers, "maximize": True, "name": "multipliers"}]
-        return groups
+        """Return the groups of weights, gates and multipliers; the multipliers ascend."""
+        gate_lr = self.config.gate_lr
+        gates = {"params": list(self.student.gates.parameters()), "base_lr": gate_lr, "name": "gates"}
+        multipliers = {"params": list(self.lagrangian.parameters()), "base_lr": gate_lr}
+        return [*super().parameter_groups(), gates, {**multipliers, "maximize": True, "name": "multipliers"}]
 
     def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-        """Distillation loss, plus in stage 1 the penalty for missing the target sparsity."""
-        targets = self.kept_targets(batch)
-        gates = self.student.gates if isinstance(self.student, Student) else None
-        masks = NO_MASKS if gates is None else gates.sample(generator)
-        if batch.waveforms.device.type == "cpu":
-            hidden = lean_features(self.model, batch.waveforms, masks)
-        else:
-            hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
-        loss, terms = self.objective(hidden, targets)
-        scalars: dict[str, Any] = {name: value.detach() for name, value in terms.items()}
-        scalars["distillation"] = loss.detach()
-        if self.budget is not None and self.lagrangian is not None:
-            sparsity, wanted = self.sparsity(), self.budget.targets(update, self.begin)
-            loss = loss + self.lagrangian(sparsity, wanted).to(loss.device)
-            for count, target in wanted.items():
-                suffix = f"_{count}" if len(wanted) > 1 else ""
-                scalars[f"sparsity{suffix}"] = sparsity[count].detach()
-                scalars[f"target_sparsity{suffix}"] = target
+        """Compute distillation loss plus penalty (0-d), and their parts as named scalars."""
+        loss, scalars = super().step(batch, update, generator)
+        sparsity, targets = self.sparsity(), self.budget.targets(update, self.initial_sparsity)
+        loss = loss + self.lagrangian(sparsity, targets).to(loss.device)
+        for count, target in targets.items():
+            suffix = f"_{count}" if len(targets) > 1 else ""
+            scalars[f"sparsity{suffix}"] = sparsity[count].detach()
+            scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
 
-    def kept_targets(self, batch: Batch) -> Mapping[int, Tensor] | list[Tensor]:
-        """Targets by layer, from the cache where there is one and it has them, each (B, F, D)."""
-        waveforms = batch.waveforms
-        if self.cache is None or not batch.keys:
-            return self.targets(waveforms)
-        precision = self._precision(waveforms.device.type)
-        with torch.no_grad():
-            found = self.cache.get(batch.keys, precision, lambda: self.targets(waveforms))
-        return {layer: states.to(waveforms.device) for layer, states in found.items()}
-
-    def _precision(self, device: str) -> str:
-        """What the teacher computes in."""
-        active = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if active else torch.float32
-        return self.teacher_precision or NAMES[dtype]
-
-    @torch.no_grad()
-    def targets(self, waveforms: Tensor) -> list[Tensor]:
-        """The teacher's hidden states of waveforms (B, T), no deeper than they are needed, each (B, F, D)."""
-        depth, device = self.objective.depth, waveforms.device
-        precision = self._precision(device.type)
-        if device.type != "cpu":
-            with autocast(device, precision):
-                return self.teacher.extract_features(waveforms, num_layers=depth)[0]
-        if precision not in self._folded:
-            self._folded[precision] = fold(self.teacher, precision)
-        return self._folded[precision].extract_features(waveforms, num_layers=depth)[0]
+    def sample_masks(self, generator: torch.Generator) -> Masks:
+        """Sample the gates for one training step."""
+        return self.student.gates.sample(generator)
 
     def sparsity(self) -> dict[str, Tensor]:
-        """Count -> expected share of the full cost that the gates remove, 0-d and differentiable."""
-        if not isinstance(self.student, Student) or self.budget is None:
-            raise TypeError("sparsity needs a gated student and a budget")
+        """Count -> expected share of the teacher's cost that the gates remove, 0-d and differentiable."""
         costs = self.student.expected_costs(self.budget)
         return {count: 1 - cost / float(self.full_costs[count]) for count, cost in costs.items()}
 
     def final_masks(self) -> Masks:
-        """The masks by which the gated student would be cut now, within the budget.
+        """Return the masks by which the student would be cut now, within the budget.
 
         Raises:
             RunError: no choice of the gated units keeps the budget.
         """
-        if not isinstance(self.student, Student):
-            raise TypeError("masks need a gated student")
         return final_masks(self.student, self.budget, self.full_costs)
 
     def validate(self) -> dict[str, float]:
-        """Mean distillation loss over the validation batches under the deterministic masks."""
-        return self.evaluate(self.student.gates.masks() if isinstance(self.student, Student) else NO_MASKS)
-
-    @torch.no_grad()
-    def evaluate(self, masks: Masks = NO_MASKS) -> dict[str, float]:
-        """Mean loss terms over the validation batches; empty if there are none."""
-        if not self.valid:
-            return {}
-        was_training = self.module.training
-        self.module.eval()
-        totals: dict[str, float] = {}
-        device = next(self.teacher.parameters()).device
-        for batch in self.valid:
-            waveforms = batch.waveforms.to(device)
-            targets = self.targets(waveforms)
-            loss, terms = self.objective(self.model.extract_features(waveforms, masks=masks)[0], targets)
-            for name, value in {"loss": loss, **terms}.items():
-                totals[name] = totals.get(name, 0.0) + float(value) / len(self.valid)
-        self.module.train(was_training)
-        return totals
+        """Return the mean loss terms over the validation batches under the deterministic masks."""
+        return self.evaluate(self.student.gates.masks())

@@ -26,7 +26,7 @@ from ..compression import run_card, stages
 from ..data.batches import Batch
 from ..data.dataset import read_data as read_audio
 from ..distillation.student_init import start
-from ..distillation.task import Distillation
+from ..distillation.task import Distillation, JointPruning
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.precision import autocast
@@ -35,7 +35,7 @@ from ..training.train_config import TrainConfig
 from ..training.trainer import seeded
 from ..utils.environment import changes, environment
 from .epochs import Epochs
-from .pretrain_config import Recipe, last_epoch, read_data, read_training
+from .pretrain_config import PretrainRecipe, last_epoch, read_data, read_training
 from .runner_checkpoint import KEY, Models, States, find_states, read_states
 from .runner_optimizer import GuardedAdamW
 
@@ -71,7 +71,7 @@ class UpstreamPretrainExpert(nn.Module):
             )
         self.device = torch.device(device)
         saved = upstream_config if isinstance(upstream_config, Mapping) else None
-        self.recipe = Recipe.read(upstream_config if saved is None else saved["recipe"])
+        self.recipe = PretrainRecipe.read(upstream_config if saved is None else saved["recipe"])
         data, self.num_workers = read_data(datarc)
         self.config = self.recipe.run(data)
         self.stream, _ = read_audio(data)
@@ -86,7 +86,7 @@ class UpstreamPretrainExpert(nn.Module):
     def _task(self, saved: Mapping[str, Any] | None) -> Distillation:
         """What is trained; the tensors of a checkpoint follow in :meth:`load_model`."""
         teacher = load_teacher(self.recipe.teacher).to(self.device)
-        config, settings, projections = self.config, TrainConfig(), None
+        config, projections = self.config, None
         if saved is not None:
             model = SpeechModel(ModelConfig.from_dict(saved["shape"]))
             self.updates1 = saved["updates1"]
@@ -100,8 +100,8 @@ class UpstreamPretrainExpert(nn.Module):
         else:
             model = copy.deepcopy(teacher)
         if self.recipe.stage == 1:
-            return stages.first(config, teacher, model, settings)
-        return stages.second(config, teacher, model, settings, projections)
+            return stages.joint_pruning(config, teacher, model)
+        return stages.distillation(config, teacher, model, projections)
 
     def prepare(self, config: Mapping[str, Any], folder: Path) -> None:
         """Take the whole of ``-c``, and where the experiment lies, before the training begins.
@@ -112,7 +112,7 @@ class UpstreamPretrainExpert(nn.Module):
         self.settings = read_training(config, self.epoch, self.num_workers)
         self.last_epoch = last_epoch(config["runner"], self.epoch)
         self.models = Models(folder)
-        self.task.lr, self.task.gate_lr = self.settings.lr, self.settings.gate_lr
+        self.task.config = self.settings
         groups = self.task.parameter_groups()
         self.optimizer = GuardedAdamW(groups, self.settings.warmup, self.settings.updates)
         if self.step and (changed := changes(self.saved_environment, self.environment())):
@@ -180,7 +180,8 @@ class UpstreamPretrainExpert(nn.Module):
     def states(self) -> States:
         """All that is known of the student now."""
         shape, module = self.task.model.config, self.model.state_dict()
-        return States(self.recipe, shape, module, self.task.full_costs, self.step, self.updates1)
+        full_costs = self.task.full_costs if isinstance(self.task, JointPruning) else {}
+        return States(self.recipe, shape, module, full_costs, self.step, self.updates1)
 
     def add_state_to_save(self, all_states: dict[str, Any]) -> dict[str, Any]:
         """Add this recipe's part to a checkpoint, and write the model as it would be cut now beside it."""

@@ -24,7 +24,7 @@ OPTIMIZER = "DPHuBERT"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainRecipe:
     """``-g``, the upstream configuration.
 
     Args:
@@ -65,7 +65,7 @@ class Recipe:
         ConfigError.raise_for("upstream configuration (-g)", faults)
 
     @classmethod
-    def read(cls, source: str | Path | Mapping[str, Any]) -> Recipe:
+    def read(cls, source: str | Path | Mapping[str, Any]) -> PretrainRecipe:
         """Read a YAML file, or the values that a checkpoint holds.
 
         The seed and the paths become what they are here and now, so that a run which is resumed
@@ -75,7 +75,7 @@ class Recipe:
             ConfigError: listing everything that is wrong.
         """
         values = dict(source) if isinstance(source, Mapping) else read_yaml(source)
-        recipe: Recipe = from_dict(cls, values)
+        recipe: PretrainRecipe = from_dict(cls, values)
         seed = torch.initial_seed() if recipe.seed is None else recipe.seed
         stage1 = None if recipe.stage1 is None else _absolute(recipe.stage1)
         return replace(recipe, seed=seed, teacher=_absolute(recipe.teacher), stage1=stage1)

@@ -14,15 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints.unpickler import read_foreign_pickle
 from ..checkpoints.directory import CONFIG, save_model
+from ..checkpoints.unpickler import read_foreign_pickle
 from ..errors import CheckpointError, RunError
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import Number
 from ..model.state_dict import build_model
-from ..pruning.gated_model import Student
+from ..pruning.gated_model import GatedModel
 from ..pruning.structured import prune
-from .pretrain_config import Recipe
+from .pretrain_config import PretrainRecipe
 
 KEY, CONFIG_KEY = "DPHuBERT", "Upstream_Config"
 NAME = re.compile(r"states-(\d+)")
@@ -42,7 +42,7 @@ class States:
         source: where it comes from, for messages.
     """
 
-    recipe: Recipe
+    recipe: PretrainRecipe
     shape: ModelConfig
     module: Mapping[str, Tensor]
     full_costs: dict[str, Number]
@@ -65,7 +65,7 @@ class States:
         if self.recipe.stage == 2:
             return build_model(self.shape, self._part("student."), self.source)
         model = build_model(self.shape, self._part("student.model."), self.source)
-        student = Student(model, self.recipe.gates)
+        student = GatedModel(model, self.recipe.gates)
         try:
             student.gates.load_state_dict(self._part("student.gates."))
         except RuntimeError as error:
@@ -114,7 +114,7 @@ def read_states(path: Path) -> States:
     try:
         config, own = content[CONFIG_KEY], content[KEY]
         return States(
-            Recipe.read(config["recipe"]),
+            PretrainRecipe.read(config["recipe"]),
             ModelConfig.from_dict(config["shape"]),
             own["module"],
             own["full_costs"],

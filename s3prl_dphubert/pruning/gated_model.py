@@ -12,7 +12,7 @@ from .budget import Budget
 from .gates import GateConfig, Gates
 
 
-class Student(nn.Module):
+class GatedModel(nn.Module):
     """Owns a model and the gates over its units; the model itself holds no pruning state."""
 
     def __init__(self, model: SpeechModel, gates: GateConfig | None = None) -> None:

@@ -23,7 +23,7 @@ SHAPE = ("conv_kernels", "conv_strides", "embed_dim", "head_dim", "pos_conv_kern
 
 
 @dataclass(frozen=True)
-class Line:
+class LatencyLine:
     """Seconds that grow with a number of units: ``fixed + each * units``."""
 
     fixed: float
@@ -52,12 +52,12 @@ class LatencyTable:
 
     seconds: float
     shape: dict[str, Any]
-    conv: tuple[Line, ...]
-    projection: Line
+    conv: tuple[LatencyLine, ...]
+    projection: LatencyLine
     positions: float
     rest: tuple[float, ...]
-    attention: tuple[Line, ...]
-    feed_forward: tuple[Line, ...]
+    attention: tuple[LatencyLine, ...]
+    feed_forward: tuple[LatencyLine, ...]
     machine: dict[str, Any]
 
     @classmethod
@@ -70,9 +70,9 @@ class LatencyTable:
         try:
             values = json.loads(Path(path).read_text(encoding="utf8"))
             lines: dict[str, Any] = {
-                name: tuple(Line(**row) for row in values.pop(name)) for name in ("conv", *_SUBLAYERS)
+                name: tuple(LatencyLine(**row) for row in values.pop(name)) for name in ("conv", *_SUBLAYERS)
             }
-            projection, rest = Line(**values.pop("projection")), tuple(values.pop("rest"))
+            projection, rest = LatencyLine(**values.pop("projection")), tuple(values.pop("rest"))
             table = cls(**values, **lines, projection=projection, rest=rest)
             numbers = [n for name in lines for line in lines[name] for n in (line.fixed, line.each)]
             numbers += [projection.fixed, projection.each, table.seconds, table.positions, *rest]

@@ -11,11 +11,11 @@ from ..model.cost import Number
 from ..model.masks import Masks
 from .allocation import fit
 from .budget import Budget
-from .gated_model import Student
+from .gated_model import GatedModel
 
 
 def prune(
-    student: Student, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+    student: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
 ) -> SpeechModel:
     """Return the pruned model, which runs at once and can be gated and pruned again.
 
@@ -33,7 +33,7 @@ def prune(
 
 
 def final_masks(
-    student: Student, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+    student: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
 ) -> Masks:
     """The masks that :func:`prune` cuts by; the masked student equals the pruned model."""
     masks = student.gates.masks()

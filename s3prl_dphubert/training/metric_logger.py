@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..utils.files import write_text
 
 
-class Journal:
+class MetricLogger:
     """Appends to the log of one training.
 
     Args:

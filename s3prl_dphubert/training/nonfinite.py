@@ -25,7 +25,7 @@ def report_skip(update: int, in_a_row: int, most: int) -> None:
         )
 
 
-class Skips:
+class SkipCounter:
     """Counts skipped updates on the device; the host knows those up to the last reading.
 
     Args:

@@ -31,8 +31,8 @@ from ..utils.environment import Environment, changes, environment
 from ..utils.files import replacing
 from ..utils.malloc import keep_pages
 from .distributed import Processes
-from .metric_logger import Journal
-from .nonfinite import Skips
+from .metric_logger import MetricLogger
+from .nonfinite import SkipCounter
 from .optimizer import ScheduledAdamW
 from .train_config import TrainConfig
 
@@ -92,7 +92,7 @@ class Trainer:
         self.device = self.processes.device
         self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.update, self.skips = 0, Skips(self.device)
+        self.update, self.skips = 0, SkipCounter(self.device)
         self.best: float | None = None
         if self.processes.main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class Trainer:
         if self.device.type == "cpu":
             keep_pages()
         main, done, updates = self.processes.main, self.update, self.config.updates
-        journal = Journal(self.folder, self.name, done) if main else None
+        journal = MetricLogger(self.folder, self.name, done) if main else None
         bar = tqdm(
             initial=done, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
         )
@@ -213,7 +213,7 @@ class Trainer:
         """Mixed precision as configured."""
         return autocast(self.device, self.config.precision)
 
-    def after_step(self, scalars: dict[str, float], journal: Journal | None) -> None:
+    def after_step(self, scalars: dict[str, float], journal: MetricLogger | None) -> None:
         """Log, validate and save when it is time."""
         config, last = self.config, self.update == self.config.updates
         if self.update % config.validate_every == 0 or last:
@@ -275,7 +275,7 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.update, self.best = saved["update"], saved["best"]
-        self.skips = Skips(self.device, saved["skipped"], saved["in_a_row"])
+        self.skips = SkipCounter(self.device, saved["skipped"], saved["in_a_row"])
         if changed := changes(saved.get("environment", {}), self.environment()):
             what = "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
             log.warning(what, self.name, self.update, changed)

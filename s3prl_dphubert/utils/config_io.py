@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import types
 import typing
@@ -217,7 +216,6 @@ _UNUSABLE: Any = object()
 _SCALARS = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
 
 
-@functools.lru_cache(maxsize=64)
 def _hints(kind: type) -> dict[str, Any]:
     """Field -> annotated type, of the fields that ``__init__`` takes."""
     hints = typing.get_type_hints(kind)

@@ -91,7 +91,7 @@ def test_emptied_sublayers(shape, heads, ffn, tmp_path):
         assert width >= 8  # the published code knows no attention without heads
     if shape == "wavlm" and any(config["encoder_use_attention"]):
         assert config["encoder_use_attention"][0]
-        assert state[dphubert_pth.RELEASED_TABLE].shape == (32, 4)
+        assert state[dphubert_pth.PUBLISHED_TABLE].shape == (32, 4)
         if heads[0] is None:
             assert not state["encoder.transformer.layers.0.attention.out_proj.bias"].any()
     assert bool(added) == (() in heads or 0 in ffn)

@@ -45,9 +45,9 @@ def test_fixed_crops_come_again_in_another_order(place):
 
 def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
     task, batch = distillation(place), stream_of(place, crops="fixed")[0]
-    plain = task.kept_targets(batch)
+    plain = task.cached_targets(batch)
     task.cache = TargetCache(tmp_path, (0, 1, 3), 32, 1.0)
-    first, second = task.kept_targets(batch), task.kept_targets(batch)
+    first, second = task.cached_targets(batch), task.cached_targets(batch)
     assert (task.cache.computed, task.cache.found) == (len(batch.keys), len(batch.keys))
     assert list(first) == list(second) == [0, 1, 3]
     for layer in first:
@@ -55,7 +55,7 @@ def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
         assert not torch.equal(first[layer], plain[layer])
         torch.testing.assert_close(first[layer], plain[layer], atol=2e-3, rtol=1e-3)
     with torch.autocast("cpu", torch.bfloat16):  # another teacher
-        task.kept_targets(batch)
+        task.cached_targets(batch)
     assert task.cache.computed == 2 * len(batch.keys)
 
 
@@ -86,7 +86,7 @@ def test_beyond_its_limit_it_computes(place, tmp_path, caplog):
     task.cache = TargetCache(tmp_path, (0, 1, 3), 32, 1e-8)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            task.kept_targets(batch)
+            task.cached_targets(batch)
     assert task.cache.found == 0
     (message,) = caplog.messages
     assert message.startswith("cache_teacher: the limit of 1e-08 GB is reached")

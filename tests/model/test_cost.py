@@ -13,7 +13,7 @@ from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.cost import expected_widths, macs, masked_widths, parameters, superb_macs
 from s3prl_dphubert.model.model_config import dense_heads
 from s3prl_dphubert.pruning.budget import Budget
-from s3prl_dphubert.pruning.gated_model import Student
+from s3prl_dphubert.pruning.gated_model import GatedModel
 from s3prl_dphubert.pruning.gates import DEFAULT_KINDS, GateConfig, Gates
 from s3prl_dphubert.pruning.structured import cut, cut_config, prune
 
@@ -162,7 +162,7 @@ BUDGETS = (
 @pytest.mark.parametrize("shares", BUDGETS)
 def test_budgets_are_kept(shares, shape):
     torch.manual_seed(0)
-    student = Student(tiny(shape))
+    student = GatedModel(tiny(shape))
     budget = Budget(shares, warmup=0)
     limits = budget.limits(budget.costs(student.model.config))
     pruned = prune(student, budget).config
@@ -186,7 +186,7 @@ def test_widths_are_rounded_within_the_budget(count):
         pos_conv_kernel=8,
         pos_conv_groups=4,
     )
-    student = Student(SpeechModel(config))
+    student = GatedModel(SpeechModel(config))
     budget = Budget({count: 0.4}, round_to=8)
     pruned = prune(student, budget).config
     assert 0.5 < budget.costs(pruned)[count] / budget.costs(config)[count] <= 0.6

@@ -13,7 +13,7 @@ from s3prl_dphubert.bench.units import Settings, fit, measure
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model.cost import expected_widths, mac_parts, real_widths
 from s3prl_dphubert.pruning.budget import Budget
-from s3prl_dphubert.pruning.latency import LatencyTable, Line, latency, shape_of
+from s3prl_dphubert.pruning.latency import LatencyLine, LatencyTable, latency, shape_of
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import gated, tiny
 
@@ -26,12 +26,12 @@ def table_of(config, **changes):
     values = {
         "seconds": 1.0,
         "shape": shape_of(config),
-        "conv": (Line(0.0, 10.0), *(Line(5.0, 1.0) for _ in config.conv_channels[1:])),
-        "projection": Line(1.0, 2.0),
+        "conv": (LatencyLine(0.0, 10.0), *(LatencyLine(5.0, 1.0) for _ in config.conv_channels[1:])),
+        "projection": LatencyLine(1.0, 2.0),
         "positions": 7.0,
         "rest": (3.0,) * layers,
-        "attention": (Line(2.0, 11.0),) * layers,
-        "feed_forward": (Line(4.0, 0.5),) * layers,
+        "attention": (LatencyLine(2.0, 11.0),) * layers,
+        "feed_forward": (LatencyLine(4.0, 0.5),) * layers,
         "machine": {"device": "a test"},
     }
     return LatencyTable(**values | changes)
@@ -118,7 +118,7 @@ def test_lines_are_fitted_without_negative_parts():
     line = fit([1, 2, 3, 4], [5.0, 7.0, 9.0, 11.0])
     assert (line.fixed, line.each) == pytest.approx((3, 2))
     assert fit([1, 2, 4], [1.0, 3.0, 7.0]).fixed == 0
-    assert fit([1, 2, 4], [3.0, 2.0, 1.0]) == Line(2.0, 0.0)
+    assert fit([1, 2, 4], [3.0, 2.0, 1.0]) == LatencyLine(2.0, 0.0)
     with pytest.raises(ConfigError, match=r"seconds is 0, allowed: 0\.1 or more; repeats is 0"):
         Settings(seconds=0, repeats=0)
     with pytest.raises(ConfigError, match="the model is pruned"):

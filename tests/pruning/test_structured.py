@@ -11,15 +11,16 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.dphubert_pth import load_student
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
-from s3prl_dphubert.distillation.task import Distillation
+from s3prl_dphubert.distillation.task import JointPruning
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.cost import macs, masked_widths, parameters
 from s3prl_dphubert.pruning.allocation import fit
 from s3prl_dphubert.pruning.budget import COUNTS, Budget
-from s3prl_dphubert.pruning.gated_model import Student
+from s3prl_dphubert.pruning.gated_model import GatedModel
 from s3prl_dphubert.pruning.gates import DEFAULT_KINDS, GateConfig, Gates
 from s3prl_dphubert.pruning.structured import cut, cut_config, final_masks, prune
+from s3prl_dphubert.training.train_config import TrainConfig
 from tests.helpers.golden import GATED, GOLDEN
 from tests.helpers.models import SHAPES, assert_same, gated, outputs, tiny
 
@@ -116,7 +117,7 @@ def test_impossible_budget():
     student = gated(tiny("hubert"), kinds=("ffn",))
     objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
     with pytest.raises(RunError, match="ask for less sparsity or gate more kinds"):
-        Distillation(tiny("hubert"), student, objective, 1e-3, budget=Budget({"macs": 0.9}))
+        JointPruning(tiny("hubert"), student, objective, TrainConfig(), Budget({"macs": 0.9}))
 
 
 KINDS = (
@@ -136,7 +137,7 @@ def test_any_kinds_of_gates_keep_a_budget(kinds, shape, exact):
     """Cuts of real tensors within both counts; nothing that could be reopened alone still fits."""
     model = tiny(shape)
     torch.manual_seed(1)
-    student = Student(model, GateConfig(kinds=kinds, exact=exact))
+    student = GatedModel(model, GateConfig(kinds=kinds, exact=exact))
     for _, _, gate in student.gates.items():
         gate.log_alpha.data.normal_(1, 3)
     budget = Budget({"parameters": 0.06, "macs": 0.04}, seconds=1.0)

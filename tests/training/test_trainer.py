@@ -16,14 +16,14 @@ from s3prl_dphubert.data.batches import BatchConfig, BatchStream
 from s3prl_dphubert.data.manifest import scan
 from s3prl_dphubert.distillation import task as distil
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
-from s3prl_dphubert.distillation.task import Distillation
+from s3prl_dphubert.distillation.task import JointPruning
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.inference.folded import FoldedModel
 from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pruning.budget import Budget
-from s3prl_dphubert.pruning.gated_model import Student
-from s3prl_dphubert.training.nonfinite import Skips
+from s3prl_dphubert.pruning.gated_model import GatedModel
+from s3prl_dphubert.training.nonfinite import SkipCounter
 from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.training.trainer import Trainer
 from s3prl_dphubert.utils.environment import changes, environment
@@ -211,7 +211,7 @@ def test_numbers_are_read_when_they_are_due_where_reading_waits(place, tmp_path)
 
 
 def test_skips_between_two_readings_are_all_counted(caplog):
-    skips = Skips(torch.device("cpu"), total=2, in_a_row=1)
+    skips = SkipCounter(torch.device("cpu"), total=2, in_a_row=1)
     for bad in (True, True, False, True):
         skips.count(torch.tensor(bad))
     assert skips.counts.tolist() == [5, 1, 3]
@@ -237,11 +237,10 @@ def test_two_updates_at_hubert_base_size(tmp_path):
     )
     objective = Objective(ObjectiveConfig(), 768, 768, 12, 12)
     budget = Budget(0.75, warmup=2)
-    task = Distillation(teacher, Student(student), objective, 1e-4, 0.02, budget)
+    settings = TrainConfig(updates=2, warmup=1, lr=1e-4, num_workers=0, save_every=9)
+    task = JointPruning(teacher, GatedModel(student), objective, settings, budget)
     task.parameter_groups()
-    trainer = Trainer(
-        task, TrainConfig(updates=2, warmup=1, num_workers=0, save_every=9), stream, tmp_path / "run"
-    )
+    trainer = Trainer(task, settings, stream, tmp_path / "run")
     trainer.save = lambda: None  # 1 GB of optimizer state is not the point here
     trainer.run()
     rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
