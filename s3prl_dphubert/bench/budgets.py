@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.load import load_model, load_teacher
+from ..checkpoints.load import load_model
 from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
 from ..model import SpeechModel
@@ -49,7 +49,7 @@ def measure(runs: dict[str, Path], seconds: float = 10.0, repeats: int = 15) -> 
     teachers = {config["teacher"] for config in configs.values()}
     if len(teachers) != 1:
         raise ConfigError(f"runs are of {', '.join(sorted(teachers))}, allowed: one teacher")
-    models: dict[str, SpeechModel] = {TEACHER: load_teacher(teachers.pop()).eval()}
+    models: dict[str, SpeechModel] = {TEACHER: load_model(teachers.pop()).eval()}
     models |= {name: load_model(run / "model") for name, run in runs.items()}
     speeds: dict[str, dict[str, float]] = {name: {} for name in models}
     for precision in PRECISIONS:

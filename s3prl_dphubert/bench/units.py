@@ -182,11 +182,11 @@ def main(argv: list[str] | None = None) -> int:
         default = getattr(Settings, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     arguments = parser.parse_args(argv)
-    from ..checkpoints.load import load_teacher
+    from ..checkpoints.load import load_model
 
     names = ("seconds", "precision", "threads", "repeats")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
-    config = ModelConfig() if arguments.model == "hubert_base" else load_teacher(arguments.model).config
+    config = ModelConfig() if arguments.model == "hubert_base" else load_model(arguments.model).config
     measure(config, settings).write(arguments.out)
     print(f"{arguments.out}: written")
     return 0

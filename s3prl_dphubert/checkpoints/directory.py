@@ -1,19 +1,20 @@
-"""The only reader and writer of model weights. Loads data, never code."""
+"""Checkpoint directories of this package: ``config.json``, ``model.safetensors`` and a model card."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import checked_config
+from ..model.state_dict import checkpoint_errors
 from ..utils.files import new_folder
+from .key_mapping import State, Weights
 
 FORMAT_VERSION = 1
 MODEL_TYPE = "dphubert"
@@ -26,13 +27,16 @@ def save_model(
     """Write a checkpoint directory; it appears whole or not at all.
 
     Args:
-        model: what to save.
+        model: model to save.
         target: directory that does not exist yet.
-        card: Markdown put into the model card below its generated head.
-        dtype: store weights in that type (``torch.float16`` halves the file).
+        card: model card in Markdown; a heading by default.
+        dtype: type of the stored weights (``torch.float16`` halves the file); unchanged by default.
+
+    Returns:
+        ``target``.
 
     Raises:
-        CheckpointError: ``target`` exists.
+        CheckpointError: ``target`` exists or cannot be written.
     """
     target = Path(target)
     with new_folder(target) as partial:
@@ -45,29 +49,55 @@ def save_model(
     return target
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a truncated or foreign file is a :class:`CheckpointError`."""
+def read_tensors(path: Path) -> State:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or of another format.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 
 
-def read_directory(source: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    for name in (CONFIG, WEIGHTS):
-        if not (source / name).is_file():
-            raise CheckpointError(f"{source}: {name} is missing")
+def read_mapping(path: Path, source: str) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Args:
+        path: file to read.
+        source: the model it belongs to, for messages.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+    """
     try:
-        values = json.loads((source / CONFIG).read_text(encoding="utf8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{source / CONFIG}: not valid JSON ({error})") from error
-    if not isinstance(values, dict) or values.pop("model_type", None) != MODEL_TYPE:
-        raise CheckpointError(f"{source / CONFIG}: model_type is not {MODEL_TYPE!r}")
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (ValueError, OSError) as error:  # ValueError: neither UTF-8 nor JSON
+        raise CheckpointError(f"{source}: {path.name} is not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{source}: {path.name} holds {type(values).__name__}, expected a mapping")
+    return values
+
+
+def read(folder: Path) -> Weights:
+    """Read a directory that :func:`save_model` wrote.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the format is newer than this version.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is missing")
+    path = folder / CONFIG
+    values = read_mapping(path, str(folder))
+    if (kind := values.pop("model_type", None)) != MODEL_TYPE:
+        raise CheckpointError(f"{path}: model_type is {kind!r}, expected {MODEL_TYPE!r}")
     version = values.pop("format_version", None)
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{source / CONFIG}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
+            f"{path}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
         )
-    return checked_config(lambda: ModelConfig.from_dict(values), source / CONFIG), read_tensors(
-        source / WEIGHTS
-    )
+    with checkpoint_errors(path):
+        config = ModelConfig.from_dict(values)
+    return config, read_tensors(folder / WEIGHTS)

@@ -1,6 +1,6 @@
-"""Checkpoints of fairseq (HuBERT, wav2vec 2.0, data2vec audio), WavLM's own, and s3prl's copies of them.
+"""Convert checkpoints of fairseq (HuBERT, wav2vec 2.0, data2vec audio) and WavLM, and s3prl's copies of them.
 
-fairseq itself is not needed: what a checkpoint says about its model is read, its code is not.
+fairseq itself is not needed: the settings and tensors are read from the file without its classes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
 from .dphubert_pth import TABLE
-from .key_mapping import Layout, State, complete, count_faults, positional_conv
+from .key_mapping import KeyMapping, State, Weights, add_extractor_scale, count_faults, positional_conv
 from .unpickler import plain
 
-_DEFAULTS = {  # fairseq's own, for fields that a checkpoint was written without
+_DEFAULTS = {  # fairseq's own, for fields that a checkpoint leaves out
     "extractor_mode": "default",
     "encoder_layers": 12,
     "encoder_embed_dim": 768,
@@ -45,11 +45,11 @@ _ONLY = {  # what would change the result and has no counterpart here
     "crop_seq_to_multiple": 1,
 }
 _MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
-_FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # before the encoder's names, CTC and seq2seq
+_FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # prefixes of CTC and seq2seq models
 
 _LAYER = r"encoder\.layers\.(\d+)\."
 _OURS = r"encoder.transformer.layers.\1."
-LAYOUT = Layout(
+MAPPING = KeyMapping(
     {
         r"feature_extractor\.conv_layers\.(\d+)\.0\.(weight|bias)": (
             r"feature_extractor.conv_layers.\1.conv.\2"
@@ -76,33 +76,32 @@ LAYOUT = Layout(
         rf"{_LAYER}fc1\.(weight|bias)": rf"{_OURS}feed_forward.intermediate_dense.\2",
         rf"{_LAYER}fc2\.(weight|bias)": rf"{_OURS}feed_forward.output_dense.\2",
     },
-    left_out=(
+    ignored=(
         "mask_emb",
         "label_embs_concat",
         "_ema",
         r"(?:final_proj|quantizer|project_q|target_glu)\..*",
     ),
 )
-HEADS = Layout({}, left_out=(r"(?:w2v_)?encoder\.proj\..*", r"decoder\..*"))
+HEADS = KeyMapping({}, ignored=(r"(?:w2v_)?encoder\.proj\..*", r"decoder\..*"))
 
 
 def is_fairseq(content: Any) -> bool:
-    """Whether a file's content has one of the three forms."""
-    if not isinstance(content, dict):
-        return False
-    return {"model_cfg", "model_weight"} <= set(content) or (
-        "model" in content and bool({"cfg", "args"} & set(content))
+    """Return whether the content of a file has one of the three forms."""
+    return isinstance(content, dict) and (
+        {"model_cfg", "model_weight"} <= set(content)
+        or ("model" in content and not {"cfg", "args"}.isdisjoint(content))
     )
 
 
-def read(content: dict[str, Any], source: str) -> tuple[ModelConfig, State]:
-    """Configuration and tensors, by our names, of a checkpoint that :func:`is_fairseq` recognises.
+def read(content: dict[str, Any], source: str) -> Weights:
+    """Return the configuration and tensors, by our names, of a checkpoint that :func:`is_fairseq` recognises.
 
     Quantiser, heads, mask embedding and averaged weights (EMA) are left out.
 
     Args:
-        content: what :func:`s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle` made of the file.
-        source: where it is from, for messages.
+        content: result of :func:`~s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle`.
+        source: origin of the content, for messages.
 
     Raises:
         CheckpointError: the model has a part that would change the result and has no counterpart
@@ -111,23 +110,23 @@ def read(content: dict[str, Any], source: str) -> tuple[ModelConfig, State]:
     model, task = _settings(content, source)
     state = content.get("model_weight", content.get("model"))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{source}: holds no tensors by name")
+        raise CheckpointError(f"{source}: expected tensors by name")
     for prefix in _FINE_TUNED:
         if any(name.startswith(prefix) for name in state):
             state, model, task = _fine_tuned(state, prefix, model, task, source)
     config = read_config(model, task, source)
-    return config, complete(_projected(LAYOUT.translate(state, source), config), config)
+    return config, add_extractor_scale(_projected(MAPPING.translate(state, source), config), config)
 
 
 def _settings(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a checkpoint says of its model and of its task."""
+    """Return a checkpoint's settings of the model and of the task."""
     if "model_weight" in content:
         model, task = plain(content["model_cfg"]), plain(content.get("task_cfg", {}))
     else:
         settings = plain(content.get("cfg") or content.get("args"))
         model, task = _parts(settings)
     if not isinstance(model, dict) or not isinstance(task, dict):
-        raise CheckpointError(f"{source}: says nothing about its model (cfg or args)")
+        raise CheckpointError(f"{source}: the settings of the model (cfg or args) are missing")
     return model, task
 
 
@@ -141,7 +140,7 @@ def _parts(settings: Any) -> tuple[Any, Any]:
 def _fine_tuned(
     state: dict[str, Any], prefix: str, model: dict[str, Any], task: dict[str, Any], source: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The encoder inside a recogniser, and what its own checkpoint said of it."""
+    """Return the encoder inside a recogniser, with the settings of its own checkpoint."""
     HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
     encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     nested, nested_task = _parts(model.get("w2v_args"))
@@ -151,7 +150,7 @@ def _fine_tuned(
 
 
 def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> ModelConfig:
-    """Our configuration for fairseq's settings of a model and of its task."""
+    """Convert fairseq's settings of a model and of its task."""
     v = {**_DEFAULTS, **model}
     faults = [
         f"{name} is {v[name]!r}, allowed: {allowed!r}"
@@ -196,16 +195,16 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
 
 
 def conv_layers(text: Any) -> list[tuple[int, int, int]]:
-    """Channels, kernel and stride of each layer, of fairseq's ``[(512,10,5)] + [(512,3,2)] * 4``.
+    """Parse fairseq's ``[(512,10,5)] + [(512,3,2)] * 4`` into channels, kernel and stride of each layer.
 
     Raises:
-        CheckpointError: the text is anything but sums of lists and their multiples.
+        CheckpointError: the text has anything but sums of lists and their multiples.
     """
     try:
         layers = _evaluate(ast.parse(str(text).strip(), mode="eval").body)
         return [(channels, kernel, stride) for channels, kernel, stride in layers]
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"conv_feature_layers is {str(text)[:200]!r}, which is no list") from error
+        raise CheckpointError(f"conv_feature_layers is {str(text)[:200]!r}, expected a list") from error
 
 
 def _evaluate(node: ast.AST) -> Any:
@@ -224,7 +223,7 @@ def _evaluate(node: ast.AST) -> Any:
 
 
 def _projected(state: State, config: ModelConfig) -> State:
-    """fairseq leaves the projection out where it would not change the width: one that changes nothing."""
+    """Add an identity projection where fairseq has none, because it would not change the width."""
     name = "encoder.feature_projection.projection"
     width = config.embed_dim
     if f"{name}.weight" in state or config.conv_channels[-1] != width:

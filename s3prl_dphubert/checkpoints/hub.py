@@ -1,7 +1,8 @@
-"""Downloads of models: files of the Hugging Face Hub, and torchaudio's bundles. All of them happen here.
+"""Download models: files of the Hugging Face Hub, files behind URLs and torchaudio's bundles.
 
-Files are kept in the Hub's own cache (``HF_HOME``), so that other programs share them. ``HF_ENDPOINT``
-names another server, ``HF_TOKEN`` opens gated repositories, ``HF_HUB_OFFLINE=1`` uses the cache alone.
+No other module downloads models. Files of the Hub go into its own cache (``HF_HOME``), which other
+programs share. ``HF_ENDPOINT`` names another server, ``HF_TOKEN`` opens gated repositories, and
+``HF_HUB_OFFLINE=1`` restricts everything to the cache.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from ..utils.hashing import git_blob_sha1, sha256_file
 from ..utils.locking import waiting_lock
 
 ADVICE = "or fetch it elsewhere and give the path of the local file or directory instead"
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_HUB_ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?P<file>(?:/{_NAME})*)(?:@(?P<revision>[^\s@]+))?")
 
 
 class DownloadError(CheckpointError):
-    """A file could not be fetched; the message says which, why, and what to do instead."""
+    """A file could not be downloaded; the message names it, the reason and an alternative."""
 
 
 class MissingError(DownloadError):
@@ -31,7 +34,7 @@ class MissingError(DownloadError):
 
 
 @dataclass(frozen=True)
-class Repository:
+class HubRepository:
     """A model repository on the Hub.
 
     Args:
@@ -42,28 +45,22 @@ class Repository:
     name: str
     revision: str | None = None
 
-    @classmethod
-    def parse(cls, text: str) -> Repository:
-        """``user/repo`` or ``user/repo@revision``."""
-        name, _, revision = text.partition("@")
-        return cls(name, revision or None)
-
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
 
     def fetch(self, filename: str, force: bool = False) -> Path:
-        """Path of a file of the repository in the cache, downloaded if it is not there yet.
+        """Return the path of a file in the cache, and download it first if it is not there.
 
-        What was downloaded is compared with the hash that the Hub states, every time: a file that
-        was damaged on the way or on the disk is fetched once more, and then refused.
+        The file is compared with the hash that the Hub states, every time: one that was damaged in
+        transit or on the disk is downloaded once more, and then refused.
 
         Args:
             filename: path inside the repository.
-            force: download it even if it is in the cache.
+            force: download the file even if it is in the cache.
 
         Raises:
             MissingError: the repository has no such file.
-            DownloadError: anything else that prevented it.
+            DownloadError: the download failed for another reason.
         """
         path = self._download(filename, force)
         if _is_sound(path):
@@ -79,30 +76,28 @@ class Repository:
         raise self._error(filename, "what arrived does not have the hash that the Hub states; try again")
 
     def find(self, filename: str) -> Path | None:
-        """As :meth:`fetch`, but ``None`` where the repository has no such file."""
+        """Fetch a file as :meth:`fetch` does; return ``None`` if the repository has none of that name."""
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
-        known = try_to_load_from_cache(self.name, filename, revision=self.revision, cache_dir=_cache())
-        if known is _CACHED_NO_EXIST and self._is_pinned():
+        cached = try_to_load_from_cache(self.name, filename, revision=self.revision, cache_dir=_cache())
+        is_commit = re.fullmatch("[0-9a-f]{40}", self.revision or "") is not None
+        if cached is _CACHED_NO_EXIST and is_commit:
             return None
         try:
             return self.fetch(filename)
         except MissingError:
             return None
         except DownloadError:
-            if known is _CACHED_NO_EXIST:  # offline, but asked before
+            if cached is _CACHED_NO_EXIST:  # offline, but asked before
                 return None
             raise
 
-    def pinned(self, filename: str) -> Repository:
-        """The same repository at the commit that it is at now, as found by fetching a file.
+    def pinned(self, filename: str) -> HubRepository:
+        """Fetch a file, and return the repository at the commit that the file is from.
 
-        Files fetched through it belong together, whatever is pushed in the meantime.
+        Files fetched through the result belong together, whatever is pushed in the meantime.
         """
-        return Repository(self.name, self.fetch(filename).parents[filename.count("/")].name)
-
-    def _is_pinned(self) -> bool:
-        return re.fullmatch("[0-9a-f]{40}", self.revision or "") is not None
+        return HubRepository(self.name, self.fetch(filename).parents[filename.count("/")].name)
 
     def _download(self, filename: str, force: bool) -> Path:
         from huggingface_hub import errors, hf_hub_download
@@ -136,64 +131,79 @@ class Repository:
         return kind(f"{self}: cannot fetch {filename} ({reason}), {ADVICE}")
 
 
+def parse_hub_id(text: str) -> tuple[HubRepository, str] | None:
+    """Split ``user/repo[/path/in/repo][@revision]`` into the repository and the path, which may be empty.
+
+    Returns:
+        ``None`` if the text has another form.
+    """
+    match = _HUB_ID.fullmatch(text)
+    return None if match is None else (HubRepository(match["name"], match["revision"]), match["file"][1:])
+
+
 def fetch(repo: str, filename: str, revision: str | None = None, force: bool = False) -> Path:
-    """Path of a file of a Hub repository in the cache; see :meth:`Repository.fetch`."""
-    return Repository(repo, revision).fetch(filename, force)
+    """Return the path of a file of a Hub repository in the cache; see :meth:`HubRepository.fetch`."""
+    return HubRepository(repo, revision).fetch(filename, force)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text begins as the URLs that :func:`fetch_url` takes."""
+    return text.lower().startswith(("http://", "https://"))
 
 
 def fetch_url(url: str, force: bool = False) -> Path:
-    """Path of a file behind a URL in torch.hub's cache, downloaded with progress if it is not there.
+    """Return the path of a file in torch.hub's cache, and download it from its URL if it is not there.
 
     Args:
-        url: ``http(s)://…``; each URL has a place of its own.
-        force: download it even if it is in the cache.
+        url: ``http(s)://…/FILE``; each URL has a folder of its own in the cache.
+        force: download the file even if it is in the cache.
 
     Raises:
-        DownloadError: it cannot be fetched.
+        DownloadError: the text is not the URL of a file, or the download failed.
     """
     import torch
 
     name = Path(urlsplit(url).path).name
-    if not url.lower().startswith(("http://", "https://")) or not name:
-        raise DownloadError(f"{url!r} is no URL of a file, allowed: http(s)://…/FILE")
+    if not is_url(url) or not name:
+        raise DownloadError(f"{url!r} is not a file URL, expected http(s)://…/FILE")
     key = hashlib.sha256(url.encode()).hexdigest()[:16]
     path = Path(torch.hub.get_dir(), "s3prl_dphubert", key, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with waiting_lock(path.with_suffix(".lock")):
         if force or not path.exists():
-            try:  # under another name first, so that only a whole file bears the right one
+            try:  # torch downloads to a temporary name first, so the file appears whole
                 torch.hub.download_url_to_file(url, str(path))
             except (OSError, RuntimeError, EOFError, HTTPException) as error:
                 raise DownloadError(f"{url}: cannot be fetched ({_first_line(error)}), {ADVICE}") from error
     return path
 
 
-def bundle(name: str) -> Any:
-    """A pretrained model of ``torchaudio.pipelines`` with its weights, by name (``HUBERT_BASE``).
+def load_bundle(name: str) -> Any:
+    """Return the pre-trained model of a bundle of ``torchaudio.pipelines`` (``HUBERT_BASE``).
 
     Raises:
-        DownloadError: there is no such bundle, or its weights cannot be fetched or are damaged.
+        DownloadError: there is no such bundle, or its weights cannot be downloaded or are damaged.
     """
     import torch
     import torchaudio
 
-    known = {
+    bundles = {
         key: value
         for key, value in vars(torchaudio.pipelines).items()
         if isinstance(value, torchaudio.pipelines.Wav2Vec2Bundle)
     }
-    if name not in known:
-        raise DownloadError(f"torchaudio:{name} is no bundle, allowed: {', '.join(sorted(known))}")
-    place = Path(torch.hub.get_dir(), "checkpoints")
+    if name not in bundles:
+        raise DownloadError(f"torchaudio:{name}: no such bundle; available: {', '.join(sorted(bundles))}")
     try:
         # torchaudio would unpickle anything that arrives; weights_only takes tensors alone.
-        return known[name].get_model(dl_kwargs={"map_location": "cpu", "weights_only": True})
+        return bundles[name].get_model(dl_kwargs={"map_location": "cpu", "weights_only": True})
     except OSError as error:
         reason = _first_line(error)
         raise DownloadError(f"torchaudio:{name}: cannot fetch its weights ({reason}), {ADVICE}") from error
     except Exception as error:  # torch raises whatever a damaged archive provokes
         reason = f"{type(error).__name__}; remove it and try again"
-        raise DownloadError(f"torchaudio:{name}: its file in {place} is damaged ({reason})") from error
+        folder = Path(torch.hub.get_dir(), "checkpoints")
+        raise DownloadError(f"torchaudio:{name}: its file in {folder} is damaged ({reason})") from error
 
 
 def _cache() -> str | None:
@@ -205,7 +215,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _unreachable(error: Exception) -> str:
-    """Why a file that is not in the cache could not be asked for."""
+    """Return why a file that is not in the cache could not be requested."""
     cause = error.__cause__
     server = os.environ.get("HF_ENDPOINT", "huggingface.co")
     if cause is None or type(cause).__name__ == "OfflineModeIsEnabled":
@@ -214,9 +224,9 @@ def _unreachable(error: Exception) -> str:
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether a cached file has the hash by which the Hub calls it.
+    """Return whether a cached file has the hash that the Hub states.
 
-    The cache names files after the Hub's ETag: SHA-256 for large files, git's blob hash for small.
+    The cache names files after the Hub's ETag: SHA-256 for large files, git's blob hash for small ones.
     """
     if not path.is_symlink():
         return True  # a file system without links keeps no ETag

@@ -1,8 +1,7 @@
-"""Models that Hugging Face's ``transformers`` writes: config.json and safetensors or .bin files."""
+"""Models of Hugging Face's ``transformers``: ``config.json`` with safetensors or ``.bin`` files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
 from ..model.state_dict import load_weights_only
-from .directory import read_tensors
+from .directory import read_mapping, read_tensors
 from .dphubert_pth import TABLE
-from .key_mapping import Layout, State, complete, count_faults, positional_conv
+from .key_mapping import KeyMapping, Weights, add_extractor_scale, count_faults, positional_conv
 
 Find = Callable[[str], Path | None]
-"""File name -> its path, ``None`` where there is none: in a directory, or fetched from the Hub."""
+"""File name -> its path in a directory or in the Hub's cache, ``None`` if there is no such file."""
 
 PREFIXES = {
     "hubert": "hubert.",
@@ -25,7 +24,7 @@ PREFIXES = {
     "wavlm": "wavlm.",
     "data2vec-audio": "data2vec_audio.",
 }
-"""Model type in config.json -> what heads put before the encoder's tensors."""
+"""Model type in config.json -> prefix of the encoder's tensors in a model with heads."""
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -70,7 +69,7 @@ _ONLY = {  # what would change the result and has no counterpart here
 
 _LAYER = r"encoder\.layers\.(\d+)\."
 _OURS = r"encoder.transformer.layers.\1."
-ENCODER = Layout(
+ENCODER = KeyMapping(
     {
         r"(feature_extractor\.conv_layers\.\d+\.(?:conv|layer_norm)\.(?:weight|bias))": r"\1",
         r"(feature_projection\.(?:layer_norm|projection)\.(?:weight|bias))": r"encoder.\1",
@@ -83,11 +82,11 @@ ENCODER = Layout(
         rf"{_LAYER}(feed_forward\.(?:intermediate|output)_dense\.(?:weight|bias))": rf"{_OURS}\2",
         rf"{_LAYER}((?:final_)?layer_norm\.(?:weight|bias))": rf"{_OURS}\2",
     },
-    left_out=("masked_spec_embed", r"adapter\..*"),  # the adapter comes after the last layer
+    ignored=("masked_spec_embed", r"adapter\..*"),  # the adapter comes after the last layer
 )
-HEADS = Layout(
+HEADS = KeyMapping(
     {},
-    left_out=(
+    ignored=(
         r"(?:lm_head|quantizer|project_hid|project_q|projector|classifier|tdnn|objective)\..*",
         "layer_weights",
         r"feature_extractor\.(?:weight|bias)",  # of the x-vector head
@@ -95,15 +94,16 @@ HEADS = Layout(
 )
 
 
-def read(find: Find, source: str, normalize: bool | None = None) -> tuple[ModelConfig, State]:
-    """Configuration and tensors, by our names, of a HuBERT, wav2vec 2.0, WavLM or data2vec model.
+def read(find: Find, source: str, normalize: bool | None = None) -> Weights:
+    """Read the configuration and tensors, by our names, of a HuBERT, wav2vec 2.0, WavLM or data2vec model.
 
-    Heads for training and recognition are left out. Entry 0 of the hidden states is the output of
-    ``feature_projection``, the others those of the layers; ``transformers`` calls other tensors so.
+    Heads for training and recognition are left out. Hidden state 0 of our model is the output of
+    ``feature_projection`` and the others are those of the layers; the ``hidden_states`` of
+    ``transformers`` are other tensors.
 
     Args:
-        find: gives the files.
-        source: where they are from, for messages.
+        find: locates the files.
+        source: origin of the files, for messages.
         normalize: whether waveforms are normalised; by default as preprocessor_config.json says
             or, without that file, exactly if every conv layer has a LayerNorm.
 
@@ -117,28 +117,26 @@ def read(find: Find, source: str, normalize: bool | None = None) -> tuple[ModelC
         raise CheckpointError(f"{source}: model_type is {kind!r}, allowed: dphubert, {', '.join(PREFIXES)}")
     config = read_config(kind, values, source, _normalizes(find, source) if normalize is None else normalize)
     state = _encoder(_weights(find, source), PREFIXES[kind], source)
-    return config, complete(ENCODER.translate(state, source), config)
+    return config, add_extractor_scale(ENCODER.translate(state, source), config)
 
 
 def read_json(find: Find, name: str, source: str) -> dict[str, Any]:
-    """A JSON file that holds a mapping."""
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
     path = find(name)
     if path is None:
         raise CheckpointError(f"{source}: {name} is missing")
-    try:
-        values = json.loads(path.read_text(encoding="utf8"))
-    except (ValueError, OSError) as error:  # ValueError: neither UTF-8 nor JSON
-        raise CheckpointError(f"{source}: {name} is not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{source}: {name} holds no mapping")
-    return values
+    return read_mapping(path, source)
 
 
 def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool | None) -> ModelConfig:
-    """Our configuration for the values of config.json; fields it leaves out have the usual ones."""
+    """Convert the values of config.json; fields that it leaves out get the defaults of ``transformers``."""
     data2vec = kind == "data2vec-audio"
     v = {**_DEFAULTS, **(_DATA2VEC_DEFAULTS if data2vec else {}), **values}
-    if data2vec:  # its code knows these forms only, whatever these fields say
+    if data2vec:  # its code implements only these, whatever the fields say
         v |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
     faults = [
         f"{name} is {v[name]!r}, allowed: {', '.join(map(repr, allowed))}"
@@ -149,7 +147,7 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
     if data2vec:
         faults += count_faults(v, "num_conv_pos_embeddings")
     if data2vec and v["num_conv_pos_embeddings"] == 1:
-        faults.append("num_conv_pos_embeddings is 1, allowed: more, for data2vec's positional block")
+        faults.append("num_conv_pos_embeddings is 1, allowed for data2vec: 2 or more")
     if faults:
         raise CheckpointError(f"{source}: {CONFIG}: " + "; ".join(faults))
     layer_norm = v["feat_extract_norm"] == "layer"
@@ -180,20 +178,20 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
 
 
 def _normalizes(find: Find, source: str) -> bool | None:
-    """What preprocessor_config.json says, if it is there."""
+    """Return whether preprocessor_config.json asks for normalised waveforms, ``None`` without that file."""
     if find(PREPROCESSOR) is None:
         return None
     values = read_json(find, PREPROCESSOR, source)
     rate, normalize = values.get("sampling_rate", SAMPLE_RATE), values.get("do_normalize", True)
     if rate != SAMPLE_RATE:
-        raise CheckpointError(f"{source}: sampling_rate is {rate!r}, allowed: 16000")
+        raise CheckpointError(f"{source}: sampling_rate is {rate!r}, allowed: {SAMPLE_RATE}")
     if not isinstance(normalize, bool):
         raise CheckpointError(f"{source}: do_normalize is {normalize!r}, allowed: true, false")
     return normalize
 
 
 def _encoder(state: dict[str, Any], prefix: str, source: str) -> dict[str, Any]:
-    """The encoder's tensors without the prefix that a model with heads puts before them."""
+    """Return the encoder's tensors without the prefix that they have in a model with heads."""
     encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     if not encoder:
         return state
@@ -202,20 +200,20 @@ def _encoder(state: dict[str, Any], prefix: str, source: str) -> dict[str, Any]:
 
 
 def _weights(find: Find, source: str) -> dict[str, Any]:
-    """All tensors, of one file or of those that an index lists; safetensors are preferred."""
+    """Read all tensors, from one file or from those that an index lists; safetensors are preferred."""
     for name in WEIGHTS:
         path = find(name)
         if path is not None:
             return _read_weights(path)
         if find(name + INDEX) is not None:
             return _shards(find, name + INDEX, source)
-    raise CheckpointError(f"{source}: holds neither of {', '.join(WEIGHTS)}, whole or with {INDEX}")
+    raise CheckpointError(f"{source}: {' or '.join(WEIGHTS)} is missing, whole or in parts with {INDEX}")
 
 
 def _shards(find: Find, index: str, source: str) -> dict[str, Any]:
     names = read_json(find, index, source).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise CheckpointError(f"{source}: {index} has no weight_map of tensors to files")
+        raise CheckpointError(f"{source}: {index} has no weight_map from tensors to files")
     state: dict[str, Any] = {}
     for file in sorted(set(names.values())):
         path = find(file) if Path(file).name == file else None
@@ -230,5 +228,5 @@ def _read_weights(path: Path) -> dict[str, Any]:
         return dict(read_tensors(path))
     content = load_weights_only(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise CheckpointError(f"{path}: holds no tensors by name")
+        raise CheckpointError(f"{path}: expected tensors by name")
     return content

@@ -1,4 +1,4 @@
-"""How a format names its tensors, and how they become ours."""
+"""Map the tensor names of a format to those of this package."""
 
 from __future__ import annotations
 
@@ -10,88 +10,85 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
 from ..model import ModelConfig
+from ..model.state_dict import raise_tensor_faults
+from ..utils.type_checks import is_int
 
 State = dict[str, Tensor]
-MOST = 1000  # layers or heads; a damaged file might ask for a thousand million
+Weights = tuple[ModelConfig, State]
+"""Result of every format's reader: the configuration, and the tensors by our names."""
+
+MAX_COUNT = 1000  # layers or heads; a damaged file might ask for a thousand million
 _CONV = "encoder.transformer.pos_conv_embed.conv."
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The tensors of a format.
+class KeyMapping:
+    """Tensor names of a format.
 
     Args:
-        renames: regular expression for a whole name there -> our name (may refer to groups).
-        left_out: regular expressions for whole names that are not used on purpose: heads and
+        renames: regular expression for a whole name in the format -> our name, which may refer to groups.
+        ignored: regular expressions for whole names of tensors that are left out on purpose: heads and
             embeddings of the pre-training task.
     """
 
     renames: dict[str, str]
-    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def translate(self, state: Mapping[str, Any], source: str) -> State:
-        """Tensors by our names, each with memory of its own.
+        """Return the tensors by our names, each with memory of its own.
 
         Raises:
-            CheckpointError: a tensor is neither known nor left out on purpose; all are named.
+            CheckpointError: a tensor is neither mapped nor ignored; the message lists all of them.
         """
         translated: State = {}
         faults = []
         for name, value in state.items():
-            if any(re.fullmatch(pattern, name) for pattern in self.left_out):
+            if any(re.fullmatch(pattern, name) for pattern in self.ignored):
                 continue
-            ours = self._rename(name)
+            matches = ((re.fullmatch(pattern, name), ours) for pattern, ours in self.renames.items())
+            ours = next((match.expand(ours) for match, ours in matches if match), None)
             if ours is None:
-                faults.append(f"tensor {name} is of no use here and not known")
+                faults.append(f"unknown tensor {name}")
             elif not isinstance(value, Tensor):
                 faults.append(f"{name} is {value!r}, expected a tensor")
             elif ours in translated:
                 faults.append(f"tensor {name} is there twice, by different names")
             else:
-                translated[ours] = _own(value)
-        if faults:
-            more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-            raise CheckpointError(f"{source}: " + "; ".join(faults[:5]) + more)
+                translated[ours] = _own_memory(value)
+        raise_tensor_faults(source, faults)
         return translated
-
-    def _rename(self, name: str) -> str | None:
-        for pattern, ours in self.renames.items():
-            if match := re.fullmatch(pattern, name):
-                return match.expand(ours)
-        return None
 
 
 def count_faults(values: Mapping[str, Any], *names: str) -> list[str]:
-    """What is wrong with numbers of layers or heads, before anything is made so many times."""
+    """Return the faults of numbers of layers or heads, before anything is made so many times."""
     return [
-        f"{name} is {values[name]!r}, allowed: 1 to {MOST}"
+        f"{name} is {values[name]!r}, allowed: 1 to {MAX_COUNT}"
         for name in names
-        if type(values[name]) is not int or not 1 <= values[name] <= MOST
+        if not is_int(values[name]) or not 1 <= values[name] <= MAX_COUNT
     ]
 
 
-def positional_conv(theirs: str) -> dict[str, str]:
-    """Renames for the positional convolution's bias and weight norm, in both of torch's spellings.
+def positional_conv(prefix: str) -> dict[str, str]:
+    """Return the renames for a positional convolution with weight norm, in both of torch's spellings.
 
     Args:
-        theirs: regular expression for what is before the parts' names there.
+        prefix: regular expression for the beginning of the tensors' names in the format.
     """
     return {
-        rf"{theirs}(bias|weight_g|weight_v)": rf"{_CONV}\1",
-        rf"{theirs}parametrizations\.weight\.original0": f"{_CONV}weight_g",
-        rf"{theirs}parametrizations\.weight\.original1": f"{_CONV}weight_v",
+        rf"{prefix}(bias|weight_g|weight_v)": rf"{_CONV}\1",
+        rf"{prefix}parametrizations\.weight\.original0": f"{_CONV}weight_g",
+        rf"{prefix}parametrizations\.weight\.original1": f"{_CONV}weight_v",
     }
 
 
-def complete(state: State, config: ModelConfig) -> State:
-    """Add the frozen scale after the extractor, which only models of this package have."""
+def add_extractor_scale(state: State, config: ModelConfig) -> State:
+    """Return the state with the frozen scale after the extractor, which only our models have."""
     return {**state, "feature_extractor.dummy_weight": torch.ones(config.conv_channels[-1])}
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor, copied if it is a part or a transposition of other memory."""
+def _own_memory(tensor: Tensor) -> Tensor:
+    """Return the tensor, copied if it is a part or a transposition of other memory."""
     tensor = tensor.detach()
     whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
     return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)

@@ -1,182 +1,153 @@
-"""Models of other projects, and our own, by name or place: one converter for each format."""
+"""Load a model from any source: find out the format, and build the model that its reader describes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError
-from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import build_model
+from ..model import SpeechModel
+from ..model.state_dict import build_model, checkpoint_errors
 from ..utils import resources
-from . import fairseq, hub, huggingface, torchaudio
-from .directory import read_directory
-from .dphubert_pth import read_released
-from .key_mapping import State
+from . import directory, dphubert_pth, fairseq, hub, huggingface, s3prl_states, torchaudio
+from .key_mapping import Weights
+from .teachers import TEACHERS
 from .unpickler import read_foreign_pickle
 
-OWN = "dphubert"
+TORCHAUDIO = "torchaudio:"
+EXPORTED = (".onnx", ".xml")
+SOURCES = (
+    "a path, a Hub id (user/repo, user/repo@revision, user/repo/file.pth), a URL, "
+    f"{TORCHAUDIO}BUNDLE or one of {', '.join(TEACHERS)}"
+)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A teacher on the Hub, and how its authors trained it.
-
-    The Hub's copies say otherwise of some: their preprocessor_config.json normalises waveforms for
-    models that never saw such, and their config.json has the dropout of later fine-tuning.
-
-    Args:
-        repo: where it lies.
-        normalize: whether it was trained on normalised waveforms.
-        dropout: the probabilities after the projection, on attention weights, inside and after the
-            feed-forward, with which it was trained.
-    """
-
-    repo: str
-    normalize: bool = False
-    dropout: tuple[float, float, float, float] = (0.1, 0.1, 0.0, 0.1)
-
-    def as_trained(self, config: ModelConfig) -> ModelConfig:
-        """The configuration with the dropout of the model's training."""
-        names = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
-        changes: dict[str, Any] = dict(zip(names, self.dropout, strict=True))
-        return replace(config, **changes)
-
-
-PUBLISHED = {
-    "hubert_base": Published("facebook/hubert-base-ls960"),
-    "hubert_large": Published("facebook/hubert-large-ll60k", True, (0.0, 0.0, 0.0, 0.0)),
-    "wavlm_base": Published("microsoft/wavlm-base"),
-    "wavlm_base_plus": Published("microsoft/wavlm-base-plus"),
-    "wavlm_large": Published("microsoft/wavlm-large", True),
-    "wav2vec2_base": Published("facebook/wav2vec2-base"),
-    "wav2vec2_large_lv60k": Published("facebook/wav2vec2-large-lv60", True, (0.1, 0.1, 0.0, 0.0)),
-    "data2vec_base": Published("facebook/data2vec-audio-base", True, (0.0, 0.1, 0.0, 0.1)),
-}
-SHIPPED = ("hubert_nano",)
-_PART = r"[A-Za-z0-9][\w.-]*"
-_HUB_ID = re.compile(rf"({_PART}/{_PART})((?:/{_PART})*)(@[^\s@]+)?")
-
-
-def load_teacher(name: str | Path) -> SpeechModel:
-    """Load an encoder in float32 and eval mode.
+def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
+    """Load a speech model, in float32 and eval mode. Runs no code of the source.
 
     Args:
-        name: one of
+        source: one of
 
-            - a teacher's name: ``hubert_nano``, which ships, or ``hubert_base``, ``wavlm_large`` …
-              (:data:`PUBLISHED`), which are fetched from the Hugging Face Hub;
+            - a name: ``hubert_nano``, which is part of this package, or ``hubert_base``, ``wavlm_large`` …
+              (``s3prl-dphubert teachers`` lists them), which are downloaded from the Hugging Face Hub;
             - a directory: a checkpoint of this package, or of ``transformers``;
-            - a file: a released ``.pth``, a ``.pt`` of fairseq, of WavLM or converted by s3prl;
+            - a file: a ``.pth`` of the published DPHuBERT code, a ``.pt`` of fairseq, of WavLM or
+              converted by s3prl, or a ``states-N.ckpt`` of ``run_pretrain -u dphubert``, whose model is
+              pruned as it would be then;
             - ``user/repo`` or ``user/repo@revision`` on the Hub, or ``user/repo/file.pth`` there;
+            - the http(s) URL of such a file;
             - ``torchaudio:HUBERT_BASE``, a bundle of ``torchaudio.pipelines``.
 
+            A name comes before a path, and a path before a Hub id; write ``./hubert_base`` or pass a
+            :class:`~pathlib.Path` for a directory that is called as a model.
+        refresh: download again what is in the cache already.
+
     Raises:
-        CheckpointError: there is none, it cannot be fetched, is damaged, or has a part that has no
-            counterpart here; the message names it.
+        CheckpointError: there is no such source, it cannot be downloaded, is damaged, incomplete or of a
+            newer format, or has a part that has no counterpart here; the message names it.
+        RunError: no choice of the gated units of a ``states-N.ckpt`` keeps its budget.
     """
-    text = str(name)
-    if text in SHIPPED:
-        return load_model(resources.find(f"assets/{text}"))
-    if text in PUBLISHED:
-        return load_hub(hub.Repository(PUBLISHED[text].repo))
-    if text.startswith("torchaudio:"):
-        bundle = hub.bundle(text.removeprefix("torchaudio:"))
-        return _convert(lambda: torchaudio.read(bundle, text), text)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _from_directory(path)
-    if path.exists():
-        return _from_file(path)
-    if match := _HUB_ID.fullmatch(text):
-        repository = hub.Repository(match[1], (match[3] or "@")[1:] or None)
-        try:
-            return _from_file(repository.fetch(match[2][1:])) if match[2] else load_hub(repository)
-        except hub.DownloadError as error:
-            raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
-    names = ", ".join((*SHIPPED, *PUBLISHED))
-    raise CheckpointError(
-        f"{text}: no such file or directory, allowed: a path, a Hub id (user/repo), "
-        f"torchaudio:BUNDLE, or one of {names}"
-    )
-
-
-def _convert(read: Callable[[], tuple[ModelConfig, State]], source: str) -> SpeechModel:
-    try:
-        config, state = read()
-    except CheckpointError:
-        raise
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        raise CheckpointError(f"{source}: {error}") from error
+    config, state = _read(source, refresh)
     return build_model(config, state, source)
 
 
-def load_hub(repository: hub.Repository) -> SpeechModel:
-    """Load an encoder from a repository on the Hub: a checkpoint of this package or of ``transformers``.
+load_teacher = load_model
+"""Another name of :func:`load_model`."""
+
+
+def load_hub(hub_id: str, refresh: bool = False) -> SpeechModel:
+    """Load ``user/repo[/file][@revision]`` from the Hub, whatever has that name on this machine.
 
     Raises:
-        CheckpointError: as :func:`load_teacher`.
+        CheckpointError: as :func:`load_model`, or the text has another form.
     """
-    pinned, source = repository.pinned(huggingface.CONFIG), str(repository)
-    kind = huggingface.read_json(pinned.find, huggingface.CONFIG, source).get("model_type")
-    if kind == OWN:
-        pinned.fetch("model.safetensors")
-        return load_model(pinned.fetch(huggingface.CONFIG).parent)
-    teacher = next((each for each in PUBLISHED.values() if each.repo == repository.name), None)
+    parsed = hub.parse_hub_id(hub_id)
+    if parsed is None:
+        raise CheckpointError(f"{hub_id!r} is not a Hub id, expected user/repo or user/repo@revision")
+    config, state = _read_hub(*parsed, refresh)
+    return build_model(config, state, hub_id)
 
-    def read() -> tuple[ModelConfig, State]:
+
+def _read(source: str | Path, refresh: bool) -> Weights:
+    text = str(source)
+    path = Path(source).expanduser()
+    exists = os.path.exists(path)  # False for what cannot be a path, where Path.exists may raise
+    if text in TEACHERS and not (exists and isinstance(source, Path)):
+        teacher = TEACHERS[text]
+        if teacher.repository is None:
+            return directory.read(resources.find(f"assets/{text}"))
+        return _read_hub(hub.HubRepository(teacher.repository), "", refresh)
+    if text.startswith(TORCHAUDIO):
+        bundle = hub.load_bundle(text.removeprefix(TORCHAUDIO))
+        with checkpoint_errors(text):
+            return torchaudio.read(bundle, text)
+    if hub.is_url(text):
+        try:
+            return _read_file(hub.fetch_url(text, refresh))
+        except hub.DownloadError:
+            raise
+        except CheckpointError as error:
+            advice = f"it came from {text}, fetch it again with refresh (-r)"
+            raise CheckpointError(f"{error}; {advice}") from error
+    if exists:
+        return _read_directory(path) if path.is_dir() else _read_file(path)
+    if parsed := hub.parse_hub_id(text):
+        try:
+            return _read_hub(*parsed, refresh)
+        except hub.DownloadError as error:
+            raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
+    raise CheckpointError(f"{text}: no such file or directory, expected {SOURCES}")
+
+
+def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> Weights:
+    """Read a file of a repository, or else a checkpoint of this package or of ``transformers`` there."""
+    if filename:
+        return _read_file(repository.fetch(filename, refresh))
+    if refresh:
+        for name in (huggingface.CONFIG, *huggingface.WEIGHTS):
+            with suppress(hub.MissingError):
+                repository.fetch(name, force=True)
+    pinned, source = repository.pinned(huggingface.CONFIG), str(repository)
+    config = pinned.fetch(huggingface.CONFIG)
+    if directory.read_mapping(config, source).get("model_type") == directory.MODEL_TYPE:
+        pinned.fetch(directory.WEIGHTS)
+        return directory.read(config.parent)
+    teacher = next((each for each in TEACHERS.values() if each.repository == repository.name), None)
+    with checkpoint_errors(source):
         if teacher is None:
             return huggingface.read(pinned.find, source)
-        config, state = huggingface.read(pinned.find, source, teacher.normalize)
-        return teacher.as_trained(config), state
-
-    return _convert(read, source)
+        shape, state = huggingface.read(pinned.find, source, teacher.normalize)
+        return teacher.as_trained(shape), state
 
 
-def _from_directory(folder: Path) -> SpeechModel:
+def _read_directory(folder: Path) -> Weights:
     def find(name: str) -> Path | None:
         return folder / name if (folder / name).is_file() else None
 
     source = str(folder)
-    if huggingface.read_json(find, huggingface.CONFIG, source).get("model_type") == OWN:
-        return load_model(folder)
-    return _convert(lambda: huggingface.read(find, source), source)
+    if huggingface.read_json(find, huggingface.CONFIG, source).get("model_type") == directory.MODEL_TYPE:
+        return directory.read(folder)
+    with checkpoint_errors(source):
+        return huggingface.read(find, source)
 
 
-def _from_file(path: Path) -> SpeechModel:
-    content, source = read_foreign_pickle(path), str(path)
+def _read_file(path: Path) -> Weights:
+    source = str(path)
+    if path.suffix in EXPORTED:
+        raise CheckpointError(f"{source}: an exported model, which s3prl_dphubert.export.load_exported loads")
+    content = read_foreign_pickle(path)
     if fairseq.is_fairseq(content):
-        return _convert(lambda: fairseq.read(content, source), source)
-    if isinstance(content, dict) and {"state_dict", "config"} <= set(content):
-        return load_model(path)
-    found = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
+        with checkpoint_errors(source):
+            return fairseq.read(content, source)
+    keys = list(content) if isinstance(content, dict) else [type(content).__name__]
+    if {s3prl_states.STUDENT, s3prl_states.CONFIG} <= set(keys):
+        model = s3prl_states.parse_states(content, source).model()
+        return model.config, model.state_dict()
+    if {"state_dict", "config"} <= set(keys):
+        return dphubert_pth.read(content, source)
     raise CheckpointError(
-        f"{source}: holds {found}; allowed: released checkpoints (state_dict, config), "
-        "fairseq's and WavLM's (model, cfg or args), s3prl's (model_weight, model_cfg)"
+        f"{source}: holds {', '.join(map(str, keys[:8]))}; expected a checkpoint of DPHuBERT (state_dict, "
+        "config), of fairseq or WavLM (model, cfg or args), of s3prl (model_weight, model_cfg) or of its "
+        f"run_pretrain -u dphubert ({s3prl_states.STUDENT}, {s3prl_states.CONFIG})"
     )
-
-
-def load_model(source: str | Path) -> SpeechModel:
-    """Load a model in float32 and eval mode.
-
-    Args:
-        source: a checkpoint directory, or a released ``.pth`` file (with or without its
-            distillation projections; both spellings of weight norm).
-
-    Raises:
-        CheckpointError: nothing is there, or it is damaged, incomplete, of a newer format or
-            would have to execute code; the message names the tensor or field.
-    """
-    source = Path(source)
-    if source.is_dir():
-        config, state = read_directory(source)
-    elif source.is_file():
-        config, state, gates = read_released(source)
-        if gates:
-            raise CheckpointError(f"{source}: holds the gates of a student in training; prune it first")
-    else:
-        raise CheckpointError(f"{source}: no such file or directory")
-    return build_model(config, state, source)

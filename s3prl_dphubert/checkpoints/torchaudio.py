@@ -1,4 +1,4 @@
-"""Models of ``torchaudio.models`` (wav2vec 2.0, HuBERT, WavLM) and of its bundles."""
+"""Convert models of ``torchaudio.models`` (wav2vec 2.0, HuBERT, WavLM) and of its bundles."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
 from .dphubert_pth import TABLE
-from .key_mapping import Layout, State, complete, positional_conv
+from .key_mapping import KeyMapping, State, Weights, add_extractor_scale, positional_conv
 
 _LAYER = r"(encoder\.transformer\.layers\.\d+\."
-LAYOUT = Layout(
+MAPPING = KeyMapping(
     {
         r"(feature_extractor\.conv_layers\.\d+\.(?:conv|layer_norm)\.(?:weight|bias))": r"\1",
         r"(encoder\.feature_projection\.(?:layer_norm|projection)\.(?:weight|bias))": r"\1",
@@ -25,35 +25,35 @@ LAYOUT = Layout(
         rf"{_LAYER}feed_forward\.(?:intermediate|output)_dense\.(?:weight|bias))": r"\1",
         rf"{_LAYER}(?:final_)?layer_norm\.(?:weight|bias))": r"\1",
     },
-    left_out=(r"aux\..*",),
+    ignored=(r"aux\..*",),
 )
 _IN_PROJECTION = "attention.attention.in_proj_"
 _OUT_PROJECTION = "attention.attention.out_proj."
 
 
-def read(model: nn.Module, source: str) -> tuple[ModelConfig, State]:
-    """Configuration and tensors, by our names, of a torchaudio model.
+def read(model: nn.Module, source: str) -> Weights:
+    """Return the configuration and tensors, by our names, of a torchaudio model.
 
     Args:
         model: ``Wav2Vec2Model``, the wrapper that bundles put around it to normalise waveforms, or
             ``HuBERTPretrainModel``; the projection for recognition is left out.
-        source: what it is, for messages.
+        source: name of the model, for messages.
 
     Raises:
-        CheckpointError: it is no such model, or has a tensor that is not known.
+        CheckpointError: the model is of another class, or has an unknown tensor.
     """
     normalize = bool(getattr(model, "normalize_waveform", False))
     for attribute in ("model", "wav2vec2"):
         model = getattr(model, attribute, model)
     if not (hasattr(model, "feature_extractor") and hasattr(model, "encoder")):
-        raise CheckpointError(f"{source}: {type(model).__name__} is no wav2vec2, HuBERT or WavLM model")
+        raise CheckpointError(f"{source}: {type(model).__name__} is not a wav2vec2, HuBERT or WavLM model")
     config = read_config(model, normalize)
     state = _split_projections(model.state_dict())
-    return config, complete(LAYOUT.translate(state, source), config)
+    return config, add_extractor_scale(MAPPING.translate(state, source), config)
 
 
 def read_config(model: Any, normalize: bool) -> ModelConfig:
-    """Our configuration for a model's modules; torchaudio keeps no other record of its shape."""
+    """Derive the configuration from a model's modules, torchaudio's only record of its shape."""
     convolutions = model.feature_extractor.conv_layers
     encoder, transformer = model.encoder, model.encoder.transformer
     first = transformer.layers[0]
@@ -87,7 +87,7 @@ def read_config(model: Any, normalize: bool) -> ModelConfig:
 
 
 def _split_projections(state: dict[str, Tensor]) -> State:
-    """WavLM's queries, keys and values lie in one matrix there."""
+    """Split the one matrix in which WavLM's queries, keys and values are stored."""
     split: State = {}
     for name, tensor in state.items():
         if _IN_PROJECTION in name:

@@ -61,12 +61,12 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     from ..checkpoints import dphubert_pth
     from ..checkpoints.directory import save_model
-    from ..checkpoints.load import load_teacher
+    from ..checkpoints.load import load_model
     from ..checkpoints.model_card import facts, rows_of, units_table
 
     target: Path = arguments.target
     dtype = getattr(torch, arguments.dtype)
-    model = load_teacher(arguments.source)
+    model = load_model(arguments.source)
     if target.suffix != ".pth":
         table = f"| | |\n|---|---|\n{rows_of({'source': arguments.source} | facts(model.config))}"
         text = f"# {target.name}\n\n{table}\n\n## Units\n\n{units_table(model.config)}\n"

@@ -29,7 +29,7 @@ class CompressConfig:
     model right after pruning.
 
     Args:
-        teacher: name, path or Hub id, as for :func:`s3prl_dphubert.load_teacher`.
+        teacher: name, path or Hub id, as for :func:`s3prl_dphubert.load_model`.
         data: where the audio is.
         seed: of everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.

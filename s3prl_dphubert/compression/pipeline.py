@@ -31,7 +31,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ..checkpoints.directory import read_tensors, save_model
-from ..checkpoints.load import load_model, load_teacher
+from ..checkpoints.load import load_model
 from ..constants import SAMPLE_RATE
 from ..data.batches import Batch, BatchStream
 from ..data.dataset import read_data
@@ -87,7 +87,7 @@ class _Run:
         self.config, self.out, self.processes = config, out, processes
         if not processes.main:
             processes.wait()  # process 0 owns the directory by then, and a teacher from afar is at hand
-        self.teacher = load_teacher(config.teacher).to(processes.device)
+        self.teacher = load_model(config.teacher).to(processes.device)
         if processes.main:
             processes.wait()
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.directory import save_model
-from ..checkpoints.load import SHIPPED, load_model, load_teacher
+from ..checkpoints.load import load_model
 from ..checkpoints.model_card import units_table
+from ..checkpoints.teachers import TEACHERS
 from ..compression.compress_config import CompressConfig
 from ..compression.pipeline import compress
 from ..data.manifest import scan, write
@@ -53,7 +54,7 @@ def demo(out: Path, config: Path | None = None) -> None:
 def show(run: Path, settings: CompressConfig) -> None:
     """Print what a finished run kept, cost and lost, and how fast its result is."""
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
-    teacher, model = load_teacher(settings.teacher), load_model(run / "model")
+    teacher, model = load_model(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
     before, after = results["teacher"], results["model"]
     for name, unit in (("parameters", 1e6), ("macs", 1e9)):
@@ -99,9 +100,9 @@ def identify(out: Path, run: Path, teacher: str) -> None:
 
 def _checkpoint(teacher: str, out: Path) -> Path:
     """The teacher as a checkpoint directory, which ``dphubert_local`` takes."""
-    if teacher in SHIPPED:
+    if teacher in TEACHERS and TEACHERS[teacher].repository is None:
         return resources.find(f"assets/{teacher}")
     place = out / "teacher_model"
     if not place.exists():
-        save_model(load_teacher(teacher), place)
+        save_model(load_model(teacher), place)
     return place

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.load import load_teacher
+from ..checkpoints.load import load_model
 from ..errors import CheckpointError
 from ..model import SpeechModel
 from . import calibration, calibration_data, report, sensitivity
@@ -30,7 +30,7 @@ def export_model(
     """Write a model to ``out`` and, beside it, a report: all of it appears, or nothing.
 
     Args:
-        source: as for :func:`~s3prl_dphubert.load_teacher`.
+        source: as for :func:`~s3prl_dphubert.load_model`.
         out: ``NAME.onnx``, or ``NAME.xml``, to which ``NAME.bin`` belongs.
         config: how; the defaults of :class:`.ExportConfig` otherwise.
         overwrite: replace files that are there.
@@ -48,7 +48,7 @@ def export_model(
     there = [str(path) for path in targets(out) if path.exists()]
     if there and not overwrite:
         raise CheckpointError(f"{', '.join(there)}: exists already; choose another name or overwrite")
-    model = load_teacher(source)
+    model = load_model(source)
     layers = config.layers_of(model.config)
     heard = calibration_data.check(config.check, model.config.min_samples)
     threads = config.threads or torch.get_num_threads()

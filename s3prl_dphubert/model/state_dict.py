@@ -1,80 +1,94 @@
-"""Weights on their way into a model: as data only, every tensor where it belongs."""
+"""Read state dicts without running code, and build models from them."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RunError
 from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
+_MAX_FAULTS = 5  # shown of a list that may have one for each tensor
 
-def load_weights_only(path: Path) -> Any:
-    """Read a torch file through ``weights_only``; code in it is refused and does not run."""
+
+def load_weights_only(path: str | Path) -> Any:
+    """Read a ``torch.save`` file that should hold only tensors and plain values, as this package writes them.
+
+    ``torch.load(weights_only=True)`` refuses everything else. Files of other projects, which pickle
+    objects of their own, are read by :func:`~s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or holds other objects.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: refused, holds more than plain tensors ({first})") from error
+        first_line = str(error).split("\n")[0]
+        raise CheckpointError(f"{path}: refused, holds more than plain tensors ({first_line})") from error
     except Exception as error:  # torch raises whatever a damaged archive provokes
         raise CheckpointError(f"{path}: damaged or not a torch file ({type(error).__name__})") from error
 
 
+@contextmanager
+def checkpoint_errors(source: str | Path) -> Iterator[None]:
+    """Turn the errors that malformed values provoke into a :class:`CheckpointError` that names their source."""
+    try:
+        yield
+    except (CheckpointError, RunError):
+        raise
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def raise_tensor_faults(source: str | Path, faults: list[str]) -> None:
+    """Raise a :class:`CheckpointError` that lists the first faults, if there are any."""
+    if faults:
+        more = f" and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+        raise CheckpointError(f"{source}: " + "; ".join(faults[:_MAX_FAULTS]) + more)
+
+
 def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Path) -> SpeechModel:
-    """Put tensors with our names into a model of that shape, in float32 and eval mode.
+    """Build a model from its configuration and tensors, in float32 and eval mode.
 
     Args:
-        config: the model's shape.
-        state: its tensors; their memory is taken over, not copied, where it is float32 already.
-        source: where they come from, for messages.
+        config: shape of the model.
+        state: its tensors by name; those in float32 become the parameters without a copy.
+        source: origin of the tensors, for messages.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, not finite or of another shape or type.
+        CheckpointError: a tensor is missing, unexpected, not finite, or of the wrong shape or type.
     """
     try:
         with torch.device("meta"):
             model = SpeechModel(config)
     except RuntimeError as error:  # more weights than torch can count
         raise CheckpointError(f"{source}: no model can have this configuration ({error})") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    faults = [f"tensor {name} is missing" for name in wanted if name not in state]
-    faults += [f"tensor {name} is unexpected" for name in state if name not in wanted]
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    faults = [f"tensor {name} is missing" for name in shapes if name not in state]
+    faults += [f"tensor {name} is unexpected" for name in state if name not in shapes]
     faults += [
         f"tensor {name} has shape {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
+        for name, shape in shapes.items()
         if name in state and tuple(state[name].shape) != shape
     ]
     faults += [
         f"tensor {name} has type {state[name].dtype}, expected a floating type"
-        for name in wanted
+        for name in shapes
         if name in state and not state[name].is_floating_point()
     ]
-    if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise CheckpointError(f"{source}: " + "; ".join(faults[:5]) + more)
-    bad = next((name for name in wanted if not _is_finite(state[name])), None)
-    if bad is not None:
-        raise CheckpointError(f"{source}: tensor {bad} has non-finite values")
-    model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
-    model.feature_extractor.dummy_weight.requires_grad_(False)
+    raise_tensor_faults(source, faults)
+    for name in shapes:
+        # The sum alone takes a tenth of the time, but may overflow.
+        if not (bool(state[name].sum().isfinite()) or bool(state[name].isfinite().all())):
+            raise CheckpointError(f"{source}: tensor {name} has non-finite values")
+    model.load_state_dict({name: state[name].float() for name in shapes}, assign=True)
     for name, parameter in model.named_parameters():
-        if name != "feature_extractor.dummy_weight":
-            parameter.requires_grad_(True)
+        parameter.requires_grad_(name != "feature_extractor.dummy_weight")
     return model.eval()
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are finite; their sum tells in a tenth of the time, unless it overflows."""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
-
-
-def checked_config(read: Any, source: Path) -> ModelConfig:
-    try:
-        return read()
-    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        raise CheckpointError(f"{source}: {error}") from error

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..checkpoints.directory import save_model
-from ..checkpoints.dphubert_pth import read_state
+from ..checkpoints.dphubert_pth import split_state
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import macs, parameters
 from ..model.model_config import dense_heads
@@ -55,7 +55,7 @@ def nano_config() -> ModelConfig:
 def nano_model(weights: Path) -> SpeechModel:
     """Load what :mod:`.pretrain` wrote, which has torchaudio's names."""
     config = nano_config()
-    state, _ = read_state(load_file(weights))
+    state, _ = split_state(load_file(weights))
     state["feature_extractor.dummy_weight"] = torch.ones(config.conv_channels[-1])
     model = SpeechModel(config)
     model.load_state_dict(state)

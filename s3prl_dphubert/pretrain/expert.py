@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints.load import load_teacher
+from ..checkpoints.load import load_model
 from ..compression import run_card, stages
 from ..data.batches import Batch
 from ..data.dataset import read_data as read_audio
@@ -85,7 +85,7 @@ class UpstreamPretrainExpert(nn.Module):
 
     def _task(self, saved: Mapping[str, Any] | None) -> Distillation:
         """What is trained; the tensors of a checkpoint follow in :meth:`load_model`."""
-        teacher = load_teacher(self.recipe.teacher).to(self.device)
+        teacher = load_model(self.recipe.teacher).to(self.device)
         config, projections = self.config, None
         if saved is not None:
             model = SpeechModel(ModelConfig.from_dict(saved["shape"]))

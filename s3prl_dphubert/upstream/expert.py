@@ -16,14 +16,15 @@ from .options import Options
 
 
 class UpstreamExpert(nn.Module):
-    """What s3prl calls an upstream: a list of waveforms in, hidden states of every layer out.
+    """An s3prl upstream: a list of waveforms in, hidden states of every layer out.
 
     Gradients flow unless the caller turns them off, ``train()`` switches the model's dropout on, and
     no layer is ever dropped, so the number of hidden states is constant.
 
     Args:
-        model: the encoder.
-        options: how it computes.
+        model: speech model, or an exported file with the same interface, which runs on the CPU and
+            without gradients and may give only some of the hidden states.
+        options: precision and padding.
     """
 
     def __init__(self, model: SpeechModel, options: Options | None = None) -> None:
@@ -33,36 +34,36 @@ class UpstreamExpert(nn.Module):
         self._fold: tuple[list[Any], FoldedModel] | None = None
 
     def get_downsample_rates(self, key: str) -> int:
-        """Samples from one frame to the next, the same for every hidden state."""
+        """Return the samples from one frame to the next, the same for every hidden state."""
         return self.model.config.stride
 
     def forward(self, wavs: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        """Hidden states of a batch of utterances.
+        """Compute the hidden states of a batch of utterances.
 
         Args:
-            wavs: waveforms (T,) at 16 kHz, of any lengths, on any device. One that is shorter than
-                the receptive field of a frame is filled up with zeros to it.
+            wavs: waveforms (T,) at 16 kHz, of any lengths, on any device. A waveform that is shorter
+                than the receptive field of a frame is padded to it with zeros.
 
         Returns:
             ``hidden_states``: a list of L + 1 tensors (B, F, D), float32, on the model's device;
             ``last_hidden_state``: the last of them; ``hidden_state_0`` … ``hidden_state_L``: each.
 
         Raises:
-            ValueError: there is no waveform, or one is not one-dimensional.
+            ValueError: the list is empty, or a waveform is not one-dimensional.
         """
         hidden = self.compute(*self._batch(wavs))
         named = {f"hidden_state_{index}": state for index, state in enumerate(hidden)}
         return {"hidden_states": hidden, "last_hidden_state": hidden[-1], **named}
 
     def compute(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
-        """Waveforms (B, T) and the samples of each -> L + 1 hidden states (B, F, D), float32."""
+        """Return L + 1 hidden states (B, F, D), float32, of waveforms (B, T) and the samples of each."""
         run = self._each_alone if self.options.padding == "exact" else self._together
         with self._autocast(waveforms.device):
             hidden = run(waveforms, lengths)
         return [state.float() for state in hidden]
 
     def _batch(self, wavs: list[Tensor]) -> tuple[Tensor, list[int]]:
-        """-> (B, T) padded with zeros, and the samples of each."""
+        """Return the waveforms (B, T), padded with zeros, and the samples of each."""
         shapes = [tuple(wav.shape) for wav in wavs]
         if not shapes or any(len(shape) != 1 for shape in shapes):
             raise ValueError(f"wavs has shapes {shapes}, allowed: one waveform (T,) or more")
@@ -79,22 +80,24 @@ class UpstreamExpert(nn.Module):
         return self._extract(waveforms, torch.tensor(lengths, device=waveforms.device))
 
     def _each_alone(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
-        """Run utterances of one length at a time; their last frame is repeated up to the longest's end.
+        """Run the utterances of one length at a time, and repeat their last frames up to the longest's end.
 
-        That is how s3prl itself fills up hidden states that are shorter than it expects.
+        s3prl itself extends hidden states that are shorter than it expects in this way.
         """
         frames = self.model.config.frames(max(lengths))
         rows: dict[int, list[Tensor]] = {}
         for length in sorted(set(lengths)):
-            chosen = [index for index, other in enumerate(lengths) if other == length]
-            hidden = self._extract(waveforms[chosen, :length])
+            indices = [index for index, other in enumerate(lengths) if other == length]
+            hidden = self._extract(waveforms[indices, :length])
             filled = [_repeat_last(state, frames) for state in hidden]
-            rows.update({index: [state[i] for state in filled] for i, index in enumerate(chosen)})
+            rows.update({index: [state[i] for state in filled] for i, index in enumerate(indices)})
         ordered = (rows[index] for index in range(len(lengths)))
         return [torch.stack(states) for states in zip(*ordered, strict=True)]
 
     def _extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
-        """Hidden states (B, F, D) in float32, from the folded model where nothing is trained."""
+        """Return hidden states (B, F, D) in float32, from the folded model if nothing is trained."""
+        if not isinstance(self.model, SpeechModel):  # an exported file
+            return self.model.extract_features(waveforms, lengths)[0]
         parameters = list(self.model.parameters())
         trained = torch.is_grad_enabled() or self.training or any(p.grad is not None for p in parameters)
         plain = {(p.device.type, p.dtype) for p in parameters} == {("cpu", torch.float32)}
@@ -106,7 +109,7 @@ class UpstreamExpert(nn.Module):
         return [state.float() for state in hidden]
 
     def _folded(self, parameters: list[nn.Parameter]) -> FoldedModel:
-        """The model for inference, made anew after other weights were loaded."""
+        """Return the model for inference, folded again after other weights were loaded."""
         weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
         if self._fold is None or self._fold[0] != weights:
             self._fold = weights, fold(self.model, self.options.precision)
@@ -118,5 +121,5 @@ class UpstreamExpert(nn.Module):
 
 
 def _repeat_last(state: Tensor, frames: int) -> Tensor:
-    """(B, F, D) -> (B, frames, D)."""
+    """Extend (B, F, D) to (B, frames, D)."""
     return torch.cat([state, state[:, -1:].expand(-1, frames - state.shape[1], -1)], 1)

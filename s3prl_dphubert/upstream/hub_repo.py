@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from ..checkpoints.load import load_teacher
+from ..checkpoints.load import load_model
 from ..checkpoints.model_card import facts, rows_of, units_table
 from ..errors import CheckpointError
 from ..model import ModelConfig
@@ -64,7 +64,7 @@ def export_hub(source: str | Path, target: str | Path, dtype: torch.dtype | None
     """Write the folder; it appears whole or not at all, and only if its weights load back.
 
     Args:
-        source: anything that :func:`~s3prl_dphubert.load_teacher` takes.
+        source: anything that :func:`~s3prl_dphubert.load_model` takes.
         target: folder that does not exist yet.
         dtype: store weights in that type (``torch.float16`` halves the file); they run in float32.
 
@@ -74,7 +74,7 @@ def export_hub(source: str | Path, target: str | Path, dtype: torch.dtype | None
     """
     target = Path(target)
     with new_folder(target) as partial:
-        model = load_teacher(source)
+        model = load_model(source)
         files, requirements = sources(), imports()
         package = package_name(files)
         values = {"version": __version__, "package": package, "model": MODEL}

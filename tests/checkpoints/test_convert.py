@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from s3prl_dphubert.checkpoints.directory import save_model
-from s3prl_dphubert.checkpoints.load import PUBLISHED, SHIPPED, load_model, load_teacher
+from s3prl_dphubert.checkpoints.load import load_model
+from s3prl_dphubert.checkpoints.teachers import TEACHERS
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.utils import resources
@@ -22,7 +23,7 @@ from tests.helpers.models import assert_same, outputs, tiny
 def test_round_trip(source, target, tmp_path, capsys):
     assert main(["convert", source, str(tmp_path / target)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / target)
-    assert_same(outputs(load_teacher(source)), outputs(load_teacher(tmp_path / target)), 1e-6)
+    assert_same(outputs(load_model(source)), outputs(load_model(tmp_path / target)), 1e-6)
 
 
 def test_card_and_type(tmp_path):
@@ -53,11 +54,11 @@ def test_what_is_added_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("nothing", "a", "nothing: no such file or directory, allowed"),
+        ("nothing", "a", "nothing: no such file or directory, expected a path"),
         ("hubert_nano", "there", "there: exists already"),
         ("hubert_nano", "there.pth", "there.pth: exists already"),
         ("data2vec", "a.pth", "pos_conv_depth is 3, allowed: 1"),
-        ("torchaudio:NONE", "a", "torchaudio:NONE is no bundle"),
+        ("torchaudio:NONE", "a", "torchaudio:NONE: no such bundle"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(source, target, message, tmp_path, monkeypatch, capsys):
@@ -77,4 +78,4 @@ def test_teachers_of_the_shipped_runs_are_known():
     for path in resources.find("upstream_configs").rglob("*.yaml"):
         names |= {line.split()[1] for line in path.read_text().splitlines() if line.startswith("teacher: ")}
     assert len(names) >= 5
-    assert names <= {*SHIPPED, *PUBLISHED}
+    assert names <= set(TEACHERS)

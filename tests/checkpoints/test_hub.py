@@ -16,7 +16,7 @@ import torch
 
 from s3prl_dphubert.checkpoints import hub
 from s3prl_dphubert.checkpoints.directory import save_model
-from s3prl_dphubert.checkpoints.load import load_model, load_teacher
+from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.golden import GOLDEN
 from tests.helpers.hub_server import COMMIT, LARGE, Repo, etag, served
@@ -86,8 +86,10 @@ def test_revisions(server):
     server.repos["some/model"].files["small.txt"] = b"changed"
     server.repos["some/model"].commit = "e" * 40
     assert hub.fetch("some/model", "small.txt").read_bytes() == b"changed"
-    assert str(hub.Repository.parse("a/b@v2")) == "a/b@v2"
-    assert hub.Repository.parse("a/b") == hub.Repository("a/b")
+    assert hub.parse_hub_id("a/b/c/d.pth@v2") == (hub.HubRepository("a/b", "v2"), "c/d.pth")
+    assert str(hub.HubRepository("a/b", "v2")) == "a/b@v2"
+    assert hub.parse_hub_id("a/b") == (hub.HubRepository("a/b"), "")
+    assert hub.parse_hub_id("a/b@") is None
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def own(tmp_path):
 
 def test_our_own_checkpoints_on_the_hub(server, own):
     server.repos["me/small"] = Repo(files(own, **{"training.log": b"x" * LARGE}))
-    assert_same(outputs(load_teacher("me/small")), outputs(load_model(own)), 0.0)
+    assert_same(outputs(load_model("me/small")), outputs(load_model(own)), 0.0)
     assert sorted(set(server.fetched())) == ["config.json", "model.safetensors"]
 
 
@@ -280,8 +282,8 @@ def test_released_files_on_the_hub(server):
     data = (GOLDEN / "wavlm_pruned.pth").read_bytes()
     server.repos["pyf98/DPHuBERT"] = Repo({"DPWavLM.pth": data}, revisions={"v1": Repo({"old/a.pth": data})})
     wanted = outputs(load_model(GOLDEN / "wavlm_pruned.pth"))
-    assert_same(outputs(load_teacher("pyf98/DPHuBERT/DPWavLM.pth")), wanted, 0.0)
-    assert_same(outputs(load_teacher("pyf98/DPHuBERT/old/a.pth@v1")), wanted, 0.0)
+    assert_same(outputs(load_model("pyf98/DPHuBERT/DPWavLM.pth")), wanted, 0.0)
+    assert_same(outputs(load_model("pyf98/DPHuBERT/old/a.pth@v1")), wanted, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -295,15 +297,15 @@ def test_released_files_on_the_hub(server):
         ("some/model/x.pth@main", "cannot fetch x.pth"),
         (
             "nowhere",
-            "nowhere: no such file or directory, allowed: a path, a Hub id .* hubert_nano, hub",
+            "nowhere: no such file or directory, expected a path, a Hub id .* hubert_nano, hub",
         ),
-        ("/absolute/nowhere", "no such file or directory, allowed"),
-        ("a/b@", "no such file or directory, allowed"),
+        ("/absolute/nowhere", "no such file or directory, expected"),
+        ("a/b@", "no such file or directory, expected"),
     ],
 )
 def test_names_that_lead_nowhere(server, name, message):
     with pytest.raises(CheckpointError, match=message):
-        load_teacher(name)
+        load_model(name)
 
 
 def huggingface_model(folder, **changes):
@@ -331,13 +333,13 @@ def huggingface_model(folder, **changes):
 def test_teachers_by_name(server, tmp_path):
     content = huggingface_model(tmp_path / "hf")
     server.repos["facebook/hubert-base-ls960"] = Repo({**content, "pytorch_model.bin": BIG})
-    model = load_teacher("hubert_base")
+    model = load_model("hubert_base")
     assert not model.config.normalize_waveform  # as trained, whatever the Hub's copy says
     assert (model.config.projection_dropout, model.config.ffn_dropout) == (0.1, 0.0)
     assert sorted(set(server.fetched())) == ["config.json", "model.safetensors"]
-    assert not load_teacher("facebook/hubert-base-ls960").config.normalize_waveform
+    assert not load_model("facebook/hubert-base-ls960").config.normalize_waveform
     server.repos["else/where"] = Repo(content)
-    other = load_teacher("else/where")
+    other = load_model("else/where")
     assert other.config.normalize_waveform
     assert (other.config.projection_dropout, other.config.ffn_dropout) == (0.0, 0.1)
     assert "preprocessor_config.json" in server.fetched()
@@ -366,11 +368,11 @@ def test_pytorch_bin_and_shards_on_the_hub(server, tmp_path):
     shards = {file: save({name: state[name] for name in part}) for file, part in parts.items()}
     shards["model.safetensors.index.json"] = json.dumps(index).encode()
     server.repos["in/shards"] = Repo({**content, **shards})
-    first, second = (load_teacher(name) for name in ("old/style", "in/shards@main"))
+    first, second = (load_model(name) for name in ("old/style", "in/shards@main"))
     assert_same(outputs(first), outputs(second), 0.0)
     assert not first.config.normalize_waveform
     requests = len(server.log)
-    load_teacher("in/shards@main")
+    load_model("in/shards@main")
     assert [path for method, path, _ in server.log[requests:] if method == "GET"] == []
     assert len(server.log) == requests + 1  # what the commit lacks is known, too
 
@@ -379,12 +381,12 @@ def test_pytorch_bin_and_shards_on_the_hub(server, tmp_path):
 def test_a_teacher_offline(server, no_waiting, tmp_path, cached):
     server.repos["else/where"] = Repo(huggingface_model(tmp_path / "hf"))
     if cached:
-        load_teacher("else/where")
+        load_model("else/where")
     else:
         hub.fetch("else/where", "config.json")
     server.status = 503
     if cached:
-        assert load_teacher("else/where").config.normalize_waveform
+        assert load_model("else/where").config.normalize_waveform
     else:  # nobody knows whether there is a preprocessor, so nothing is guessed
         with pytest.raises(hub.DownloadError, match=r"cannot fetch preprocessor_config\.json"):
-            load_teacher("else/where")
+            load_model("else/where")
