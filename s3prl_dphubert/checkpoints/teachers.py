@@ -1,0 +1,66 @@
+"""Names of published models, where they are and how they were trained. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..model import ModelConfig
+
+
+@dataclass(frozen=True)
+class PublishedTeacher:
+    """A pre-trained model that is loaded by name.
+
+    ``normalize`` and ``dropout`` overrule the copy on the Hub, since some copies differ from the
+    training: their ``preprocessor_config.json`` normalises waveforms for models that never saw
+    normalised ones, and their ``config.json`` has the dropout of a later fine-tuning.
+
+    Args:
+        license: licence of the weights, as stated with them.
+        parameters: number of parameters, the frozen scale after the extractor included.
+        macs: multiply-accumulate operations for 10 s of audio.
+        repository: ``user/repo`` on the Hugging Face Hub; ``None`` for a part of this package.
+        normalize: whether the model was trained on normalised waveforms.
+        dropout: probabilities in training, after the projection, on attention weights, inside and
+            after the feed-forward.
+    """
+
+    license: str
+    parameters: int
+    macs: int
+    repository: str | None = None
+    normalize: bool = False
+    dropout: tuple[float, float, float, float] = (0.1, 0.1, 0.0, 0.1)
+
+    def as_trained(self, config: ModelConfig) -> ModelConfig:
+        """Return the configuration with the dropout of the model's training."""
+        names = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
+        changes: dict[str, Any] = dict(zip(names, self.dropout, strict=True))
+        return replace(config, **changes)
+
+
+APACHE, WAVLM = "Apache-2.0", "CC BY-SA 3.0"  # WavLM: as the licence file of microsoft/UniSpeech says
+NO_DROPOUT = (0.0, 0.0, 0.0, 0.0)
+
+TEACHERS = {
+    "hubert_nano": PublishedTeacher("CC BY-SA 4.0", 3_253_632, 3_660_431_632),
+    "hubert_base": PublishedTeacher(APACHE, 94_371_456, 74_228_342_848, "facebook/hubert-base-ls960"),
+    "hubert_large": PublishedTeacher(
+        APACHE, 315_438_208, 192_358_326_784, "facebook/hubert-large-ll60k", True, NO_DROPOUT
+    ),
+    "wavlm_base": PublishedTeacher(WAVLM, 94_381_680, 74_265_133_120, "microsoft/wavlm-base"),
+    "wavlm_base_plus": PublishedTeacher(WAVLM, 94_381_680, 74_265_133_120, "microsoft/wavlm-base-plus"),
+    "wavlm_large": PublishedTeacher(
+        WAVLM, 315_452_608, 192_456_434_176, "microsoft/wavlm-large", normalize=True
+    ),
+    "wav2vec2_base": PublishedTeacher(APACHE, 94_371_456, 74_228_342_848, "facebook/wav2vec2-base"),
+    "wav2vec2_large_lv60k": PublishedTeacher(
+        APACHE, 315_438_208, 192_358_326_784, "facebook/wav2vec2-large-lv60", True, (0.1, 0.1, 0.0, 0.0)
+    ),
+    "data2vec_base": PublishedTeacher(
+        APACHE, 93_164_032, 73_616_584_768, "facebook/data2vec-audio-base", True, (0.0, 0.1, 0.0, 0.1)
+    ),
+}
+"""Names that :func:`~s3prl_dphubert.load_model` takes."""
