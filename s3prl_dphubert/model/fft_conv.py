@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .packing import Packing
 
@@ -48,23 +48,30 @@ def _size(kernel: int) -> int:
     return 1 << (2 * kernel - 1).bit_length()
 
 
-class SpectralConv:
+class FFTConv(nn.Module):
     """Such a convolution of packed frames, for inference.
 
     Args:
-        weight: (D, D / G, K), the norm of weight norm multiplied in.
+        weight: (D, D / G, K), with the norm of weight norm multiplied in.
         bias: (D,).
         groups: groups G of the channels.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, groups: int) -> None:
-        self.kernel, self.bias = weight.shape[-1], bias
-        self.spectrum = spectrum(weight.float(), groups).resolve_conj().contiguous()
+        super().__init__()
+        self.kernel = weight.shape[-1]
+        # As pairs of real numbers, since Module.to(torch.float32) would cut complex ones to their real parts.
+        pairs = torch.view_as_real(spectrum(weight.detach().float(), groups).resolve_conj().contiguous())
+        self.spectrum = nn.Parameter(pairs, requires_grad=False)
+        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
 
-    def __call__(self, x: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """x (N, D) packed -> (N, D)."""
-        cut = [blocks(x[rows], self.kernel) for _, rows in packing.utterances()]
-        y = convolve(torch.cat(cut), self.spectrum, self.kernel)
-        pieces = zip(y.split([len(each) for each in cut]), packing.utterances(), strict=True)
-        valid = [piece.flatten(0, 1)[: rows.stop - rows.start] for piece, (_, rows) in pieces]
+        inputs = [blocks(x[rows], self.kernel) for _, rows in packing.utterances()]
+        outputs = convolve(torch.cat(inputs), torch.view_as_complex(self.spectrum), self.kernel)
+        pieces = outputs.split([len(each) for each in inputs])
+        valid = [
+            piece.flatten(0, 1)[: rows.stop - rows.start]
+            for piece, (_, rows) in zip(pieces, packing.utterances(), strict=True)
+        ]
         return torch.cat(valid).add_(self.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,26 @@ class RelativePositions(nn.Module):
         return table(self.buckets(frames, table.weight.device)).permute(2, 0, 1)
 
 
+def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, heads: Sequence[int]) -> Tensor:
+    """Gate the table of relative position biases by the queries, as WavLM does (Chen et al. 2022).
+
+    Args:
+        x: input of the attention (B, F, D).
+        table: biases of all heads before any pruning (total heads, F, F).
+        gate: the layer that gives a head's two gates from its part of x.
+        scale: of the second gate (1, total heads, 1, 1).
+        heads: ids of the H heads to compute.
+
+    Returns:
+        (B, H, F, F), to be added to the attention scores.
+    """
+    heads = list(heads)
+    split = x.unflatten(-1, (len(table), gate.in_features))[:, :, heads].transpose(1, 2)
+    gates = gate(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+    a, b = gates[..., :1], gates[..., 1:]
+    return (a * (b * scale[:, heads] - 1) + 2) * table[heads]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over the heads that are kept; fused kernel, optional biases."""
 
@@ -115,14 +136,13 @@ class Attention(nn.Module):
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
             self.gru_rel_pos_linear = nn.Linear(config.head_dim, 8)
 
-    def position_bias(self, x: Tensor, table: Tensor, heads: list[int] | None = None) -> Tensor:
-        """Gate the table (total heads, F, F) by the queries x (B, F, D) -> (B, H, F, F), of all heads kept
-        or of those with these ids."""
-        heads = list(self.kept) if heads is None else heads
-        split = x.unflatten(-1, (self.total_heads, self.head_dim))[:, :, heads].transpose(1, 2)
-        gate = self.gru_rel_pos_linear(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
-        a, b = gate[..., :1], gate[..., 1:]
-        return (a * (b * self.gru_rel_pos_const[:, heads] - 1) + 2) * table[heads]
+    def position_bias(self, x: Tensor, table: Tensor, heads: Sequence[int] | None = None) -> Tensor:
+        """Position biases (B, H, F, F) of the heads with these ids, all that are kept by default.
+
+        Arguments as for :func:`gated_positions`.
+        """
+        heads = self.kept if heads is None else heads
+        return gated_positions(x, table, self.gru_rel_pos_linear, self.gru_rel_pos_const, heads)
 
     def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, mask: Tensor | None) -> Tensor:
         """x (B, F, D), padding (B, 1, 1, F) added to the scores, mask (H,) -> (B, F, D)."""

@@ -2,115 +2,146 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..packing import Packing
-from ..transformer import Attention, FeedForward, TransformerLayer
-from .folded_extractor import gelu_
+from ..transformer import Attention, FeedForward, TransformerLayer, gated_positions
 
-ALIGN = 16  # MKL needs half the time for float32 matrices whose rows start at multiples of it
+ALIGN = 16  # MKL takes half the time for float32 matrices whose rows start at multiples of it
+Module = TypeVar("Module", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class Linear:
-    """A linear map in some type.
+def frozen(tensor: Tensor) -> nn.Parameter:
+    """Parameter without gradient that shares the memory of a tensor."""
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def frozen_copy(module: Module) -> Module:
+    """Copy of a module in eval mode whose frozen parameters share the memory of the original's."""
+    shared = {id(parameter): frozen(parameter) for parameter in module.parameters()}
+    return copy.deepcopy(module, shared).eval()  # deepcopy takes what its memo already holds
+
+
+def gelu_(x: Tensor) -> Tensor:
+    """Apply GELU in place: touching the pages of a new tensor would cost more than the function."""
+    return torch.ops.aten.gelu_(x)
+
+
+class FoldedLinear(nn.Module):
+    """Linear maps of the same inputs as one, in one number type.
 
     Args:
-        weight: (outputs, inputs).
-        bias: (outputs,).
+        dtype: number type of the product.
+        layers: the maps.
+        rows: pad the weight with zeros to at least this many outputs.
+        columns: pad the weight with zeros to at least this many inputs.
     """
 
-    weight: Tensor
-    bias: Tensor
-
-    @classmethod
-    def of(cls, dtype: torch.dtype, *layers: nn.Linear, rows: int = 0, columns: int = 0) -> Linear:
-        """Several maps of the same inputs in one, filled up with zeros to so many outputs and inputs."""
+    def __init__(self, dtype: torch.dtype, *layers: nn.Linear, rows: int = 0, columns: int = 0) -> None:
+        super().__init__()
         weight, bias = layers[0].weight.detach(), layers[0].bias.detach()
         if len(layers) > 1:
             weight = torch.cat([layer.weight.detach() for layer in layers])
             bias = torch.cat([layer.bias.detach() for layer in layers])
-        more, wider = rows - len(weight), columns - weight.shape[1]
-        if more > 0 or wider > 0:
-            weight = F.pad(weight, (0, max(0, wider), 0, max(0, more)))
-            bias = F.pad(bias, (0, max(0, more)))
-        return cls(weight.to(dtype), bias.to(dtype))
+        more_rows, more_columns = max(0, rows - len(weight)), max(0, columns - weight.shape[1])
+        if more_rows or more_columns:
+            weight = F.pad(weight, (0, more_columns, 0, more_rows))
+            bias = F.pad(bias, (0, more_rows))
+        self.weight, self.bias = frozen(weight.to(dtype)), frozen(bias.to(dtype))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (N, inputs) of any type -> (N, outputs) in the map's type."""
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, inputs) of any type -> (N, outputs) in the weight's type."""
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
-class FoldedLayer:
-    """A :class:`TransformerLayer` over packed frames."""
+class FoldedLayer(nn.Module):
+    """A :class:`TransformerLayer` over packed frames, with matrix products in ``dtype``."""
 
     def __init__(self, layer: TransformerLayer, dtype: torch.dtype) -> None:
+        super().__init__()
         self.layer_norm_first = layer.layer_norm_first
         self.attention = None if layer.attention is None else FoldedAttention(layer.attention, dtype)
         self.feed_forward = (
             None if layer.feed_forward is None else FoldedFeedForward(layer.feed_forward, dtype)
         )
-        self.layer_norm, self.final_layer_norm = layer.layer_norm, layer.final_layer_norm
+        self.layer_norm = frozen_copy(layer.layer_norm)
+        self.final_layer_norm = frozen_copy(layer.final_layer_norm)
 
-    def __call__(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
-        """x (N, D) packed, a table of relative positions for each group -> (N, D)."""
+    def forward(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: (N, D), packed.
+            packing: where the utterances lie in x.
+            tables: WavLM's position biases (total heads, F, F) for each group of ``packing``.
+
+        Returns:
+            (N, D), float32.
+        """
         if self.attention is not None:
             inner = self.layer_norm(x) if self.layer_norm_first else x
-            x = _sum(x, self.attention(inner, packing, tables))
+            x = _add(x, self.attention(inner, packing, tables))
         if not self.layer_norm_first:
             x = self.layer_norm(x)
         if self.feed_forward is not None:
             inner = self.final_layer_norm(x) if self.layer_norm_first else x
-            x = _sum(x, self.feed_forward(inner))
+            x = _add(x, self.feed_forward(inner))
         return x if self.layer_norm_first else self.final_layer_norm(x)
 
 
-class FoldedAttention:
-    """An :class:`Attention` over packed frames: utterances of one length together, without a mask."""
+class FoldedAttention(nn.Module):
+    """An :class:`Attention` over packed frames: utterances of one length run together, without a mask."""
 
-    def __init__(self, module: Attention, dtype: torch.dtype) -> None:
-        self.heads, self.head_dim = len(module.kept), module.head_dim
-        self.position_bias = module.position_bias if module.gated else None
-        self.out = Linear.of(dtype, module.out_proj)
-        if self.heads:
-            self.qkv = Linear.of(dtype, module.q_proj, module.k_proj, module.v_proj)
+    def __init__(self, attention: Attention, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kept, self.head_dim = attention.kept, attention.head_dim
+        self.out = FoldedLinear(dtype, attention.out_proj)
+        if self.kept:
+            self.qkv = FoldedLinear(dtype, attention.q_proj, attention.k_proj, attention.v_proj)
+        self.gated = attention.gated
+        if self.gated:
+            self.gate = frozen_copy(attention.gru_rel_pos_linear)
+            self.gate_scale = frozen(attention.gru_rel_pos_const)
 
-    def __call__(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
         """x (N, D) -> (N, D), or the output bias (D,) if no head is left."""
-        if not self.heads:
+        if not self.kept:
             return self.out.bias
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        qkv = self.qkv(x).unflatten(-1, (3, len(self.kept), self.head_dim))
         attended = []
         for index, group in enumerate(packing.groups):
             shape = (group.count, group.frames)
             q, k, v = qkv[group.rows].unflatten(0, shape).permute(2, 0, 3, 1, 4)
             bias = None
-            if tables is not None and self.position_bias is not None:
-                bias = self.position_bias(x[group.rows].unflatten(0, shape), tables[index])
+            if self.gated and tables is not None:
+                queries = x[group.rows].unflatten(0, shape)
+                bias = gated_positions(queries, tables[index], self.gate, self.gate_scale, self.kept)
                 bias = bias[..., : group.valid].to(q.dtype)
             out = F.scaled_dot_product_attention(q, k[:, :, : group.valid], v[:, :, : group.valid], bias)
             attended.append(out.transpose(1, 2).flatten(2).flatten(0, 1))
         return self.out(attended[0] if len(attended) == 1 else torch.cat(attended))
 
 
-class FoldedFeedForward:
-    """A :class:`FeedForward` whose inner width is filled up with units of zeros."""
+class FoldedFeedForward(nn.Module):
+    """A :class:`FeedForward` whose inner width is padded with zero units to a multiple of :data:`ALIGN`."""
 
-    def __init__(self, module: FeedForward, dtype: torch.dtype) -> None:
-        width = module.output_dense.in_features
-        filled = -(-width // ALIGN) * ALIGN
-        self.inner = Linear.of(dtype, module.intermediate_dense, rows=filled) if width else None
-        self.out = Linear.of(dtype, module.output_dense, columns=filled)
+    def __init__(self, feed_forward: FeedForward, dtype: torch.dtype) -> None:
+        super().__init__()
+        width = feed_forward.output_dense.in_features
+        padded = -(-width // ALIGN) * ALIGN
+        self.inner = FoldedLinear(dtype, feed_forward.intermediate_dense, rows=padded) if width else None
+        self.out = FoldedLinear(dtype, feed_forward.output_dense, columns=padded)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, D), or the output bias (D,) if no unit is left."""
         return self.out.bias if self.inner is None else self.out(gelu_(self.inner(x)))
 
 
-def _sum(x: Tensor, change: Tensor) -> Tensor:
-    """x + change in float32, in the memory of ``change`` where that may be."""
-    return change.add_(x) if change.shape == x.shape and change.dtype == x.dtype else x + change
+def _add(x: Tensor, update: Tensor) -> Tensor:
+    """x + update in float32, in the memory of ``update`` where its shape and type allow."""
+    return update.add_(x) if update.shape == x.shape and update.dtype == x.dtype else x + update

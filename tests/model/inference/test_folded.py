@@ -9,7 +9,7 @@ import torch
 
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import ConfigError
-from s3prl_dphubert.model.fft_conv import SpectralConv
+from s3prl_dphubert.model.fft_conv import FFTConv
 from s3prl_dphubert.model.inference import folded_extractor
 from s3prl_dphubert.model.inference.folded import SPILL, fold
 from s3prl_dphubert.model.packing import Packing
@@ -155,7 +155,7 @@ def test_leaves_the_model_alone():
 def test_convolution_by_spectra(kernel):
     torch.manual_seed(kernel)
     weight, bias = torch.randn(12, 4, kernel), torch.randn(12)
-    convolve = SpectralConv(weight, bias, 3)
+    convolve = FFTConv(weight, bias, 3)
     packing = Packing((1, 300, 0, 7, 300))
     x = torch.randn(packing.total, 12)
     y = convolve(x, packing)
