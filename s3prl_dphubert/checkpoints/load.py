@@ -141,7 +141,7 @@ def _read_file(path: Path) -> Weights:
         with checkpoint_errors(source):
             return fairseq.read(content, source)
     keys = list(content) if isinstance(content, dict) else [type(content).__name__]
-    if {s3prl_states.STUDENT, s3prl_states.CONFIG} <= set(keys):
+    if {s3prl_states.STUDENT, s3prl_states.RECIPE} <= set(keys):
         model = s3prl_states.parse_states(content, source).model()
         return model.config, model.state_dict()
     if {"state_dict", "config"} <= set(keys):
@@ -149,5 +149,5 @@ def _read_file(path: Path) -> Weights:
     raise CheckpointError(
         f"{source}: holds {', '.join(map(str, keys[:8]))}; expected a checkpoint of DPHuBERT (state_dict, "
         "config), of fairseq or WavLM (model, cfg or args), of s3prl (model_weight, model_cfg) or of its "
-        f"run_pretrain -u dphubert ({s3prl_states.STUDENT}, {s3prl_states.CONFIG})"
+        f"run_pretrain -u dphubert ({s3prl_states.STUDENT}, {s3prl_states.RECIPE})"
     )

@@ -62,7 +62,7 @@ class Stub:
 
 
 def plain(value: Any) -> Any:
-    """Open the stubs in a tree from :func:`~s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle` into plain values.
+    """Replace the stubs in the result of :func:`.unpickler.read_foreign_pickle` by plain values.
 
     An object becomes the dict of its attributes, an omegaconf node what it holds, an enumeration's
     member its value, a reference to a class or function its dotted name.

@@ -21,8 +21,8 @@ from ..utils.config_io import from_dict
 from .key_mapping import State
 from .unpickler import read_foreign_pickle
 
-STUDENT, CONFIG = "DPHuBERT", "Upstream_Config"
-"""Keys of a checkpoint: tensors and budget of the student; what is trained."""
+STUDENT, RECIPE = "DPHuBERT", "Upstream_Config"
+"""Keys of a checkpoint: the student's tensors and costs; how and from what it is trained."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def parse_states(content: Any, source: str) -> StudentStates:
         CheckpointError: a part is missing or malformed.
     """
     try:
-        config, student = content[CONFIG], content[STUDENT]
+        config, student = content[RECIPE], content[STUDENT]
         recipe = config["recipe"]
         return StudentStates(
             recipe["stage"],

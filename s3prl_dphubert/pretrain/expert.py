@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoints.load import load_model
+from ..checkpoints.s3prl_states import STUDENT, StudentStates, read_states
 from ..compression import run_card, stages
 from ..data.batches import Batch
 from ..data.dataset import read_data as read_audio
@@ -36,7 +37,7 @@ from ..training.trainer import seeded
 from ..utils.environment import changes, environment
 from .epochs import Epochs
 from .pretrain_config import PretrainRecipe, last_epoch, read_data, read_training
-from .runner_checkpoint import KEY, Models, States, find_states, read_states
+from .runner_checkpoint import Models, add_states, find_states
 from .runner_optimizer import GuardedAdamW
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class UpstreamPretrainExpert(nn.Module):
             self.updates1 = saved["updates1"]
         elif self.recipe.stage1 is not None:
             before = read_states(find_states(Path(self.recipe.stage1)))
-            if before.recipe.stage != 1:
+            if before.stage != 1:
                 raise ConfigError(f"stage1: {before.source} is of stage 2, allowed: what stage 1 left")
             model, projections, self.updates1 = before.model(), before.projections, before.updates
         elif self.recipe.student is not None:
@@ -177,11 +178,20 @@ class UpstreamPretrainExpert(nn.Module):
         for name, value in scalars.items():
             logger.add_scalar(f"{prefix}{name}", value, global_step=global_step)
 
-    def states(self) -> States:
+    def states(self) -> StudentStates:
         """All that is known of the student now."""
         shape, module = self.task.model.config, self.model.state_dict()
         full_costs = self.task.full_costs if isinstance(self.task, JointPruning) else {}
-        return States(self.recipe, shape, module, full_costs, self.step, self.updates1)
+        return StudentStates(
+            self.recipe.stage,
+            self.recipe.gates,
+            self.recipe.budget,
+            shape,
+            module,
+            full_costs,
+            self.step,
+            self.updates1,
+        )
 
     def add_state_to_save(self, all_states: dict[str, Any]) -> dict[str, Any]:
         """Add this recipe's part to a checkpoint, and write the model as it would be cut now beside it."""
@@ -189,7 +199,14 @@ class UpstreamPretrainExpert(nn.Module):
         model = states.model()
         kind = "pruned" if self.recipe.stage == 1 else "compressed"
         self.models.write(self.step, model, run_card.render(self._described(), model, kind))
-        states.put(all_states, environment=self.environment(), skipped=self.skipped, in_a_row=self.in_a_row)
+        add_states(
+            all_states,
+            self.recipe,
+            states,
+            environment=self.environment(),
+            skipped=self.skipped,
+            in_a_row=self.in_a_row,
+        )
         return all_states
 
     def _described(self) -> Any:
@@ -202,7 +219,7 @@ class UpstreamPretrainExpert(nn.Module):
 
     def load_model(self, all_states: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        own = all_states[KEY]
+        own = all_states[STUDENT]
         self.model.load_state_dict(own["module"])
         self.step, self.skipped, self.in_a_row = all_states["Step"], own["skipped"], own["in_a_row"]
         self.saved_environment = own["environment"]

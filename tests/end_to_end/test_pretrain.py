@@ -13,17 +13,16 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from s3prl_dphubert import compress, load_model
+from s3prl_dphubert.checkpoints.s3prl_states import read_states
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.model.cost import parameters
 from s3prl_dphubert.model.state_dict import load_weights_only
-from s3prl_dphubert.pretrain.runner_checkpoint import find_states, read_states
+from s3prl_dphubert.pretrain.runner_checkpoint import find_states
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.models import assert_same, outputs
 from tests.helpers.pretraining_runs import BATCH, STAGE1, STAGE2, data, make_place, same, upstream
 from tests.helpers.s3prl_runs import Experiment, python
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 STARTS = """
 import json, sys
