@@ -24,16 +24,9 @@ def golden():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    torch.set_num_threads(2)
-
-
-@pytest.fixture(scope="module")
 def one_thread():
     """Tiny models gain nothing from a second thread, and lose much where others use the machine."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,6 @@ from s3prl_dphubert.model.cost import macs, parameters
 from s3prl_dphubert.pruning.budget import Budget
 from tests.helpers.compression_runs import make_place, read_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

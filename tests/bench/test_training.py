@@ -18,8 +18,6 @@ from s3prl_dphubert.errors import ConfigError, RunError
 from s3prl_dphubert.model import ModelConfig
 from tests.helpers.models import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_gates_at_the_target_leave_what_the_published_result_keeps():
     open_units = {

@@ -21,7 +21,6 @@ from s3prl_dphubert.utils.config_io import from_dict, to_dict
 from tests.helpers.compression_runs import STAGE, make_place, read_config, settings
 from tests.helpers.models import outputs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = {**STAGE, "updates": 4, "warmup": 1, "validate_every": 2}
 
 

@@ -15,8 +15,6 @@ from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.compression_runs import distillation, make_place, read_config, settings, stream_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -15,8 +15,6 @@ from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import FAMILIES, SHAPES, assert_same, gated, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 BATCHES = ((400,), (719, 400), (16_000,), (5000, 401, 3210, 399), (4000, 4000), (8000, 7999, 1000))
 ALL = (0, 1, 2, 3)
 

@@ -16,8 +16,6 @@ from s3prl_dphubert.export.quantization import Plan, Range, lower, place, produc
 from s3prl_dphubert.utils import resources
 from tests.export.test_graph import hidden_states, opened, waveforms
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def nano():

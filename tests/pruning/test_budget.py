@@ -16,8 +16,6 @@ from s3prl_dphubert.pruning.gates import Gates
 from tests.helpers.compression_runs import make_place, read_config
 from tests.helpers.models import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHARES = {"parameters": 0.3, "macs": 0.35, "superb_macs": 0.4}
 
 

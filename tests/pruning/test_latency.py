@@ -17,8 +17,6 @@ from s3prl_dphubert.pruning.latency import LatencyLine, LatencyTable, latency, s
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import gated, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def table_of(config, **changes):
     """Conv channels ten times as dear as anything else."""

@@ -30,8 +30,6 @@ from s3prl_dphubert.utils.environment import changes, environment
 from tests.helpers.compression_runs import distillation, make_place, stream_of
 from tests.helpers.speech import tone
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -22,8 +22,6 @@ from s3prl_dphubert.upstream.options import Options
 from tests.helpers.models import SHAPES, tiny
 from tests.upstream.test_expert import waveforms
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(autouse=True)
 def as_s3prl_runs_it(monkeypatch):

@@ -28,8 +28,6 @@ from tests.helpers.hub_server import Repo, served
 from tests.helpers.models import SHAPES, tiny
 from tests.helpers.s3prl_runs import Experiment
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PRUNED = GOLDEN / "wavlm_pruned.pth"
 SAMPLES = (9000, 300, 4321)  # one below the receptive field of 400
 

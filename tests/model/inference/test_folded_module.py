@@ -16,7 +16,6 @@ from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import SHAPES, gated, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 

@@ -13,7 +13,6 @@ from s3prl_dphubert.model.sparse.gelu_ops import gelu_conv
 from s3prl_dphubert.model.sparse.sparse_forward import lean_features
 from tests.helpers.models import SHAPES, gated, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("conv", "heads", "ffn", "attention", "feed_forward")
 
 
