@@ -1,4 +1,4 @@
-"""``python -m s3prl_dphubert`` is the same as ``s3prl-dphubert``."""
+"""``python -m s3prl_dphubert``, the same as ``s3prl-dphubert``."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""``python -m s3prl_dphubert.cli`` is the same as ``s3prl-dphubert``."""
+"""``python -m s3prl_dphubert.cli``, the same as ``s3prl-dphubert``."""
 
 import sys
 
 from . import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

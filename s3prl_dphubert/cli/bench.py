@@ -12,7 +12,7 @@ from ..errors import ConfigError
 SHAPES = ("base", "pruned", "macs", "distilhubert")
 BATCHES = ("1x4", "1x15", "8x10", "mixed")
 ALONE = {"table": ("threads",), "training": ("out", "reference", "threads", "repeats")}
-"""What measures something else than inference, and the options that go with it."""
+"""Option that measures something else than inference -> options that go with it."""
 
 
 def add(commands: Any) -> None:
@@ -87,12 +87,12 @@ def _bench(arguments: argparse.Namespace, default: Callable[[str], Any]) -> None
 
 
 def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Iterator[str]:
-    given = [n for n, v in vars(arguments).items() if n not in ("run", "command") and v != default(n)]
-    mode = next((name for name in ALONE if name in given), None)
+    changed = [n for n, v in vars(arguments).items() if n not in ("run", "command") and v != default(n)]
+    mode = next((name for name in ALONE if name in changed), None)
     if mode is None:
-        if "repeats" in given:
+        if "repeats" in changed:
             yield "repeats is given without training, allowed: turns"
-    elif others := [name for name in given if name not in (mode, *ALONE[mode])]:
+    elif others := [name for name in changed if name not in (mode, *ALONE[mode])]:
         yield f"{', '.join(others)} given with {mode}, allowed: {', '.join(ALONE[mode])}"
     if mode != "table" and arguments.out is None:
         yield "out is missing, allowed: a folder, or --table FILE alone"
@@ -101,7 +101,6 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
 def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
     from ..bench import model_shapes, workload
     from ..bench.inference import Benchmark, measure
-    from ..bench.speed_report import write
 
     benchmark = Benchmark(
         out=arguments.out,
@@ -120,12 +119,14 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         for path in benchmark.prepare():
             print(path)
         return
+    from ..bench.speed_report import write
+
     for path in write(benchmark, measure(benchmark), _command(arguments)):
         print(path)
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """The command line, without the names of this machine's folders."""
+    """Return the command line without the names of this machine's folders."""
     words = ["s3prl-dphubert bench --out OUT"]
     if arguments.reference:
         words.append("--reference CLONE")

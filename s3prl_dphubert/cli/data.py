@@ -37,10 +37,10 @@ def _manifest(arguments: argparse.Namespace) -> None:
         "--split",
         (f"{name!r} has no glob, allowed: NAME=GLOB" for name, glob in splits.items() if not (name and glob)),
     )
-    found, skipped = scan(
+    files, skipped = scan(
         arguments.sources, min_seconds=arguments.min_seconds, splits=splits, check=arguments.check
     )
-    print(write(arguments.out, found, skipped, overwrite=arguments.overwrite))
+    print(write(arguments.out, files, skipped, overwrite=arguments.overwrite))
 
 
 def _validate(arguments: argparse.Namespace) -> None:

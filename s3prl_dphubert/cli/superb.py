@@ -1,4 +1,7 @@
-"""Commands about SUPERB: ``superb score``, ``report``, ``submit`` and ``check``; others in ``superb_run``."""
+"""Commands about SUPERB: ``superb score``, ``report``, ``submit``, ``check``, and ``mini-superb``.
+
+``superb run`` and ``status`` are in ``superb_run``.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,20 @@ def add(commands: Any) -> None:
     check.add_argument("archive", type=Path, help="the archive")
     check.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
 
+    mini = commands.add_parser("mini-superb", help="build a small SUPERB of real speech from Debian packages")
+    mini.set_defaults(run=_mini)
+    mini.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the build, new or begun"
+    )
+    mini.add_argument(
+        "--debs", type=Path, metavar="DIR", help="take the .deb files from here instead of downloading them"
+    )
+    mini.add_argument("--tasks", default="all", help="names with commas between them (default all)")
+    unlabelled = (
+        "also decode all packages (0.8 GB) and list speech to compress with, without that of the tests"
+    )
+    mini.add_argument("--unlabelled", action="store_true", help=unlabelled)
+
 
 def _score(arguments: argparse.Namespace) -> None:
     from ..superb.scoring.cli_values import parse, table
@@ -75,9 +92,9 @@ def _report(arguments: argparse.Namespace) -> None:
     from ..superb.scoring import model_results, score_file
 
     records = score_file.collect(arguments.folders)
-    for one in records:
-        if one.caution:
-            print(f"left out: {one.task} of {one.upstream}: {one.caution}", file=sys.stderr)
+    for record in records:
+        if record.caution:
+            print(f"left out: {record.task} of {record.upstream}: {record.caution}", file=sys.stderr)
     runs = model_results.from_records(records)
     if not runs:
         raise ResultError("no result that belongs into a report")
@@ -85,25 +102,25 @@ def _report(arguments: argparse.Namespace) -> None:
     teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
     if teacher is not None and teacher not in (*runs, *others):
         others = (teacher,)
-    made = tables.Summary(runs, others, teacher)
+    summary = tables.Summary(runs, others, teacher)
     if arguments.out is None:
-        print(tables.markdown(made), end="")
+        print(tables.markdown(summary), end="")
         return
-    for path in write(made, arguments.out, arguments.overwrite):
+    for path in write(summary, arguments.out, arguments.overwrite):
         print(path)
 
 
 def _submit(arguments: argparse.Namespace) -> None:
     from ..superb.submission import archive, form
 
-    known: dict[str, Any] = form.of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
+    costs: dict[str, Any] = form.of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
     filled = form.Form(
         submitName=arguments.name,
         modelURL=arguments.url,
         modelDesc=arguments.description,
         corpus=arguments.corpus,
         track=arguments.track,
-        **known,
+        **costs,
     )
     report = archive.build(arguments.folder, arguments.out, arguments.any_count, arguments.overwrite)
     print(f"{arguments.out}\n\n{report.text()}\n\n{filled.text()}")
@@ -120,3 +137,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.archive.suffix != ".zip":
         raise ResultError(f"{arguments.archive}: the site takes names that end in .zip only")
     report.raise_for_faults(arguments.archive)
+
+
+def _mini(arguments: argparse.Namespace) -> None:
+    from ..mini.build import build
+
+    build(arguments.out, arguments.tasks.split(","), arguments.debs, arguments.unlabelled)
+    print(arguments.out / "README.md")

@@ -7,7 +7,10 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..superb.run.plan import RunPlan
 
 INTERRUPTED = 130
 
@@ -62,9 +65,8 @@ def _run(arguments: argparse.Namespace) -> int:
     plan = _plan(arguments)
     rows = preflight.check(plan)
     print(preflight.table(rows), flush=True)
-    lacking = any(row.missing for row in rows)
     if arguments.check:
-        return runner.LEFT_OUT if lacking else 0
+        return runner.LEFT_OUT if any(row.missing for row in rows) else 0
     print(flush=True)
     try:
         outcome = runner.run(plan, rows)
@@ -78,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return outcome.code
 
 
-def _plan(arguments: argparse.Namespace) -> Any:
+def _plan(arguments: argparse.Namespace) -> RunPlan:
     from ..superb.run.feature_cache import FeatureCache
     from ..superb.run.plan import RunPlan, choose
     from ..superb.run.upstream_spec import UpstreamSpec
@@ -104,17 +106,16 @@ def _plan(arguments: argparse.Namespace) -> Any:
 
 
 def _rates(sweep: str | None) -> tuple[float, ...]:
-    """Learning rates of ``lr=1e-3,1e-4``; none for ``lr``."""
+    """Parse the learning rates of ``lr=1e-3,1e-4``; ``lr`` alone has none."""
     from ..errors import ConfigError
 
-    name, _, listed = (sweep or "lr").partition("=")
+    name, _, values = (sweep or "lr").partition("=")
     try:
-        rates = tuple(float(rate) for rate in listed.split(",") if rate.strip())
+        if name == "lr":
+            return tuple(float(value) for value in values.split(",") if value.strip())
     except ValueError:
-        rates, name = (), ""
-    if name != "lr":
-        raise ConfigError(f"--sweep is {sweep!r}, allowed: lr, or lr=1e-3,1e-4")
-    return rates
+        pass
+    raise ConfigError(f"--sweep is {sweep!r}, allowed: lr, or lr=1e-3,1e-4")
 
 
 def _device() -> str:

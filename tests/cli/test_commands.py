@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.demo.demo_run import demo
 from s3prl_dphubert.model.profiler import real_time_factors
+from s3prl_dphubert.version import __version__
 from tests.helpers.golden import GOLDEN
 from tests.helpers.models import tiny
 from tests.helpers.speech import tone
@@ -63,7 +65,22 @@ def test_unknown_commands_exit_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["fly"])
     assert caught.value.code == 2
-    assert "invalid choice: 'fly'" in capsys.readouterr().err
+    assert "error: unknown command 'fly'; available: manifest, validate, " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main(["superb", "fly"])
+    assert caught.value.code == 2
+    assert "error: unknown command 'fly'; available: run, status, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["s3prl_dphubert", "s3prl_dphubert.cli"])
+def test_modules_run_as_the_command(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"s3prl-dphubert {__version__}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", module, "inspect", "/nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("s3prl-dphubert: ")
 
 
 def test_inspect(capsys):

@@ -87,7 +87,7 @@ class UpstreamSpec:
         }
 
     def measured(self, out: Path, launcher: Launcher) -> dict[str, Any]:
-        """Return the number of hidden states, parameters and MACs, counted once and kept in ``upstream.json``.
+        """Count hidden states, parameters and MACs, once for all calls: ``upstream.json`` keeps the numbers.
 
         Raises:
             RunError: it cannot be loaded.

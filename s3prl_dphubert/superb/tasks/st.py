@@ -9,7 +9,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 
-from ... import compat
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
 from .spec import HIGHER, SUPERB_SG, Metric, Prediction, SuperbTask
@@ -25,6 +24,8 @@ def blocked() -> str:
     """Return why fairseq cannot be used here and how to install it; empty if it can."""
     if "fairseq" not in sys.modules and find_spec("fairseq") is None:
         return f"fairseq is missing, and its release has wheels up to Python 3.8 only: {INSTALL}"
+    from ... import compat
+
     compat.apply()  # it does not import on Python 3.11 by itself
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
