@@ -121,5 +121,5 @@ def test_urls(server):
         dphubert_url(url.replace("model.pth", "bad.pth"))
     with pytest.raises(DPHubertError, match="cannot be fetched"):
         dphubert_url(url.replace("model.pth", "none.pth"))
-    with pytest.raises(DPHubertError, match="no URL"):
+    with pytest.raises(DPHubertError, match=r"ckpt \(-k\) is 'model\.pth', expected a URL"):
         dphubert_url("model.pth")

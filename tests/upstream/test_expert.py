@@ -200,7 +200,7 @@ def test_wrong_options_are_refused_before_anything_is_loaded(tmp_path, text, sai
 
 
 def test_checkpoints_are_asked_for_and_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"dphubert_local: ckpt \(-k\) is missing, allowed: a checkpoint"):
+    with pytest.raises(ConfigError, match=r"dphubert_local: ckpt \(-k\) is missing, expected a path, a Hub id"):
         dphubert_local(model_config=None, refresh=False)
     with pytest.raises(ConfigError, match=r"dphubert: ckpt \(-k\) is 'some\.pth', allowed: none"):
         dphubert(ckpt="some.pth")
