@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
 
-.PHONY: demo test test-legacy lint readme clean
+.PHONY: demo test test-legacy lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -21,8 +21,13 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-readme: .venv/installed
-	$(BIN)/python -m s3prl_dphubert.cli.readme README.md
+docs: .venv/installed
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky -q docs build/docs
+	@echo build/docs/index.html
+
+# Parts of pages that are made from code and results; a test compares them with what is committed.
+pages: .venv/installed
+	$(BIN)/python -m docs.generate
 	$(BIN)/python -m s3prl_dphubert.superb.report.recipe_page downstream_recipes/*
 	$(BIN)/python -m s3prl_dphubert.mini.results docs/results/mini-superb
 	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/results/budgets.md
