@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers.virtual_environments import fresh
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 PTH = "s3prl_dphubert.pth"
 ON_THE_HUB = """
@@ -47,6 +49,7 @@ def complaints(done):
     return [line for line in done.stderr.splitlines() if "s3prl-dphubert" in line]
 
 
+@pytest.mark.s3prl
 def test_a_wheel_brings_the_plugin_and_takes_it_away(tmp_path, from_wheel):
     made = copy(from_wheel, tmp_path / "environment")
     assert PTH in record(made)
@@ -58,6 +61,7 @@ def test_a_wheel_brings_the_plugin_and_takes_it_away(tmp_path, from_wheel):
     assert made.answer(EARLY) == [[], False, False]
 
 
+@pytest.mark.s3prl
 def test_an_editable_install_brings_the_plugin(tmp_path, source):
     made = fresh(tmp_path / "environment")
     made.link()
@@ -122,6 +126,7 @@ def test_a_broken_package_does_not_stop_the_interpreter(tmp_path, from_wheel):
     assert done.stderr.startswith("s3prl-dphubert: plugin is off (SyntaxError: ")
 
 
+@pytest.mark.s3prl
 def test_a_failure_of_the_plugin_does_not_stop_s3prl(tmp_path, from_wheel):
     made = copy(from_wheel, tmp_path / "environment")
     made.link()

@@ -13,6 +13,8 @@ from s3prl_dphubert.errors import ConfigError
 from tests.helpers.models import tiny
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_three_ways_of_s3prl(tmp_path, monkeypatch):
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
     model = str(save_model(tiny("hubert"), tmp_path / "tiny"))

@@ -46,6 +46,7 @@ def tried(kind, count, folder):
     return [outcome for _, outcome, _ in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "count"), [("audio", AUDIO), ("checkpoint", CHECKPOINTS), ("teacher", TEACHERS)]
 )

@@ -78,6 +78,7 @@ def test_importing_it_imports_nothing_heavy(tmp_path):
     assert python("-c", code, cwd=tmp_path).ok().out == "[]\n"
 
 
+@pytest.mark.s3prl
 def test_a_broken_patch_is_one_line_and_s3prl_goes_on(tmp_path):
     done = python("-c", BROKEN, cwd=tmp_path).ok()
     assert done.out == "broken True False KeyError: 'a name\\nthat is gone' True\n"
@@ -86,6 +87,7 @@ def test_a_broken_patch_is_one_line_and_s3prl_goes_on(tmp_path):
     assert complaints[0].startswith("s3prl-dphubert: could not patch broken (KeyError")
 
 
+@pytest.mark.s3prl
 def test_without_patches_the_known_failures_are_back(tmp_path):
     done = python("-c", OFF, cwd=tmp_path, S3PRL_DPHUBERT_COMPAT="0").ok()
     missing, refused, rows = done.out.splitlines()[0], done.out, done.out.splitlines()[-1]
@@ -176,6 +178,7 @@ def saved(content):
     return file
 
 
+@pytest.mark.s3prl
 def test_checkpoints_of_s3prl_load_and_others_do_not():
     from s3prl import optimizers
 
@@ -199,6 +202,7 @@ def test_checkpoints_of_s3prl_load_and_others_do_not():
             torch.load(saved({"Args": Ledger()}))
 
 
+@pytest.mark.s3prl
 def test_checkpoints_are_replaced_whole(tmp_path):
     from s3prl.downstream import runner
 

@@ -12,6 +12,8 @@ from s3prl_dphubert.compat import file_lists
 from s3prl_dphubert.errors import DataError
 from tests.helpers import corpora
 
+pytestmark = pytest.mark.s3prl
+
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
@@ -241,9 +243,7 @@ def test_tables_of_sentences(tmp_path):
 
     letters = CharacterTextEncoder([" ", *corpora.LETTERS])
     tables = [
-        corpora.lines(
-            tmp_path / f"{name}.tsv", "path\tsentence", *(f"{name}{i}.wav\tONE" for i in range(4))
-        )
+        corpora.lines(tmp_path / f"{name}.tsv", "path\tsentence", *(f"{name}{i}.wav\tONE" for i in range(4)))
         for name in "ab"
     ]
     names = [str(table) for table in tables]

@@ -114,6 +114,8 @@ def test_a_recipe_must_save_its_last_step(speech, recipe, tmp_path):
         identify([Upstream("fbank", "fbank")], tmp_path / "sid", recipe, speech)
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_s3prl_trains_evaluates_resumes_and_is_not_run_again(speech, recipe, tmp_path, monkeypatch, capsys):
     """Real runs of s3prl: training and evaluation, then both again from the checkpoint of step 1."""
     model, out = save_model(tiny("hubert"), tmp_path / "model"), tmp_path / "sid"

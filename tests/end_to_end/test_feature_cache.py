@@ -23,6 +23,8 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from tests.helpers.models import tiny
 from tests.helpers.s3prl_runs import Experiment, python
 
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
+
 NAMES = ("asr", "pr", "er", "ic", "sf", "sd", "ks")
 CHOSEN = ("er", ["-l", "1", "--upstream_feature_normalize"])
 """A task once more with what chooses and normalizes hidden states."""

@@ -9,12 +9,15 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 from s3prl_dphubert import compress
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.compression_runs import make_place, settings
 from tests.helpers.forked_processes import finish, run
+
+pytestmark = pytest.mark.slow
 
 KILLS = 20
 AREAS = ("", "stage1/", "projections", "pruned", "stage2/", "model.", "results", ".png")

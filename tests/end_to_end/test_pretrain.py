@@ -24,6 +24,8 @@ from tests.helpers.models import assert_same, outputs
 from tests.helpers.pretraining_runs import BATCH, STAGE1, STAGE2, data, make_place, same, upstream
 from tests.helpers.s3prl_runs import Experiment, python
 
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
+
 STARTS = """
 import json, sys
 from s3prl_dphubert.cli import main

@@ -16,6 +16,8 @@ from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.utils.files import read_json
 from tests.helpers.superb_runs import command, corpora, environment, recipes, run, upstream
 
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
+
 STEPS = 30
 PATIENCE = 240  # seconds; the box may be busy
 

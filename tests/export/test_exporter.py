@@ -193,6 +193,8 @@ def test_an_upstream(files, form, padding):
     assert expert.get_downsample_rates("hidden_states") == exact.get_downsample_rates("hidden_states")
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_s3prl_takes_a_file(files):
     """Through s3prl's own hub and S3PRLUpstream, in a process of its own."""
     script = (

@@ -89,6 +89,8 @@ def test_folders_of_others_are_refused(checkout, tmp_path):
         link(tmp_path / "clone" / "s3prl" / "pretrain")
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_runs_in_a_checkout(checkout, tmp_path):
     """As s3prl's users start it; then unlinked although Python has compiled what was there."""
     link(checkout)
@@ -148,6 +150,8 @@ def test_left_out_configurations_are_those_that_ship():
     assert with_configurations(["-u", "dphubert"])[2::2] == ["-c", "-g"]
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_s3prls_own_upstreams_are_there_too(tmp_path):
     """The list of -u, and an experiment that asks for nothing of ours."""
     ended = python("-m", "s3prl_dphubert.cli", "run_pretrain", "-u", "nothing", cwd=tmp_path)

@@ -237,6 +237,7 @@ SIZES = {  # items of each set of the miniature corpora, of ASR batches
 }
 
 
+@pytest.mark.s3prl
 @pytest.mark.parametrize("task", TEN)
 def test_s3prls_task_takes_the_shipped_configuration_and_what_was_prepared(
     task, corpora, tmp_path, monkeypatch

@@ -83,6 +83,8 @@ def assert_equal_runs(one, many, world, tolerance=1e-5):
         assert row == pytest.approx(other, rel=tolerance, abs=tolerance)
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 @pytest.mark.parametrize(
     ("world", "accumulate", "precision"), [(2, 1, "fp32"), (2, 2, "bf16"), (3, 1, "fp32")]
 )
@@ -97,6 +99,8 @@ def test_processes_equal_accumulation(place, tmp_path, world, accumulate, precis
     assert len(list((tmp_path / "many").glob("events.*"))) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_one_bad_micro_batch_skips_the_update_in_all(place, tmp_path, precision):
     """A loss that is not a number in process 1, then in 0, then an infinite gradient in 1."""
@@ -140,6 +144,8 @@ def two(place):
     return place / "two" / "out"
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_a_whole_run_equals_that_of_one_process(place, two):
     doubled = place / "doubled" / "out"
     finish(run(place / "doubled", twice, place, doubled))
@@ -174,6 +180,8 @@ def ends(place, out, when, how):
     pipeline(place, out, num_workers=2)
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_the_other(place, tmp_path, rank):
     ranks = run(tmp_path, ends, place, tmp_path / "out", (rank, 3), signal.SIGKILL, world=2)
@@ -186,6 +194,8 @@ def test_a_killed_process_ends_the_other(place, tmp_path, rank):
     assert "lost another process of the run" in other.text
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_a_silent_process_ends_the_other(place, tmp_path):
     """Stopped, not dead: its connections stay open and only its heart has stopped."""
     stopped, other = run(tmp_path, ends, place, tmp_path / "out", (0, 3), signal.SIGSTOP, world=2)
@@ -196,6 +206,8 @@ def test_a_silent_process_ends_the_other(place, tmp_path):
         stopped.process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_the_others_learn_why_a_process_stopped(place, tmp_path):
     main, failing = run(tmp_path, ends, place, tmp_path / "out", (1, 3), "raise", world=2)
     assert failing.wait().code == main.wait(60).code == 2
@@ -222,6 +234,8 @@ def long_validation(place, folder):
         assert trainer.best == 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_long_work_of_one_process_is_no_death(place, tmp_path):
     began = time.monotonic()
     finish(run(tmp_path, long_validation, place, tmp_path / "out", world=2))
@@ -244,6 +258,8 @@ def continued(place, folder, stop):
         trainer.run()
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_another_number_of_processes_goes_on_and_says_so(place, tmp_path):
     (first,) = run(tmp_path, continued, place, tmp_path / "out", 4)
     assert first.wait().code == 2
@@ -278,6 +294,8 @@ sys.exit(main(sys.argv[4:]))
 """
 
 
+@pytest.mark.slow
+@pytest.mark.torchrun
 def test_torchrun_ends_all_and_goes_on(place, two, tmp_path):
     """SIGKILL to process 1 in stage 1 ends torchrun; in stage 2, with a restart, the run gets through."""
     script = tmp_path / "launched.py"
@@ -313,8 +331,8 @@ def test_torchrun_ends_all_and_goes_on(place, two, tmp_path):
 @pytest.mark.parametrize(
     ("environment", "device", "message"),
     [
-        ({"WORLD_SIZE": "2"}, "cpu", "RANK, MASTER_ADDR, MASTER_PORT not; torchrun sets them"),
-        ({"RANK": "first"}, "cpu", "have to be whole numbers"),
+        ({"WORLD_SIZE": "2"}, "cpu", "but not RANK, MASTER_ADDR, MASTER_PORT; torchrun sets them"),
+        ({"RANK": "first"}, "cpu", "have to be integers"),
         ({}, "cuda:1", "device is 'cuda:1', allowed for 2 processes: cpu, cuda"),
     ],
 )
@@ -336,7 +354,7 @@ def test_a_missing_gpu_is_named(monkeypatch):
 def test_one_process_talks_to_nobody():
     with join("cpu") as processes:
         assert (processes.rank, processes.world, processes.main) == (0, 1, True)
-        assert processes.share([1]) == [1]
+        assert processes.broadcast([1]) == [1]
         assert processes.mean({"a": 0.1}) == {"a": 0.1}
     assert not torch.distributed.is_initialized()
     assert Processes().device == torch.device("cpu")
@@ -348,6 +366,7 @@ def holding(place, out):
     pipeline(place, out, num_workers=1)
 
 
+@pytest.mark.slow
 def test_a_directory_is_one_runs_until_that_dies(place, tmp_path):
     out = tmp_path / "out"
     (holder,) = run(tmp_path, holding, place, out)

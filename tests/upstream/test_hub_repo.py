@@ -276,6 +276,8 @@ def test_nothing_is_left_of_a_checkpoint_that_does_not_load(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_s3prl_trains_and_evaluates_it_from_the_hub(tmp_path):
     """s3prl's own run_downstream --hub huggingface, with a real download from a server on loopback.
 

@@ -18,6 +18,8 @@ from s3prl_dphubert.checkpoints.load import load_model
 from tests.helpers.models import tiny
 from tests.helpers.s3prl_runs import Experiment, python
 
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
+
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 PLUGIN_OFF = {"S3PRL_DPHUBERT_PLUGIN": "0"}
 SCRIPT = """

@@ -173,6 +173,7 @@ def evaluate(made, split: str, records: dict, capsys) -> Output:
     return Output(capsys.readouterr().out, Path(made.__dict__["expdir"]))
 
 
+@pytest.mark.s3prl
 @pytest.mark.parametrize(("name", "metrics"), [("PR", ["per"]), ("SF", ["slot_type_f1", "slot_value_cer"])])
 def test_s3prls_own_ctc_evaluation_is_read(name, metrics, tmp_path, capsys):
     corpus = {"name": "test"}
@@ -190,6 +191,7 @@ def test_s3prls_own_ctc_evaluation_is_read(name, metrics, tmp_path, capsys):
     assert find(name).predictions[0].format(files).items == 2
 
 
+@pytest.mark.s3prl
 def test_s3prls_own_asr_evaluation_is_read(tmp_path, capsys):
     made = expert("asr", tmp_path, decoder=None)
     texts = {"pred_tokens": ["a b"], "target_tokens": ["a b"], "pred_words": [["a", "b"]]}
@@ -199,6 +201,7 @@ def test_s3prls_own_asr_evaluation_is_read(tmp_path, capsys):
     assert (tmp_path / find("ASR").predictions[0].source).read_text() == "u1 a b\n"
 
 
+@pytest.mark.s3prl
 @pytest.mark.parametrize(("name", "downstream"), [("ER", "emotion"), ("IC", "fluent_commands")])
 def test_s3prls_own_classification_is_read(name, downstream, tmp_path, capsys):
     made = expert(downstream, tmp_path, fold="fold1")

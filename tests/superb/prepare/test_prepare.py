@@ -202,6 +202,7 @@ def test_sd_without_mixtures_or_turns(data, tmp_path):
     assert content(out) == {}
 
 
+@pytest.mark.s3prl
 def test_er_folds_are_what_s3prls_script_makes(data, tmp_path):
     from s3prl.downstream.emotion import IEMOCAP_preprocess
 

@@ -14,8 +14,8 @@ from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.upstream.cached_expert import CachedOptions
 from s3prl_dphubert.upstream.downstream_sampling import RANDOM_CROPS, SIGHTINGS
 from tests.helpers.golden import ROOT
-from tests.helpers.s3prl_tasks import TASKS as MINIATURES
 from tests.helpers.s3prl_runs import python
+from tests.helpers.s3prl_tasks import TASKS as MINIATURES
 
 HEARD = {"pr": 20, "asr": 20, "ks": 31, "qbe": 8, "asv": 12, "er": 20, "ic": 16, "sf": 10, "sd": 8}
 """Files that each miniature task reads, of those whose hidden states may be kept."""
@@ -86,7 +86,11 @@ def test_every_task_is_decided():
 def test_options_are_those_of_the_upstream(tmp_path):
     made = CachedOptions.read(None, options(tmp_path, "3GB", evaluation=True))
     assert made.padding == "exact"
-    assert (made.features.cache, made.features.bytes, made.features.evaluation) == (str(tmp_path), 3 * 10**9, True)
+    assert (made.features.cache, made.features.bytes, made.features.evaluation) == (
+        str(tmp_path),
+        3 * 10**9,
+        True,
+    )
     assert not CachedOptions.read(None, options(tmp_path, 3)).features.evaluation
 
 
@@ -119,6 +123,8 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_what_the_data_sets_of_s3prl_draw(tmp_path):
     """Waveforms of later epochs that the first did not have: none, but where the table says so.
 

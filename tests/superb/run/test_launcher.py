@@ -124,6 +124,8 @@ def test_closing_ends_what_runs_and_refuses_more(tmp_path):
         launcher.run("measure", [], log, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.s3prl
 def test_jobs_share_an_import_and_their_failures_are_told(tmp_path):
     def told(name):
         return [str(tmp_path / f"{name}.json"), json.dumps({"name": name, "called": {}})]

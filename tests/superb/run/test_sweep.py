@@ -16,6 +16,8 @@ from s3prl_dphubert.utils.files import read_json
 from tests.helpers.models import tiny
 from tests.helpers.superb_runs import corpora, recipes, run, upstream
 
+pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -168,7 +168,7 @@ def test_all_faults_of_a_task_are_named():
     for fault in (
         "task Days: track is 'fun', allowed: SUPERB, SUPERB-SG, extra",
         "dev_better is 'more', allowed: higher, lower",
-        "x is of the part 'c', allowed: 'a', 'b'",
+        "x is of part 'c', allowed: 'a', 'b'",
     ):
         assert fault in str(caught.value)
     with pytest.raises(ConfigError, match="metrics is empty"):
