@@ -2,19 +2,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
 
-.PHONY: demo test test-legacy lint docs pages clean
+.PHONY: demo test test-fast test-legacy lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
 
+# Each of two workers takes whole files, whose tests share what is costly to make.
 test: .venv/installed
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
+
+test-fast: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not s3prl and not torchrun'
 
 # s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.
 test-legacy: .venv-legacy/installed
-	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain -m '' \
-		-k '$(LEGACY)'
+	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest -m '' -k '$(LEGACY)' \
+		tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain
 
 lint: .venv/installed
 	$(BIN)/ruff check .
