@@ -1,8 +1,7 @@
-"""SUPERB: its tasks, what s3prl leaves of them, scores, reports and submissions.
+"""SUPERB: from a corpus to a score, a report and a submission.
 
-``tasks.py`` is the one table of tasks. ``readers.py`` turns what s3prl prints and writes into
-metrics, with ``mtwv.py`` and ``der.py`` for the two tasks that s3prl does not score itself.
-``record.py`` is the ``score.json`` that a finished task leaves; ``summary.py`` makes reports of
-such files alone, beside the published rows of ``published.py``. ``predictions.py``, ``archive.py``
-and ``form.py`` make and check a submission.
+``tasks`` has a module for every task; ``metrics`` reads the numbers of s3prl's
+evaluations and scores where s3prl does not. ``prepare`` turns published corpora into what s3prl reads,
+``recipe`` reads the configuration of a task, ``run`` trains and evaluates. ``scoring`` turns results into
+points, ``report`` shows them, ``submission`` packs and checks predictions for the leaderboard.
 """

@@ -1,7 +1,7 @@
-"""How a task is trained: a folder of plain data below ``downstream_recipes``.
+"""Recipe of a task: a folder of plain data below ``downstream_recipes``.
 
-``config.yaml`` is what s3prl's run_downstream takes as ``-c``, ``recipe.yaml`` says what the task needs.
-A part of a task that is configured on its own has ``PART.yaml``, whose ``base`` may be ``config.yaml``.
+``config.yaml`` is the configuration for s3prl's run_downstream (``-c``), ``recipe.yaml`` the requirements.
+A part of a task with a configuration of its own has ``PART.yaml``, whose ``base`` may be ``config.yaml``.
 Strings may hold the placeholders ``{data}``, ``{prepared}`` and ``{recipe}``.
 """
 
@@ -22,28 +22,29 @@ from .tasks import all_tasks, find
 from .tasks.spec import SuperbTask
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
-PLACES = ("data", "prepared", "recipe")
+PLACEHOLDERS = ("data", "prepared", "recipe")
 SWEEP = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 _COUNTS = ("total_steps", "log_step", "eval_step", "save_step", "max_keep", "gradient_accumulate_steps")
-_PLACE = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_ALLOWED = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What ``recipe.yaml`` says.
+class RecipeNeeds:
+    """Content of ``recipe.yaml``.
 
     Args:
         data: files and folders that must exist below ``{data}``.
-        prepare: steps of preparation, by name and in order.
-        reference: the truth that s3prl does not score with, as ``{data}/truth`` or ``{prepared}/rttm``.
-        reference_dev: the same of the development set, for what is chosen on it.
+        prepare: names of the steps of preparation, in order.
+        reference: ground truth where s3prl does not score itself, as ``{data}/truth`` or ``{prepared}/rttm``.
+        reference_dev: the same for the development set.
         sweep: learning rates that ``--sweep lr`` tries.
-        packages: to install beside what the task imports, by their names on the package index.
-        disk_gb: of the raw data.
-        gpu_gb: memory of the GPU that training takes.
-        hours: of training on one GPU.
-        blocked: why the task cannot run here, and what to do; it is left out with this message.
-        caution: why the result belongs into no score and no report.
+        packages: to install beside the task's own, by their names on the package index.
+        disk_gb: size of the raw data.
+        gpu_gb: GPU memory that training takes.
+        hours: time of training on one GPU.
+        blocked: why the task cannot run, and what to do; the task is left out with this message.
+        caution: why the result is excluded from scores and reports.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -88,11 +89,11 @@ class TaskRecipe:
     """A checked recipe.
 
     Args:
-        task: its row of the table.
-        folder: where it is.
-        needs: what ``recipe.yaml`` says.
-        configs: part of the task (empty for a task of one part) -> its configuration of run_downstream,
-            placeholders unfilled.
+        task: its task.
+        folder: of the recipe.
+        needs: content of ``recipe.yaml``.
+        configs: part of the task (empty for a task of one part) -> configuration of run_downstream, with its
+            placeholders.
 
     Raises:
         ConfigError: naming every field that is wrong, of all parts.
@@ -100,54 +101,55 @@ class TaskRecipe:
 
     task: SuperbTask
     folder: Path
-    needs: Needs
+    needs: RecipeNeeds
     configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     def __post_init__(self) -> None:
         faults = [
-            f"{name} has {word!r}, allowed: {', '.join(f'{{{place}}}' for place in PLACES)}"
+            f"{name} has {word!r}, allowed: {_ALLOWED}"
             for name in ("reference", "reference_dev")
-            for word in _unknown(getattr(self.needs, name))
+            for word in _unknown_placeholders(getattr(self.needs, name))
         ]
         for part in self.task.parts:
             if part.name not in self.configs:
                 faults.append(f"{part.name or 'config.yaml'} is missing")
                 continue
-            found = config_faults(self.configs[part.name], trained=self.task.trained)
-            faults += [f"{part.name}: {fault}" if part.name else fault for fault in found]
+            prefix = f"{part.name}: " if part.name else ""
+            part_faults = config_faults(self.configs[part.name], trained=self.task.trained)
+            faults += [prefix + fault for fault in part_faults]
         ConfigError.raise_for(str(self.folder), dict.fromkeys(faults))
 
     @property
     def rate(self) -> float | None:
-        """The learning rate; ``None`` for a task without training."""
+        """Learning rate; ``None`` for a task without training."""
         config = next(iter(self.configs.values()))
         return float(config["optimizer"]["lr"]) if self.task.trained else None
 
     def config(self, part: str, data: Path, prepared: Path) -> dict[str, Any]:
-        """The configuration of a part with its placeholders filled in."""
+        """Return the configuration of a part with its placeholders filled in."""
         return self.fill(dict(self.configs[part]), data, prepared)
 
     def fill(self, value: Any, data: Path, prepared: Path) -> Any:
-        """The same values with the placeholders of all strings filled in."""
+        """Return nested values with the placeholders of all strings filled in."""
         if isinstance(value, Mapping):
             return {key: self.fill(inner, data, prepared) for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return [self.fill(inner, data, prepared) for inner in value]
         if isinstance(value, str):
-            places = {"data": data, "prepared": prepared, "recipe": self.folder.resolve()}
-            return _PLACE.sub(lambda found: str(places[found[1]]) if found[1] in places else found[0], value)
+            paths = {"data": data, "prepared": prepared, "recipe": self.folder.resolve()}
+            return _PLACEHOLDER.sub(lambda match: str(paths.get(match[1], match[0])), value)
         return value
 
     def missing(self, data: Path) -> list[str]:
-        """What of the data is not there."""
+        """List the files and folders of the data that are not there."""
         return [each for each in self.needs.data if not (data / each).exists()]
 
 
 def config_faults(config: Mapping[str, Any], trained: bool) -> list[str]:
-    """What is wrong with a configuration of run_downstream, as far as it is the same for all tasks.
+    """List the faults of a configuration of run_downstream in the fields that all tasks share.
 
     Args:
-        config: what ``-c`` takes.
+        config: as after ``-c``.
         trained: whether the task is trained at all.
     """
     faults = [
@@ -155,15 +157,19 @@ def config_faults(config: Mapping[str, Any], trained: bool) -> list[str]:
         for name in ("runner", "downstream_expert", *(("optimizer",) if trained else ()))
         if not isinstance(config.get(name), Mapping)
     ]
-    whole = not faults
+    sections_missing = bool(faults)
     faults += [
-        f"{text!r} has the placeholder {{{word}}}, allowed: {', '.join(f'{{{place}}}' for place in PLACES)}"
+        f"{text!r} has the placeholder {{{word}}}, allowed: {_ALLOWED}"
         for text in _strings(config)
-        for word in _unknown(text)
+        for word in _unknown_placeholders(text)
     ]
-    if not trained or not whole:
-        return faults
-    runner, rate = config["runner"], config["optimizer"].get("lr")
+    if trained and not sections_missing:
+        faults += _training_faults(config["runner"], config["optimizer"].get("lr"))
+    return faults
+
+
+def _training_faults(runner: Mapping[str, Any], rate: Any) -> list[str]:
+    faults = []
     if not _is_rate(rate):
         faults.append(f"optimizer.lr is {rate!r}, allowed: a number above 0 (1.0e-4, not 1e-4)")
     for name in _COUNTS:
@@ -197,9 +203,9 @@ def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
         task = find(folder.name)
     except ResultError as error:
         raise ConfigError(f"{folder}: {error}") from error
-    faults, needs = [], Needs()
+    faults, needs = [], RecipeNeeds()
     try:
-        needs = from_dict(Needs, read_yaml(folder / NEEDS))
+        needs = from_dict(RecipeNeeds, read_yaml(folder / NEEDS))
     except ConfigError as error:
         faults += error.faults or [str(error)]
     configs = {}
@@ -216,22 +222,22 @@ def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
 
 
 def _of_task(task: SuperbTask, changes: Sequence[str]) -> list[str]:
-    """The changes that are meant for a task, without its name."""
-    folders, kept = {each.folder for each in all_tasks()}, []
+    """Select the changes that concern a task, without its name."""
+    folders, selected = {each.folder for each in all_tasks()}, []
     for change in changes:
         first, _, rest = change.partition(".")
         if first.lower() not in folders:
-            kept.append(change)
+            selected.append(change)
         elif first.lower() == task.folder:
-            kept.append(rest)
-    return kept
+            selected.append(rest)
+    return selected
 
 
 def recipe_folders(root: Path | None = None) -> dict[str, Path]:
-    """Name of each task that has a recipe -> its folder, in the order of the table.
+    """Return the names of the tasks that have a recipe, in the order of the table, and their folders.
 
     Args:
-        root: a folder of recipes, by default the one that ships.
+        root: folder of recipes, by default the one that ships.
     """
     root = root or resources.find("downstream_recipes")
     return {task.name: root / task.folder for task in all_tasks() if (root / task.folder / NEEDS).is_file()}
@@ -245,8 +251,8 @@ def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def _unknown(text: str) -> list[str]:
-    return [found for found in _PLACE.findall(text) if found not in PLACES]
+def _unknown_placeholders(text: str) -> list[str]:
+    return [word for word in _PLACEHOLDER.findall(text) if word not in PLACEHOLDERS]
 
 
 def _is_rate(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -13,8 +13,3 @@ def is_int(value: object) -> TypeGuard[int]:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether a value is an integer or a float, be it infinite; ``True`` and ``False`` are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def is_list(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
-    """Return whether a value is a list or a tuple."""
-    return isinstance(value, list | tuple)
