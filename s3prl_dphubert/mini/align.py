@@ -20,9 +20,8 @@ import soundfile
 from tqdm import tqdm
 
 from ..utils.files import write_text
-from .corpus import Clip, read_clips
-from .words import normalise
-from .workers import pool
+from .corpus import Clip, normalise, read_clips
+from .sources.recordings import worker_pool
 
 SEARCHES: tuple[dict[str, float], ...] = (
     {"logbase": 1.0002, "beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60},
@@ -123,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     clips = read_clips(corpus / "clips.tsv")
     spoken: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     rows = ["name\twords\n"]
-    with pool() as workers:
+    with worker_pool() as workers:
         aligned = workers.map(partial(align, corpus=corpus), clips, chunksize=16)
         for clip, words in zip(
             clips, tqdm(aligned, total=len(clips), desc="align", unit="clip"), strict=True

@@ -1,4 +1,4 @@
-"""Build mini-SUPERB: a folder that is to the recipes what the folder of all official corpora is."""
+"""The build of mini-SUPERB: a folder that replaces, for the recipes, that of all official corpora."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..compression.run_directory import sweep
 from ..constants import SAMPLE_RATE
 from ..data.manifest import Entry, Manifest
 from ..errors import ConfigError, RunError
-from ..utils.files import write_text
+from ..utils.files import remove_partial, write_text
 from ..utils.hashing import sha256_file
 from ..utils.locking import folder_lock
 from . import corpus, inventory, layout
@@ -26,70 +25,70 @@ from .corpora import (
     sf_corpus,
     sid_asv_corpus,
 )
-from .layout import Plan
+from .layout import CorpusPlan
 from .sources import packages
-from .sources.recordings import SOURCES
+from .sources.recordings import QUEEN, SOURCES
 from .utterance import Material, load
 from .voices import DEV, ROLES, TEST
 
 TABLES = Path(__file__).parent
-MADE = ".made"  # says of what and by which rules a folder was built
-VERSION = 1  # raised when the same recordings are to be laid out otherwise
-SHORTEST = 0.1  # seconds of a clip to train on without labels
+MARK = ".made"  # identifies the packages and the rules that a folder was built from
+VERSION = 1  # to be raised when the same recordings are laid out differently
+SHORTEST = 0.1  # seconds of a clip for training without labels
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What one or more tasks read.
+class TaskCorpus:
+    """Corpus of one or more tasks.
 
     Attributes:
-        name: of its table in ``manifests``.
+        name: name of its table in ``manifests``.
         tasks: names of the tasks.
-        plan: lists its files.
+        plan: function that plans its files.
     """
 
     name: str
     tasks: tuple[str, ...]
-    plan: Callable[[Material], Plan]
+    plan: Callable[[Material], CorpusPlan]
 
 
-LAYOUTS: tuple[Layout, ...] = (
-    Layout("librispeech", ("PR", "ASR"), asr_corpus.plan),
-    Layout("speech_commands", ("KS",), ks_corpus.plan),
-    Layout("quesst", ("QbE",), qbe_corpus.plan),
-    Layout("voxceleb", ("SID",), sid_asv_corpus.identification),
-    Layout("verification", ("ASV",), sid_asv_corpus.verification),
-    Layout("conversations", ("SD",), sd_corpus.plan),
-    Layout("iemocap", ("ER",), lambda _: er_corpus.plan()),
-    Layout("fluent_commands", ("IC",), lambda _: ic_corpus.plan()),
-    Layout("snips", ("SF",), lambda _: sf_corpus.plan()),
-    Layout("voicebank", ("SE",), se_ss_corpus.enhancement),
-    Layout("libri2mix", ("SS",), se_ss_corpus.separation),
+CORPORA: tuple[TaskCorpus, ...] = (
+    TaskCorpus("librispeech", ("PR", "ASR"), asr_corpus.plan),
+    TaskCorpus("speech_commands", ("KS",), ks_corpus.plan),
+    TaskCorpus("quesst", ("QbE",), qbe_corpus.plan),
+    TaskCorpus("voxceleb", ("SID",), sid_asv_corpus.identification),
+    TaskCorpus("verification", ("ASV",), sid_asv_corpus.verification),
+    TaskCorpus("conversations", ("SD",), sd_corpus.plan),
+    TaskCorpus("iemocap", ("ER",), lambda _: er_corpus.plan()),
+    TaskCorpus("fluent_commands", ("IC",), lambda _: ic_corpus.plan()),
+    TaskCorpus("snips", ("SF",), lambda _: sf_corpus.plan()),
+    TaskCorpus("voicebank", ("SE",), se_ss_corpus.enhancement),
+    TaskCorpus("libri2mix", ("SS",), se_ss_corpus.separation),
 )
 
 SYNTHESISED = ("ER", "IC", "SF")
-"""Tasks that need no recordings."""
+"""Tasks without recordings."""
 
 SAME_PERSON = ("asterisk-core-sounds-en-g722", "asterisk-core-sounds-es-g722")
-"""Packages spoken by the test voice out of domain."""
+"""Packages spoken by the out-of-domain test voice."""
 
 
-def chosen(tasks: Iterable[str]) -> list[Layout]:
-    """The layouts of tasks, whatever their case; ``all`` for every one.
+def select(tasks: Iterable[str]) -> list[TaskCorpus]:
+    """Return the corpora of tasks, given in any case; ``all`` selects every one.
 
     Raises:
-        ConfigError: a task has none.
+        ConfigError: a task is unknown.
     """
-    wanted = {task.strip().upper() for task in tasks}
-    known = {task.upper(): one for one in LAYOUTS for task in one.tasks}
+    names = {task.strip().upper() for task in tasks}
+    known = {task.upper() for corpus in CORPORA for task in corpus.tasks}
     ConfigError.raise_for(
         "--tasks",
         (
-            f"{task} is not there, allowed: all, {', '.join(sorted(known)).lower()}"
-            for task in sorted(wanted - {"ALL"} - known.keys())
+            f"unknown task {task}, allowed: all, {', '.join(sorted(known)).lower()}"
+            for task in sorted(names - {"ALL"} - known)
         ),
     )
-    return [one for one in LAYOUTS if "ALL" in wanted or wanted & {task.upper() for task in one.tasks}]
+    return [each for each in CORPORA if "ALL" in names or names & {task.upper() for task in each.tasks}]
 
 
 def build(
@@ -99,84 +98,91 @@ def build(
     unlabelled: bool = False,
     tables: Path = TABLES,
 ) -> None:
-    """Fetch, decode and lay out what is not there yet, then write ``README.md`` and ``splits.json``.
+    """Fetch packages, decode and lay out what is missing, then write ``README.md`` and ``splits.json``.
 
-    A build that was killed goes on where it was: packages, clips and layouts that are whole stay.
+    A build that was killed continues: complete packages, clips and corpora are not made again.
 
     Args:
-        out: folder of the build, new or begun before.
-        tasks: names of tasks.
-        debs: a folder with the packages; nothing is downloaded then.
-        unlabelled: whether to decode all packages and to list what may be trained on without labels.
+        out: folder of the build, new or unfinished.
+        tasks: names of the tasks.
+        debs: folder with the packages, instead of downloading them.
+        unlabelled: also decode all packages and list speech for training without labels.
         tables: folder with ``packages.tsv``, ``alignments.tsv.gz`` and ``lexicon.tsv.gz``.
 
     Raises:
-        DPHubertError: a package is missing or damaged, a task unknown, another process at work.
+        DPHubertError: a package is missing or damaged, a task unknown, or another process at work.
     """
-    layouts = chosen(tasks)
-    _check(out)
+    selected = select(tasks)
+    _make_folder(out)
     with folder_lock(out):
-        sweep(out)
-        _claim(out, tables)
-        todo = [one for one in layouts if not (out / "manifests" / f"{one.name}.tsv").exists()]
-        recorded = unlabelled or any(set(one.tasks) - set(SYNTHESISED) for one in todo)
-        material = _material(out, debs, tables) if recorded else Material(())
-        for one in todo:
-            layout.write(one.name, one.plan(material), out)
+        remove_partial(out)
+        _discard_outdated(out, tables)
+        missing = [each for each in selected if not (out / "manifests" / f"{each.name}.tsv").exists()]
+        recorded = unlabelled or any(set(each.tasks) - set(SYNTHESISED) for each in missing)
+        material = _label(out, debs, tables) if recorded else Material(())
+        for each in missing:
+            layout.write(each.name, each.plan(material), out)
         if unlabelled:
             list_unlabelled(out, material, debs, tables)
         inventory.write(out)
 
 
-def _check(out: Path) -> None:
-    """Make the folder, or refuse it: other things in it may bear the names of corpora, which are replaced."""
+def _make_folder(out: Path) -> None:
+    """Make the folder, or refuse one with other content: a build replaces folders named like corpora."""
     out.mkdir(parents=True, exist_ok=True)
     others = [path for path in out.iterdir() if path.name != ".lock"]
-    if others and not (out / MADE).exists():
-        raise RunError(f"{out}: is not empty and holds no build of mini-SUPERB; choose another place")
+    if others and not (out / MARK).exists():
+        raise RunError(f"{out}: is not empty and holds no build of mini-SUPERB; choose another folder")
 
 
-def _claim(out: Path, tables: Path) -> None:
-    """Have everything made anew that is of other packages or by other rules."""
-    mark = out / MADE
-    recorded = sha256_file(tables / "packages.tsv")
-    made = f"{recorded}\n{VERSION} {sha256_file(*sorted(tables.glob('*.tsv*')))}\n"
-    known = mark.read_text(encoding="utf8") if mark.exists() else ""
-    if known and not known.startswith(recorded):
+def _discard_outdated(out: Path, tables: Path) -> None:
+    """Discard what was made from other packages or by other rules."""
+    mark = out / MARK
+    packages_hash = sha256_file(tables / "packages.tsv")
+    current = f"{packages_hash}\n{VERSION} {sha256_file(*sorted(tables.glob('*.tsv*')))}\n"
+    previous = mark.read_text(encoding="utf8") if mark.exists() else ""
+    if previous and not previous.startswith(packages_hash):
         shutil.rmtree(out / "corpus", ignore_errors=True)
-    if known != made:
+    if previous != current:
         for path in [*(out / "manifests").glob("*.tsv"), out / "corpus" / "clips.tsv"]:
             path.unlink(missing_ok=True)
-        write_text(mark, made)
+        write_text(mark, current)
 
 
-def _material(out: Path, debs: Path | None, tables: Path) -> Material:
+def _label(out: Path, debs: Path | None, tables: Path) -> Material:
+    """Fetch and decode the labelled packages."""
     table = packages.table(tables / "packages.tsv")
-    found = packages.fetch([table[name] for name in corpus.NEEDED], out / "packages", debs)
-    place = out / "corpus"
-    place.mkdir(exist_ok=True)
-    return load(corpus.label(found, place), place, tables)
+    paths = packages.fetch([table[name] for name in corpus.NEEDED], out / "packages", debs)
+    folder = out / "corpus"
+    folder.mkdir(exist_ok=True)
+    return load(corpus.label(paths, folder), folder, tables)
 
 
 def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Path) -> None:
     """Decode all packages and write ``unlabelled/{train,valid}.tsv`` for compression and distillation.
 
-    Training leaves out who is heard in a test, whoever is not known by name, and the clips by which
-    speakers are identified. Validation has the voices that the tasks validate with.
+    Training has no speakers of a test, none without a name, and no clips by which speakers are identified.
+    Validation has the voices that the tasks validate on.
+
+    Args:
+        out: folder of the build.
+        material: labelled recordings.
+        debs: folder with the packages, instead of downloading them.
+        tables: folder with ``packages.tsv``.
     """
     table = packages.table(tables / "packages.tsv")
     names = [source.package for source in SOURCES]
-    found = packages.fetch([table[name] for name in names], out / "packages", debs)
+    paths = packages.fetch([table[name] for name in names], out / "packages", debs)
     samples = {
         f"{name}/{clip}.flac": length
         for name in names
-        for clip, length in corpus.decode(name, found[name], out / "corpus").items()
+        for clip, length in corpus.decode(name, paths[name], out / "corpus").items()
     }
     lists: dict[str, list[Entry]] = {"train": [], "valid": []}
-    roles = _roles(material)
+    roles = _unlabelled_roles(material)
     for path, length in samples.items():
         package = path.partition("/")[0]
-        role = roles.get(path, "") if package == corpus.QUEEN else "train"
+        role = roles.get(path, "") if package == QUEEN else "train"
         if role and package not in SAME_PERSON and length >= SHORTEST * SAMPLE_RATE:
             lists[role].append(Entry(str((out / "corpus" / path).resolve()), length))
     (out / "unlabelled").mkdir(exist_ok=True)
@@ -186,14 +192,14 @@ def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Pa
         )
 
 
-def _roles(material: Material) -> dict[str, str]:
-    """Clip of the game -> ``train`` or ``valid``; none for those that are left out."""
-    tested = sid_asv_corpus.identified(material)
+def _unlabelled_roles(material: Material) -> dict[str, str]:
+    """Return clip of the game -> ``train`` or ``valid``, without the clips that are left out."""
+    identified = sid_asv_corpus.identified(material)
     roles = {}
     for utterance in material.of_the_game():
         path, voice = utterance.clip.path, utterance.clip.voice
         if voice in ROLES[DEV]:
             roles[path] = "valid"
-        elif voice not in ROLES[TEST] and tested.get(path) in (None, "train"):
+        elif voice not in ROLES[TEST] and identified.get(path) in (None, "train"):
             roles[path] = "train"
     return roles

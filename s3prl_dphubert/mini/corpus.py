@@ -1,51 +1,54 @@
-"""The corpus that all tasks are cut from: each recording as FLAC, 16 kHz, mono, with its voice and text.
+"""The corpus that all tasks are cut from: recordings as FLAC, 16 kHz, mono, with their voices and texts.
 
 ::
 
     corpus/<package>/<clip>.flac   decoded recordings
-    corpus/<package>.tsv           their names and samples, written when the package is whole
-    corpus/clips.tsv               voice and text of those that are labelled
+    corpus/<package>.tsv           their names and lengths, written when the package is complete
+    corpus/clips.tsv               voices and texts of the labelled recordings
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import soundfile
-from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
 from ..errors import DataError
 from ..utils.files import write_text
-from .sources import amazon_queen, asterisk, deb
-from .sources.recordings import SOURCES, Source, convert
+from .sources import amazon_queen, deb, recordings
+from .sources.recordings import QUEEN, SOURCES, Source
 from .voices import OPERATOR
-from .workers import pool
 
-QUEEN = "flight-of-the-amazon-queen"
-LABELLED = (QUEEN, asterisk.RECORDINGS)
-"""Packages whose clips have voices and texts."""
+PROMPTS, PROMPT_TEXTS = "asterisk-core-sounds-en-g722", "asterisk-core-sounds-en"
+"""Asterisk's English prompts, and the package with the list of their texts."""
 
-NEEDED = (QUEEN, asterisk.RECORDINGS, asterisk.TEXTS)
+NEEDED = (QUEEN, PROMPTS, PROMPT_TEXTS)
 """Packages that the tasks need; the others give speech without labels."""
+
+_PROMPT_FOLDER = "asterisk__sounds__en_US_f_Allison__"
+_DIRECTIONS = re.compile(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)")
+_SEPARATORS = re.compile(r"[\s\-.,;:!?\"“”…/*~_]+")
+_WORD = re.compile(r"[A-Z]+(?:'[A-Z]+)*")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording.
+    """One labelled recording.
 
     Attributes:
-        package: the Debian package it is from.
-        name: of its file, without suffix.
-        voice: who speaks.
-        text: what is said, as the package has it.
-        samples: at 16 kHz.
+        package: Debian package of the recording.
+        name: file name without suffix.
+        voice: name of the speaker.
+        text: words spoken, as written in the package.
+        samples: length at 16 kHz.
     """
 
     package: str
@@ -56,58 +59,71 @@ class Clip:
 
     @property
     def path(self) -> str:
-        """Its file below ``corpus``."""
+        """Path of the file below ``corpus``."""
         return f"{self.package}/{self.name}.flac"
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length in seconds."""
         return self.samples / SAMPLE_RATE
 
 
 def source(package: str) -> Source:
-    """What there is to know of a package with recordings.
+    """Return the description of a package of recordings.
 
     Raises:
-        DataError: it is none of them.
+        DataError: the package is not one of :data:`.SOURCES`.
     """
-    for one in SOURCES:
-        if one.package == package:
-            return one
-    raise DataError(f"package is {package!r}, allowed: {', '.join(one.package for one in SOURCES)}")
+    for candidate in SOURCES:
+        if candidate.package == package:
+            return candidate
+    raise DataError(f"package is {package!r}, allowed: {', '.join(each.package for each in SOURCES)}")
 
 
 def decode(package: str, path: Path, corpus: Path) -> dict[str, int]:
-    """Decode what a package holds; clips that are there already are kept.
+    """Decode the clips of a package that have not been decoded yet.
+
+    Args:
+        package: name of the package.
+        path: its ``.deb``.
+        corpus: folder of the corpus.
 
     Returns:
-        Name -> samples of every clip that is speech, in the order of their names.
+        Name -> samples of every clip that is speech, in the order of the names.
     """
-    done = corpus / f"{package}.tsv"
-    if not done.exists():
-        with pool() as workers:
-            found = [clip for clip in _encoded(source(package), path) if not _exists(corpus, package, clip)]
-            job = partial(convert, decoder=source(package).decoder, out=corpus / package)
-            for _ in tqdm(workers.map(job, found, chunksize=16), desc=package, total=len(found), unit="clip"):
-                pass
-        files = sorted((corpus / package).glob("*.flac"))
+    table = corpus / f"{package}.tsv"
+    if not table.exists():
+        folder = corpus / package
+        clips = recordings.clips(
+            source(package),
+            path,
+            lambda archive: ((line.name, line.data) for line in amazon_queen.lines(archive)),
+        )
+        missing = (clip for clip in clips if not (folder / f"{clip[0]}.flac").exists())
+        recordings.convert_all(missing, source(package), folder)
+        files = sorted(folder.glob("*.flac"))
         rows = "".join(f"{file.stem}\t{soundfile.info(file).frames}\n" for file in files)
-        write_text(done, f"name\tsamples\n{rows}")
-    return {row["name"]: int(row["samples"]) for row in read_table(done)}
+        write_text(table, f"name\tsamples\n{rows}")
+    return {row["name"]: int(row["samples"]) for row in read_table(table)}
 
 
 def label(debs: dict[str, Path], corpus: Path) -> list[Clip]:
-    """Decode the packages with labels and write ``clips.tsv``; of clips that sound the same one is kept."""
+    """Decode the labelled packages and write ``clips.tsv``, without repeated recordings.
+
+    Args:
+        debs: package -> ``.deb`` of all :data:`NEEDED` packages.
+        corpus: folder of the corpus.
+    """
     table = corpus / "clips.tsv"
     if not table.exists():
-        clips = [*_of_the_game(debs, corpus), *_of_the_operator(debs, corpus)]
+        clips = [*_game_clips(debs, corpus), *_prompt_clips(debs, corpus)]
         rows = "".join(f"{c.package}\t{c.name}\t{c.voice}\t{c.text}\t{c.samples}\n" for c in clips)
         write_text(table, f"package\tname\tvoice\ttext\tsamples\n{rows}")
     return read_clips(table)
 
 
 def read_clips(path: Path) -> list[Clip]:
-    """The labelled clips that ``clips.tsv`` lists."""
+    """Read the labelled clips that ``clips.tsv`` lists."""
     return [
         Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
         for row in read_table(path)
@@ -115,51 +131,59 @@ def read_clips(path: Path) -> list[Clip]:
 
 
 def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table with tabs between its columns and their names in the first line."""
+    """Yield the rows of a tab-separated table with a header."""
     with path.open(encoding="utf8", newline="") as file:
         yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _encoded(kind: Source, path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and encoded bytes of every recording of a package."""
-    for place, data in deb.files(path, kind.pattern):
-        if kind.decoder == "queen":
-            yield from ((line.name, line.data) for line in amazon_queen.lines(data))
-        else:
-            stem = place.rpartition(".")[0]
-            yield stem.removeprefix("/usr/share/").replace("/", "__"), data
+def normalise(text: str) -> tuple[str, ...]:
+    """Return the words of a text in capital letters and apostrophes, without stage directions.
+
+    A text that holds digits or other characters has no words.
+    """
+    plain = _DIRECTIONS.sub(" ", text).replace("’", "'").upper()
+    words = [word.strip("'") for word in _SEPARATORS.split(plain)]
+    words = [word for word in words if word]
+    return tuple(words) if all(_WORD.fullmatch(word) for word in words) else ()
 
 
-def _exists(corpus: Path, package: str, clip: tuple[str, bytes]) -> bool:
-    return (corpus / package / f"{clip[0]}.flac").exists()
-
-
-def _of_the_game(debs: dict[str, Path], corpus: Path) -> Iterable[Clip]:
+def _game_clips(debs: dict[str, Path], corpus: Path) -> Iterator[Clip]:
     samples = decode(QUEEN, debs[QUEEN], corpus)
-    known: set[str] = set()
+    digests: set[str] = set()
     for _, archive in deb.files(debs[QUEEN], source(QUEEN).pattern):
         for line in amazon_queen.lines(archive):
-            if line.voice and line.name in samples and _new(corpus / QUEEN / f"{line.name}.flac", known):
-                yield Clip(QUEEN, line.name, line.voice, _clean(line.text), samples[line.name])
+            if not line.voice or line.name not in samples:
+                continue
+            clip = Clip(QUEEN, line.name, line.voice, " ".join(line.text.split()), samples[line.name])
+            if _is_new(corpus / clip.path, digests):
+                yield clip
 
 
-def _of_the_operator(debs: dict[str, Path], corpus: Path) -> Iterable[Clip]:
-    samples = decode(asterisk.RECORDINGS, debs[asterisk.RECORDINGS], corpus)
-    said = asterisk.texts(debs[asterisk.TEXTS])
-    known: set[str] = set()
-    for name, length in samples.items():
-        if name in said and _new(corpus / asterisk.RECORDINGS / f"{name}.flac", known):
-            yield Clip(asterisk.RECORDINGS, name, OPERATOR, _clean(said[name]), length)
+def _prompt_clips(debs: dict[str, Path], corpus: Path) -> Iterator[Clip]:
+    texts = _prompt_texts(debs[PROMPT_TEXTS])
+    digests: set[str] = set()
+    for name, samples in decode(PROMPTS, debs[PROMPTS], corpus).items():
+        if name in texts:
+            clip = Clip(PROMPTS, name, OPERATOR, " ".join(texts[name].split()), samples)
+            if _is_new(corpus / clip.path, digests):
+                yield clip
 
 
-def _new(path: Path, known: set[str]) -> bool:
-    """Whether no clip before sounds the same."""
+def _prompt_texts(package: Path) -> dict[str, str]:
+    """Return clip name -> text of the prompts; noises, described in brackets, are left out."""
+    texts = {}
+    for _, data in deb.files(package, r"/core-sounds-en\.txt\.gz$"):
+        for line in gzip.decompress(data).decode("utf-8-sig").splitlines():
+            prompt, colon, text = line.partition(":")
+            if colon and not line.startswith(";") and not text.strip().startswith(("[", "(")):
+                texts[_PROMPT_FOLDER + prompt.strip().replace("/", "__")] = text.strip()
+    return texts
+
+
+def _is_new(path: Path, digests: set[str]) -> bool:
+    """Return whether no earlier recording has the same samples, and remember this one."""
     samples, _ = soundfile.read(io.BytesIO(path.read_bytes()), dtype="int16")
     digest = hashlib.sha256(samples.tobytes()).hexdigest()
-    new = digest not in known
-    known.add(digest)
+    new = digest not in digests
+    digests.add(digest)
     return new
-
-
-def _clean(text: str) -> str:
-    return " ".join(text.split())

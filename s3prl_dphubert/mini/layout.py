@@ -1,4 +1,4 @@
-"""A corpus as it will be on disk: planned as a list of files, then written, whole or not at all."""
+"""A corpus on disk: planned as a list of files, then written completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Piece:
     """One file of audio.
 
     Attributes:
-        path: below the folder of a build; its suffix names the format.
-        task: that it is for.
-        split: ``train``, ``dev``, ``test``, or ``test-other`` out of domain.
-        voices: who is heard.
-        render: gives the samples (T,), 16 kHz.
-        clips: the recordings it is made of, below ``corpus``; none where it is synthesised.
-        label: what a task may learn from it, for the table of splits.
+        path: path below the folder of a build; its suffix gives the format.
+        task: name of the task.
+        split: ``train``, ``dev``, ``test``, or ``test-other`` for out-of-domain speech.
+        voices: speakers in the file.
+        render: returns the samples (T,) at 16 kHz.
+        clips: recordings that the file is made of, below ``corpus``; none if it is synthesised.
+        label: class of the file, for the tables of splits.
     """
 
     path: str
@@ -47,18 +47,32 @@ class Piece:
 
     @property
     def licences(self) -> str:
-        """Of its recordings."""
-        found = {_LICENCES[clip.partition("/")[0]] for clip in self.clips}
-        return "; ".join(sorted(found)) or SYNTHESISED
+        """Licences of its recordings."""
+        licences = {_LICENCES[clip.partition("/")[0]] for clip in self.clips}
+        return "; ".join(sorted(licences)) or SYNTHESISED
+
+    @classmethod
+    def of(
+        cls,
+        utterance: Utterance,
+        path: str,
+        task: str,
+        split: str,
+        render: Callable[[], np.ndarray] | None = None,
+        label: str = "",
+    ) -> Piece:
+        """Return a file made of one recording, by default of all of it."""
+        render = render or utterance.audio
+        return cls(path, task, split, (utterance.clip.voice,), render, (utterance.clip.path,), label)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All files of a layout.
+class CorpusPlan:
+    """All files of a corpus.
 
     Attributes:
-        pieces: audio.
-        texts: path below the folder of a build -> content.
+        pieces: the audio files.
+        texts: path of a text file below the folder of a build -> content.
     """
 
     pieces: tuple[Piece, ...]
@@ -66,30 +80,18 @@ class Plan:
 
     @property
     def folders(self) -> list[str]:
-        """The folders that it fills, which are no other layout's."""
+        """Folders that the corpus fills, which it shares with no other."""
         paths = [*(piece.path for piece in self.pieces), *self.texts]
         return sorted({path.partition("/")[0] for path in paths})
 
 
-def piece(
-    path: str,
-    task: str,
-    split: str,
-    used: Utterance,
-    render: Callable[[], np.ndarray] | None = None,
-    label: str = "",
-) -> Piece:
-    """A file made of one recording; by default it is the whole of it."""
-    return Piece(path, task, split, (used.clip.voice,), render or used.audio, (used.clip.path,), label)
-
-
-def write(name: str, plan: Plan, out: Path) -> None:
-    """Write a layout; its table ``manifests/NAME.tsv`` appears last and says that it is whole.
+def write(name: str, plan: CorpusPlan, out: Path) -> None:
+    """Write a corpus; its table ``manifests/NAME.tsv`` appears last and marks it as complete.
 
     Args:
-        name: of the layout.
-        plan: its files.
-        out: folder of the build; folders of an unfinished attempt are replaced.
+        name: name of the table.
+        plan: files of the corpus.
+        out: folder of the build; folders left by an unfinished attempt are replaced.
 
     Raises:
         CheckpointError: the files cannot be written.
@@ -98,10 +100,10 @@ def write(name: str, plan: Plan, out: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     rows = ["\t".join(COLUMNS)]
     with new_folder(fresh) as partial:
-        for one in tqdm(plan.pieces, desc=name, unit="file", mininterval=0.5):
-            seconds = _put(partial / one.path, one.render())
-            cells = (one.path, one.task, one.split, f"{seconds:.3f}", " ".join(one.voices), one.label)
-            rows.append("\t".join([*cells, " ".join(one.clips), one.licences]))
+        for piece in tqdm(plan.pieces, desc=name, unit="file", mininterval=0.5):
+            seconds = _write_audio(partial / piece.path, piece.render())
+            cells = (piece.path, piece.task, piece.split, f"{seconds:.3f}", " ".join(piece.voices))
+            rows.append("\t".join([*cells, piece.label, " ".join(piece.clips), piece.licences]))
         for path, text in plan.texts.items():
             (partial / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(partial / path, text)
@@ -113,8 +115,8 @@ def write(name: str, plan: Plan, out: Path) -> None:
     write_text(out / "manifests" / f"{name}.tsv", "\n".join(rows) + "\n")
 
 
-def _put(path: Path, audio: np.ndarray) -> float:
-    """Write 16 bit PCM, turned down if it would be clipped; returns its seconds."""
+def _write_audio(path: Path, audio: np.ndarray) -> float:
+    """Write samples as 16-bit PCM, attenuated if they would clip; returns their length in seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     peak = float(np.abs(audio).max(initial=0.0))
     soundfile.write(path, audio * min(1.0, PEAK / peak) if peak else audio, SAMPLE_RATE, subtype="PCM_16")

@@ -1,4 +1,4 @@
-"""Labelled recordings with the places of their words: what every task of real speech is cut from."""
+"""Labelled recordings with the times of their words, from which all tasks on real speech are cut."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..errors import DataError
-from .corpus import QUEEN, Clip
+from .corpus import Clip, normalise
+from .sources.recordings import QUEEN
 from .voices import ROLES, TEST, UNHEARD, split_of
-from .words import normalise
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word and when it is said, in seconds from the start of the clip."""
+    """A word with its start and end in seconds of the clip."""
 
     text: str
     start: float
@@ -31,18 +31,18 @@ class Word:
 
     @property
     def seconds(self) -> float:
-        """How long it takes."""
+        """Length in seconds."""
         return self.end - self.start
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A recording.
+    """A labelled recording with the times of its words.
 
     Attributes:
-        clip: where it is from, who speaks.
-        path: its FLAC.
-        words: in order; none where text and recording could not be aligned.
+        clip: the recording.
+        path: its FLAC file.
+        words: its words in order; none if text and recording could not be aligned.
     """
 
     clip: Clip
@@ -51,22 +51,27 @@ class Utterance:
 
     @property
     def split(self) -> str:
-        """Where its voice belongs."""
+        """Split of its voice."""
         return split_of(self.clip.voice)
 
     @property
     def text(self) -> str:
-        """Its words in capital letters."""
+        """Its words, in capital letters."""
         return " ".join(word.text for word in self.words)
 
     def audio(self, start: float = 0.0, end: float | None = None) -> np.ndarray:
-        """Samples (T,) from one second to another."""
+        """Read the samples (T,) between two times in seconds."""
         first = round(start * SAMPLE_RATE)
         last = self.clip.samples if end is None else min(round(end * SAMPLE_RATE), self.clip.samples)
         return read(self.path, first, max(last - first, 1))
 
-    def pauses(self, least: float, margin: float) -> Iterator[tuple[float, float]]:
-        """Stretches without speech of at least so many seconds, a margin to the words left out."""
+    def pauses(self, shortest: float, margin: float) -> Iterator[tuple[float, float]]:
+        """Yield start and end of the stretches without speech.
+
+        Args:
+            shortest: least length of a pause in seconds.
+            margin: seconds next to a word that do not belong to a pause.
+        """
         if not self.words:
             return
         edges = [0.0, *(second for word in self.words for second in (word.start, word.end))]
@@ -74,7 +79,7 @@ class Utterance:
         for number in range(0, len(edges), 2):
             start = edges[number] + (margin if number else 0.0)
             end = edges[number + 1] - (margin if number + 2 < len(edges) else 0.0)
-            if end - start >= least:
+            if end - start >= shortest:
                 yield start, end
 
 
@@ -83,32 +88,32 @@ class Material:
     """All labelled recordings of a build.
 
     Attributes:
-        utterances: in the order of packages and names.
-        lexicon: word -> phones of CMU's dictionary without stress, in the pronunciation most often said.
+        utterances: the recordings, in the order of packages and names.
+        lexicon: word -> phones of the CMU dictionary without stress, in the most frequent pronunciation.
     """
 
     utterances: tuple[Utterance, ...]
     lexicon: Mapping[str, str] = field(default_factory=dict)
 
     def of_the_game(self, split: str | None = None, voices: Iterable[str] | None = None) -> list[Utterance]:
-        """Recordings of one package, so that the channel gives nothing away.
+        """Return recordings of the game, a single package, so that the channel gives nothing away.
 
         Args:
-            split: only voices that belong there.
-            voices: only these voices.
+            split: restrict them to the voices of a split.
+            voices: restrict them to these voices.
         """
-        chosen = (
-            set(voices) if voices is not None else set(ROLES[split] if split else sum(ROLES.values(), ()))
-        )
-        return [u for u in self.utterances if u.clip.package == QUEEN and u.clip.voice in chosen]
+        if voices is None:
+            voices = ROLES[split] if split else sum(ROLES.values(), ())
+        speakers = set(voices)
+        return [u for u in self.utterances if u.clip.package == QUEEN and u.clip.voice in speakers]
 
     def unheard_in_tests(self, split: str) -> list[Utterance]:
-        """Recordings of the game for a split; for tests only voices that ``hubert_nano`` never heard."""
+        """Return the game's recordings of a split; for tests, of voices that ``hubert_nano`` never heard."""
         return self.of_the_game(voices=UNHEARD) if split == TEST else self.of_the_game(split)
 
 
 def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
-    """Join clips with the places of their words.
+    """Join clips with the times of their words.
 
     Args:
         clips: labelled recordings.
@@ -116,24 +121,25 @@ def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
         tables: folder with ``alignments.tsv.gz`` and ``lexicon.tsv.gz``.
 
     Raises:
-        DataError: the table is of another corpus.
+        DataError: the table of alignments belongs to another corpus.
     """
-    places = {row["name"]: row["words"] for row in _rows(tables / "alignments.tsv.gz")}
+    alignments = {row["name"]: row["words"] for row in _rows(tables / "alignments.tsv.gz")}
     lexicon = {row["word"]: row["phones"] for row in _rows(tables / "lexicon.tsv.gz")}
     return Material(
-        tuple(Utterance(clip, corpus / clip.path, _place(clip, places.get(clip.name))) for clip in clips),
+        tuple(Utterance(clip, corpus / clip.path, _words(clip, alignments.get(clip.name))) for clip in clips),
         lexicon,
     )
 
 
-def _place(clip: Clip, places: str | None) -> tuple[Word, ...]:
-    if places is None:
+def _words(clip: Clip, alignment: str | None) -> tuple[Word, ...]:
+    """Return the words of a clip with their times, given as ``start:length`` in 10 ms for each."""
+    if alignment is None:
         return ()
-    texts, spans = normalise(clip.text), [place.split(":") for place in places.split()]
+    texts, spans = normalise(clip.text), [span.split(":") for span in alignment.split()]
     if len(texts) != len(spans):
         raise DataError(
-            f"{clip.path}: has {len(texts)} words, alignments.tsv.gz places {len(spans)}; make the table "
-            "anew with python -m s3prl_dphubert.mini.align"
+            f"{clip.path}: has {len(texts)} words, alignments.tsv.gz has {len(spans)}; make the table again "
+            "with python -m s3prl_dphubert.mini.align"
         )
     return tuple(
         Word(text, int(start) / 100, (int(start) + int(length)) / 100)
@@ -149,11 +155,11 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def shuffled(items: Iterable[Item], name: Callable[[Item], str], purpose: str) -> list[Item]:
-    """Put items into an order that depends on their names and the purpose alone."""
+    """Sort items into an order that depends only on their names and the purpose."""
     return sorted(items, key=lambda item: hashlib.sha256(f"{purpose}/{name(item)}".encode()).digest())
 
 
 def generator(*purpose: str | int) -> np.random.Generator:
-    """Random numbers that depend on the purpose alone."""
+    """Return a random generator whose seed depends only on the purpose."""
     digest = hashlib.sha256("/".join(map(str, purpose)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -1,17 +1,20 @@
-"""Who may be heard where: each voice is for training, for validation or for testing, in every task."""
+"""The voices of each split, recorded and synthetic; a voice is for training, validation or testing only."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import DataError
+from .sources.espeak import Voice
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 SPLITS = (TRAIN, DEV, TEST)
 
 UNHEARD = ("chief", "faye", "henry", "naomi")
-"""Characters whom ``hubert_nano`` was not pre-trained on. It heard the other test voices, unlabelled."""
+"""Characters that ``hubert_nano`` was not pre-trained on; it heard the other test voices, unlabelled."""
 
 OPERATOR = "allison"
-"""Who speaks the English and the Spanish prompts of Asterisk: the test voice out of domain."""
+"""Speaker of Asterisk's English and Spanish prompts: the out-of-domain test voice."""
 
 ROLES: dict[str, tuple[str, ...]] = {
     TRAIN: (
@@ -21,14 +24,23 @@ ROLES: dict[str, tuple[str, ...]] = {
     DEV: ("death", "lou", "oracle", "prin", "zombie"),
     TEST: (*UNHEARD, "bud", "ian", "jim", "sec"),
 }
-"""The voices of the game that have a name. Cut scenes do not tell who speaks and are left out."""
+"""Named voices of the game. Cut scenes do not identify their speakers and are left out."""
+
+ACCENTS = ("en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    TRAIN: ("m1", "m2", "m3", "f1", "f2", "f3", "Andy", "Annie", "Gene", "Lee", "Mario", "steph"),
+    DEV: ("m6", "f5", "Michael"),
+    TEST: ("m7", "m8", "f4", "belinda", "Alex", "paul"),
+}
+"""Synthetic voices, as variants of eSpeak NG. One formant synthesiser produces all of them, so they differ
+far less than people do."""
 
 
 def split_of(voice: str) -> str:
-    """``train``, ``dev`` or ``test``, for every task in which a voice may be in one of them only.
+    """Return ``train``, ``dev`` or ``test``, for the tasks in which a voice belongs to one split only.
 
     Raises:
-        DataError: the voice has no part in the benchmark.
+        DataError: the voice is not part of the benchmark.
     """
     if voice == OPERATOR:
         return TEST
@@ -37,3 +49,20 @@ def split_of(voice: str) -> str:
             return split
     names = ", ".join(sorted(name for voices in ROLES.values() for name in voices))
     raise DataError(f"voice is {voice!r}, allowed: {names}, {OPERATOR}")
+
+
+def synthetic_voices(split: str) -> list[str]:
+    """Return accent and variant of each synthetic voice of a split, as eSpeak NG names them."""
+    ordered = [variant for each in SPLITS for variant in VARIANTS[each]]
+    return [f"{ACCENTS[ordered.index(variant) % len(ACCENTS)]}+{variant}" for variant in VARIANTS[split]]
+
+
+def varied(name: str, random: np.random.Generator) -> Voice:
+    """Return a synthetic voice with random rate, pitch and loudness."""
+    return Voice(
+        name,
+        rate=int(random.integers(135, 200)),
+        pitch=int(random.integers(38, 63)),
+        range=int(random.integers(35, 70)),
+        volume=int(random.integers(60, 110)),
+    )

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..mini.sources.recordings import SOURCES, Source, convert, queen_entries
+from ..mini.sources.amazon_queen import entries
+from ..mini.sources.recordings import SOURCES, Source, convert
 
 HELD_OUT = re.compile(r"^flight-of-the-amazon-queen/(11|18|19|20|21|22|24|37|38|64|75|76|84)....P.\.flac$")
 """Four characters of one game (Faye, Chief, Naomi, Henry), kept from training for the probe."""
@@ -28,7 +29,7 @@ HELD_OUT = re.compile(r"^flight-of-the-amazon-queen/(11|18|19|20|21|22|24|37|38|
 
 def queen_clips(archive: bytes) -> Iterator[tuple[str, bytes]]:
     """Yield (name, MP3 bytes) of each spoken line in that file; names ending in ``SSSS`` are effects."""
-    for name, data in queen_entries(archive):
+    for name, data in entries(archive):
         if name.endswith(".SB") and not name.endswith("SSSS.SB"):
             yield name.removesuffix(".SB"), data
 

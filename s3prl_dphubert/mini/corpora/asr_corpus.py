@@ -1,27 +1,27 @@
-"""Recognition of words and phones: LibriSpeech's tree, with a list of pronunciations."""
+"""Speech and phoneme recognition: the layout of LibriSpeech, with a lexicon."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
 
-from ..layout import Piece, Plan, piece
+from ..layout import CorpusPlan, Piece
 from ..utterance import Material, Utterance, shuffled
 from ..voices import DEV, OPERATOR, ROLES, TRAIN, UNHEARD
 
 ROOT, LEXICON = "LibriSpeech", "LibriSpeech/lexicon.txt"
 SECONDS = (0.6, 16.0)
-"""Shortest and longest utterance."""
+"""Lengths of the shortest and the longest utterance."""
 
 MINUTES = 25.0
-"""Of a voice at most in training; only the hero speaks more."""
+"""Most training speech per voice; only the hero has more."""
 
 CHAPTER = 1
 OTHER = "test-other"
 
 
-def plan(material: Material) -> Plan:
-    """Training, validation, test, and out of domain."""
+def plan(material: Material) -> CorpusPlan:
+    """Plan the training, validation, test and out-of-domain sets."""
     phones = material.lexicon
     sets = {
         "train-clean-100": (TRAIN, _capped(_usable(material.of_the_game(TRAIN), phones))),
@@ -32,42 +32,42 @@ def plan(material: Material) -> Plan:
     pieces: list[Piece] = []
     texts: dict[str, str] = {}
     words: set[str] = set()
-    for name, (split, chosen) in sets.items():
+    for name, (split, utterances) in sets.items():
         chapters: dict[str, list[str]] = defaultdict(list)
-        for utterance in chosen:
+        for utterance in utterances:
             speaker = number(utterance.clip.voice)
             rows = chapters[f"{ROOT}/{name}/{speaker}/{CHAPTER}/{speaker}-{CHAPTER}"]
             stem = f"{speaker}-{CHAPTER}-{len(rows):04}"
-            place = f"{ROOT}/{name}/{speaker}/{CHAPTER}/{stem}.flac"
+            path = f"{ROOT}/{name}/{speaker}/{CHAPTER}/{stem}.flac"
             rows.append(f"{stem} {utterance.text}\n")
             words.update(utterance.text.split())
-            pieces.append(piece(place, "ASR", split, utterance))
+            pieces.append(Piece.of(utterance, path, "ASR", split))
         texts |= {f"{chapter}.trans.txt": "".join(rows) for chapter, rows in chapters.items()}
     texts[LEXICON] = "".join(f"{word} {phones[word]}\n" for word in sorted(words))
-    return Plan(tuple(pieces), texts)
+    return CorpusPlan(tuple(pieces), texts)
 
 
 def number(voice: str) -> int:
-    """LibriSpeech's kind of name for a voice."""
+    """Return the number of a voice, which is how LibriSpeech names speakers."""
     return 100 + sorted([OPERATOR, *sum(ROLES.values(), ())]).index(voice)
 
 
 def _usable(utterances: list[Utterance], phones: Mapping[str, str]) -> list[Utterance]:
-    """Those with words, all of known pronunciation, neither very short nor very long."""
-    low, high = SECONDS
+    """Return the utterances of suitable length whose words are known and in the lexicon."""
+    shortest, longest = SECONDS
     return [
         u
         for u in utterances
-        if u.words and low <= u.clip.seconds <= high and all(word.text in phones for word in u.words)
+        if u.words and shortest <= u.clip.seconds <= longest and all(word.text in phones for word in u.words)
     ]
 
 
 def _capped(utterances: list[Utterance]) -> list[Utterance]:
-    """No more than so many minutes of each voice, in the order that they came."""
-    chosen: set[str] = set()
+    """Return a random selection of at most :data:`MINUTES` per voice, in the original order."""
+    selected: set[str] = set()
     minutes: dict[str, float] = defaultdict(float)
     for utterance in shuffled(utterances, lambda u: u.clip.path, "asr"):
         if minutes[utterance.clip.voice] < MINUTES:
             minutes[utterance.clip.voice] += utterance.clip.seconds / 60
-            chosen.add(utterance.clip.path)
-    return [u for u in utterances if u.clip.path in chosen]
+            selected.add(utterance.clip.path)
+    return [u for u in utterances if u.clip.path in selected]

@@ -1,4 +1,4 @@
-"""Keyword spotting: single words in the layout of Speech Commands 0.01, cut out of sentences."""
+"""Keyword spotting: single words cut out of sentences, in the layout of Speech Commands 0.01."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...constants import SAMPLE_RATE
 from ...errors import DataError
-from ..layout import Piece, Plan, piece
+from ..layout import CorpusPlan, Piece
 from ..utterance import Material, Utterance, Word, shuffled
 from ..voices import DEV, ROLES, SPLITS, TEST, TRAIN
 
@@ -19,117 +19,121 @@ ROOT, TEST_ROOT = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE, NOISE = "_unknown_", "_silence_", "_background_noise_"
 TOKENS = {TRAIN: 60, DEV: 30, TEST: 60}
-"""Of a keyword at most, per split."""
+"""Most tokens of a keyword per split."""
 
 OTHERS = {TRAIN: 400, DEV: 60, TEST: 60}
-"""Tokens of other words, per split."""
+"""Tokens of other words per split."""
 
 SILENCES = {TRAIN: 40, TEST: 40}
-"""Files of silence at most, per split."""
+"""Most files of silence per split."""
 
-MARGIN, FADE = 0.03, 0.01  # seconds kept beside a word, and over which it comes and goes
+MARGIN, FADE = 0.03, 0.01  # seconds kept at either side of a word, and of its fades
 SHORTEST, LONGEST = 0.12, 0.9  # seconds of a word
-PAUSE, BESIDE = 0.12, 0.03  # seconds; shorter ones are no silence, nor is what lies so close to a word
-FRAME, LOUD = 320, 0.02  # samples, and their root mean square from which on they are no silence
-NOISE_SECONDS = 2  # of a file of pauses to cut silence from in training
+PAUSE, BESIDE = 0.12, 0.03  # seconds of the shortest pause, and next to a word that are no pause
+FRAME, LOUD = 320, 0.02  # samples of a frame, and the root mean square that makes it loud
+NOISE_SECONDS = 2  # length of a file of pauses, from which training cuts silence
 _LIMIT = 2**27 - 1
 _SHARES = {TRAIN: (20, 101), DEV: (0, 10)}
 
 
-def plan(material: Material) -> Plan:
-    """Keywords, other words and silence of the three splits."""
+def plan(material: Material) -> CorpusPlan:
+    """Plan the keywords, other words and silence of the three splits."""
     pieces: list[Piece] = []
     for split in SPLITS:
         utterances = material.of_the_game(split)
-        for label, words in _chosen(utterances, split).items():
-            pieces += _words(label, words, split)
-        if split != DEV:  # s3prl takes the silence of validation from the same files as that of training
-            pieces += _silences(utterances, split)
-    return Plan(tuple(pieces), {})
+        for label, tokens in _select_tokens(utterances, split).items():
+            pieces += _word_pieces(label, tokens, split)
+        if split != DEV:  # s3prl validates on silence from the training files
+            pieces += _silence_pieces(utterances, split)
+    return CorpusPlan(tuple(pieces), {})
 
 
-def _chosen(utterances: list[Utterance], split: str) -> dict[str, list[tuple[Utterance, Word]]]:
-    """Keyword or ``_unknown_`` -> words in their sentences."""
-    found = [(u, word) for u in utterances for word in u.words if SHORTEST <= word.seconds <= LONGEST]
-    found = shuffled(found, lambda pair: f"{pair[0].clip.path}/{pair[1].start:.2f}", "ks")
-    chosen: dict[str, list[tuple[Utterance, Word]]] = {}
+def _select_tokens(utterances: list[Utterance], split: str) -> dict[str, list[tuple[Utterance, Word]]]:
+    """Return keyword or ``_unknown_`` -> selected words, each with its utterance."""
+    words = [(u, word) for u in utterances for word in u.words if SHORTEST <= word.seconds <= LONGEST]
+    words = shuffled(words, lambda pair: f"{pair[0].clip.path}/{pair[1].start:.2f}", "ks")
+    tokens: dict[str, list[tuple[Utterance, Word]]] = {}
     for label in (*KEYWORDS, UNKNOWN):
-        fitting = [(u, word) for u, word in found if _label(word) == label]
-        chosen[label] = fitting[: (OTHERS if label == UNKNOWN else TOKENS)[split]]
-    return chosen
+        labelled = [(u, word) for u, word in words if _label(word) == label]
+        tokens[label] = labelled[: (OTHERS if label == UNKNOWN else TOKENS)[split]]
+    return tokens
 
 
 def _label(word: Word) -> str:
+    """Return the class of a word; empty if it is too short or has an apostrophe."""
     text = word.text.lower()
-    return text if text in KEYWORDS else UNKNOWN if text.isalpha() and len(text) > 2 else ""
+    if text in KEYWORDS:
+        return text
+    return UNKNOWN if text.isalpha() and len(text) > 2 else ""
 
 
-def _words(label: str, words: list[tuple[Utterance, Word]], split: str) -> Iterator[Piece]:
-    said: Counter[tuple[str, str]] = Counter()
-    for utterance, word in words:
-        text, speaker = word.text.lower(), name(utterance.clip.voice)
+def _word_pieces(label: str, tokens: list[tuple[Utterance, Word]], split: str) -> Iterator[Piece]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for utterance, word in tokens:
+        text, speaker = word.text.lower(), speaker_name(utterance.clip.voice)
         folder = f"{TEST_ROOT}/{label}" if split == TEST else f"{ROOT}/{text}"
         stem = f"{text}-{speaker}" if split == TEST and label == UNKNOWN else speaker
-        place = f"{folder}/{stem}_nohash_{said[stem, text]}.wav"
-        said[stem, text] += 1
-        yield piece(place, "KS", split, utterance, partial(_one_second, utterance, word), label)
+        path = f"{folder}/{stem}_nohash_{counts[stem, text]}.wav"
+        counts[stem, text] += 1
+        yield Piece.of(utterance, path, "KS", split, partial(_one_second, utterance, word), label)
 
 
 def _one_second(utterance: Utterance, word: Word) -> np.ndarray:
-    """A word in the middle of a second of nothing (T,)."""
+    """Return a word in the middle of one second of digital silence (T,)."""
     audio = utterance.audio(max(word.start - MARGIN, 0.0), word.end + MARGIN)[:SAMPLE_RATE]
-    audio = audio * np.minimum(
-        1, np.minimum(ramp := np.arange(len(audio)), ramp[::-1]) / (FADE * SAMPLE_RATE)
-    )
+    ramp = np.arange(len(audio))
+    audio = audio * np.minimum(1, np.minimum(ramp, ramp[::-1]) / (FADE * SAMPLE_RATE))
     before = (SAMPLE_RATE - len(audio)) // 2
     return np.pad(audio, (before, SAMPLE_RATE - len(audio) - before)).astype(np.float32)
 
 
-def _silences(utterances: list[Utterance], split: str) -> Iterator[Piece]:
-    """Pauses in a row: long files to cut noise from in training, clips of one second in the test set."""
+def _silence_pieces(utterances: list[Utterance], split: str) -> list[Piece]:
+    """Return joined pauses: files to cut silence from in training, clips of one second in the test set."""
     by_voice: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in utterances:
         by_voice[utterance.clip.voice].append(utterance)
     seconds = 1 if split == TEST else NOISE_SECONDS
-    made: list[Piece] = []
-    for voice, said in sorted(by_voice.items()):
+    pieces: list[Piece] = []
+    for voice, spoken in sorted(by_voice.items()):
         stretches, length = [], 0.0
-        pauses = ((u, pause) for u in said for pause in u.pauses(PAUSE, BESIDE) if _quiet(u.audio(*pause)))
+        pauses = (
+            (u, pause) for u in spoken for pause in u.pauses(PAUSE, BESIDE) if _is_quiet(u.audio(*pause))
+        )
         for utterance, (start, end) in pauses:
             stretches.append((utterance, start, end))
             length += end - start - FADE
             if length >= seconds:
                 folder = f"{TEST_ROOT}/{SILENCE}" if split == TEST else f"{ROOT}/{NOISE}"
-                place = f"{folder}/{voice}_{len(made):03}.wav"
-                render = partial(_joined, tuple(stretches), seconds)
+                path = f"{folder}/{voice}_{len(pieces):03}.wav"
+                render = partial(_join, tuple(stretches), seconds)
                 clips = tuple(dict.fromkeys(u.clip.path for u, _, _ in stretches))
-                made.append(Piece(place, "KS", split, (voice,), render, clips, SILENCE))
+                pieces.append(Piece(path, "KS", split, (voice,), render, clips, SILENCE))
                 stretches, length = [], 0.0
-    yield from shuffled(made, lambda one: one.path, "ks")[: SILENCES[split]]
+    return shuffled(pieces, lambda piece: piece.path, "ks")[: SILENCES[split]]
 
 
-def _quiet(audio: np.ndarray) -> bool:
-    """Whether no frame is loud; a breath or a laugh that no text tells of may lie between words."""
+def _is_quiet(audio: np.ndarray) -> bool:
+    """Return whether no frame is loud: a breath or laugh that is not in the text may lie between words."""
     frames = audio[: len(audio) // FRAME * FRAME].reshape(-1, FRAME)
     return float(np.sqrt(np.mean(frames**2, axis=1)).max()) < LOUD
 
 
-def _joined(stretches: tuple[tuple[Utterance, float, float], ...], seconds: int) -> np.ndarray:
-    """Stretches one after the other, faded into each other (T,)."""
+def _join(stretches: tuple[tuple[Utterance, float, float], ...], seconds: int) -> np.ndarray:
+    """Return the stretches in a row, with cross-fades (T,)."""
     fade = round(FADE * SAMPLE_RATE)
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
-    whole = np.zeros(0, np.float32)
+    joined = np.zeros(0, np.float32)
     for utterance, start, end in stretches:
         audio = utterance.audio(start, end).copy()
-        if len(whole):
-            audio[:fade] = audio[:fade] * ramp + whole[-fade:] * ramp[::-1]
-            whole = whole[:-fade]
-        whole = np.concatenate([whole, audio])
-    return whole[: seconds * SAMPLE_RATE]
+        if len(joined):
+            audio[:fade] = audio[:fade] * ramp + joined[-fade:] * ramp[::-1]
+            joined = joined[:-fade]
+        joined = np.concatenate([joined, audio])
+    return joined[: seconds * SAMPLE_RATE]
 
 
-def name(voice: str) -> str:
-    """A speaker's name whose SHA-1 puts it into the split of the voice, as Speech Commands splits."""
+def speaker_name(voice: str) -> str:
+    """Return a name for a voice whose SHA-1 puts it into the right split, as Speech Commands defines it."""
     split = next(split for split, voices in ROLES.items() if voice in voices)
     low, high = _SHARES.get(split, (0, 101))
     first = 1000 * sorted(sum(ROLES.values(), ())).index(voice)
@@ -137,4 +141,4 @@ def name(voice: str) -> str:
         share = int(hashlib.sha1(f"{number:08x}".encode()).hexdigest(), 16) % (_LIMIT + 1) * 100 / _LIMIT
         if low <= share < high:
             return f"{number:08x}"
-    raise DataError(f"{voice}: no name gives the split {split}")
+    raise DataError(f"{voice}: no name of 1,000 falls into the split {split}")

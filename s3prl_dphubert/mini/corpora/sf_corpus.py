@@ -1,4 +1,4 @@
-"""Slot filling: requests to an assistant, synthesised, in the layout of Audio SNIPS."""
+"""Slot filling: synthesised requests to an assistant in the layout of Audio SNIPS."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from functools import partial
 
 import numpy as np
 
-from ..layout import Piece, Plan
+from ..layout import CorpusPlan, Piece
 from ..sources.espeak import speak
 from ..utterance import generator
-from ..voices import DEV, SPLITS, TEST, TRAIN
-from .synthetic_voices import speakers, varied
+from ..voices import DEV, SPLITS, TEST, TRAIN, synthetic_voices, varied
 
 ROOT = "SNIPS"
 REQUESTS = {TRAIN: 60, DEV: 30, TEST: 40}
-"""Of each speaker."""
+"""Requests per speaker."""
 
 FOLDERS = {TRAIN: "train", DEV: "valid", TEST: "test"}
 VALUES: dict[str, tuple[str, ...]] = {
@@ -30,9 +29,9 @@ VALUES: dict[str, tuple[str, ...]] = {
     "title": ("the silent river", "a winter tale", "seven bridges", "the last garden", "blue harbour"),
     "weather": ("rain", "snow", "be sunny", "get stormy", "be foggy", "freeze"),
 }
-"""Slot -> what may be in it."""
+"""Slot -> its values."""
 
-REQUEST: dict[str, tuple[str, ...]] = {
+SENTENCES: dict[str, tuple[str, ...]] = {
     "AddToPlaylist": ("add a song by {artist} to {playlist}", "put {artist} on my {playlist} list"),
     "BookRestaurant": (
         "book a table for {number} in {city} {time}",
@@ -43,32 +42,33 @@ REQUEST: dict[str, tuple[str, ...]] = {
     "RateBook": ("give {title} {number} stars", "rate {title} with {number} points"),
     "SearchCreativeWork": ("look for the book {title}", "show me {title} please"),
 }
-"""Intent -> how it may be said."""
+"""Intent -> its sentences."""
 
 
-def plan() -> Plan:
-    """The same kinds of requests by other speakers in each split."""
+def plan() -> CorpusPlan:
+    """Plan the same kinds of requests by different speakers in each split."""
     pieces, rows = [], []
     for split in SPLITS:
-        for speaker in speakers(split):
+        for speaker in synthetic_voices(split):
             name = speaker.partition("+")[2]
             for number in range(REQUESTS[split]):
                 words, tags, intent = _request(generator("sf", speaker, number))
                 path = f"{ROOT}/{FOLDERS[split]}/{name}-snips-{FOLDERS[split]}-{number}.wav"
-                render = partial(speak, " ".join(words), varied(speaker, "sf", number))
+                voice = varied(speaker, generator("synthetic", speaker, "sf", number))
+                render = partial(speak, " ".join(words), voice)
                 pieces.append(Piece(path, "SF", split, (name,), render, label=intent))
-                said = f"BOS {' '.join(words).upper()} EOS\tO {' '.join(tags)} {intent}"
-                rows.append(f"{path.rpartition('/')[2].removesuffix('.wav')} {said}\n")
-    return Plan(tuple(pieces), {f"{ROOT}/all.iob.snips.txt": "".join(rows)})
+                text = f"BOS {' '.join(words).upper()} EOS\tO {' '.join(tags)} {intent}"
+                rows.append(f"{path.rpartition('/')[2].removesuffix('.wav')} {text}\n")
+    return CorpusPlan(tuple(pieces), {f"{ROOT}/all.iob.snips.txt": "".join(rows)})
 
 
 def _request(random: np.random.Generator) -> tuple[list[str], list[str], str]:
-    """Words, their slots and the intent of a request at random."""
-    intent = sorted(REQUEST)[random.integers(len(REQUEST))]
-    form = REQUEST[intent][random.integers(len(REQUEST[intent]))]
+    """Return the words of a random request, their slots, and its intent."""
+    intent = sorted(SENTENCES)[random.integers(len(SENTENCES))]
+    sentence = SENTENCES[intent][random.integers(len(SENTENCES[intent]))]
     words: list[str] = []
     tags: list[str] = []
-    for part in re.findall(r"\{\w+\}|\S+", form):
+    for part in re.findall(r"\{\w+\}|\S+", sentence):
         slot = part.strip("{}")
         if slot == part:
             words.append(part)

@@ -1,9 +1,8 @@
-"""Synthesis by eSpeak NG, which ``espeakng-loader`` from PyPI brings along.
+"""Speech synthesis by eSpeak NG, from the package ``espeakng-loader`` on PyPI.
 
-The library keeps state from one sentence to the next that not even its end and new start clear, so that
-the same sentence never sounds the same. Here a process of its own starts the library once and forks for
-each sentence: what is heard depends on text and voice alone. ``python -m s3prl_dphubert.mini.sources.espeak`` is
-that process.
+The library carries state from one sentence to the next, even across a restart, so a sentence would sound
+different each time. Here a separate process (``python -m s3prl_dphubert.mini.sources.espeak``) initialises
+the library once and forks for each sentence, so that the samples depend on text and voice alone.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS: without threads, which a fork would
 UTF8 = 1
 SEED = 1
 FULL_SCALE = 32768
-CUSHION = 0.1  # seconds of silence kept at either end
+CUSHION = 0.1  # seconds of silence to leave at either end
 QUIET = 1e-3
 
 
 @dataclass(frozen=True)
 class Voice:
-    """How something is spoken.
+    """Voice and prosody of a synthesised sentence.
 
     Attributes:
-        name: an accent and a variant of eSpeak NG, such as ``en-us+f3``.
-        rate: words a minute.
-        pitch: 0 to 100, the usual one is 50.
-        range: of the pitch, 0 to 100.
+        name: accent and variant of eSpeak NG, such as ``en-us+f3``.
+        rate: words per minute.
+        pitch: 0 to 100, normally 50.
+        range: range of the pitch, 0 to 100.
         volume: 0 to 200.
     """
 
@@ -53,34 +52,34 @@ class Voice:
     volume: int = 100
 
     def changed(self, **values: Any) -> Voice:
-        """The same voice, otherwise."""
+        """Return a copy with other values of some attributes."""
         return replace(self, **values)
 
 
 def speak(text: str, voice: Voice) -> np.ndarray:
-    """Samples (T,) at 16 kHz.
+    """Synthesise a text; returns samples (T,) at 16 kHz.
 
     Raises:
-        DataError: eSpeak NG is not there, or has no such voice.
+        DataError: eSpeak NG is missing, or has no such voice.
     """
-    process, rate = _started()
+    process, rate = _start_process()
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
-        raise DataError("eSpeak NG cannot be talked to")
+        raise DataError("the process of eSpeak NG has no pipes")
     stdin.write(json.dumps({"text": text, **asdict(voice)}).encode() + b"\n")
     stdin.flush()
     answer = stdout.readline().decode().strip()
     if not answer.isdigit():
         raise DataError(
-            f"eSpeak NG cannot say {text!r} by {voice.name!r} ({answer or 'it has died'}), "
+            f"eSpeak NG cannot say {text!r} by {voice.name!r} ({answer or 'its process ended'}), "
             "allowed: its voices, such as 'en-us+f3'"
         )
     samples = np.frombuffer(stdout.read(2 * int(answer)), "<i2").astype(np.float32) / FULL_SCALE
-    return _trimmed(soxr.resample(samples, rate, SAMPLE_RATE))
+    return _trim(soxr.resample(samples, rate, SAMPLE_RATE))
 
 
-def _trimmed(samples: np.ndarray) -> np.ndarray:
-    """With no more silence at the ends than a cushion."""
+def _trim(samples: np.ndarray) -> np.ndarray:
+    """Remove the silence at both ends but for a cushion."""
     loud = np.flatnonzero(np.abs(samples) > QUIET)
     if not len(loud):
         return samples
@@ -89,22 +88,22 @@ def _trimmed(samples: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _started() -> tuple[subprocess.Popen[bytes], int]:
-    """The process, and the rate of its samples in Hz."""
+def _start_process() -> tuple[subprocess.Popen[bytes], int]:
+    """Start the process; returns it and the rate of its samples in Hz."""
     command = [sys.executable, "-m", "s3prl_dphubert.mini.sources.espeak"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     first = process.stdout.readline().decode().strip() if process.stdout else ""
     if not first.isdigit():
-        said = process.communicate()[1].decode().strip().rpartition("\n")[2]
+        message = process.communicate()[1].decode().strip().rpartition("\n")[2]
         raise DataError(
-            f"eSpeak NG cannot be started ({said or first}); it synthesises IC, SF and ER: "
+            f"eSpeak NG cannot be started ({message or first}); it synthesises the speech of IC, SF and ER: "
             "pip install 's3prl-dphubert[mini]'"
         )
     return process, int(first)
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Say each line of requests in a child of its own: a line with the number of samples, then those."""
+    """Answer each request line from a forked child: a line with the number of samples, then the samples."""
     import espeakng_loader
 
     library = ctypes.CDLL(str(espeakng_loader.get_library_path()))
@@ -120,24 +119,24 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         os.waitpid(child, 0)
 
 
-def _synthesise(library: Any, wanted: dict[str, Any]) -> bytes:
-    """The answer to one request."""
+def _synthesise(library: Any, request: dict[str, Any]) -> bytes:
+    """Return the answer to one request."""
     blocks: list[bytes] = []
 
-    def take(samples: Any, count: int, _: Any) -> int:
+    def collect(samples: Any, count: int, _: Any) -> int:
         if count > 0:
             blocks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    callback = kind(take)
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    callback = prototype(collect)
     library.espeak_SetSynthCallback(callback)
     library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))
-    if library.espeak_SetVoiceByName(wanted["name"].encode()):
+    if library.espeak_SetVoiceByName(request["name"].encode()):
         return b"no such voice\n"
     for name, number in PARAMETERS.items():
-        library.espeak_SetParameter(number, wanted[name], 0)
-    text = wanted["text"].encode()
+        library.espeak_SetParameter(number, request[name], 0)
+    text = request["text"].encode()
     library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 1, 0, UTF8, None, None)
     library.espeak_Synchronize()
     samples = b"".join(blocks)
