@@ -1,4 +1,4 @@
-"""Tells what works in this environment, what does not, and what to do about it."""
+"""Diagnosis of this environment: what works, what does not, and what to do about it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Finding:
     """One line of the report.
 
     Args:
-        title: what it is about.
-        text: how it stands.
-        broken: whether nothing works before it is mended.
+        title: its subject.
+        text: the state of it.
+        broken: whether nothing works until it is repaired.
     """
 
     title: str
@@ -41,18 +41,18 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything there is to say, s3prl installed or not."""
-    found = [Finding("python", f"{platform.python_version()}, {sys.executable}"), _versions(), _route()]
+    """Examine the environment, with s3prl installed or not."""
+    findings = [Finding("python", f"{platform.python_version()}, {sys.executable}"), _versions(), _route()]
     if find_spec("s3prl") is None:
-        return [*found, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
+        return [*findings, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
     with _quiet():
         registered = list(_registration())
         tasks = [_task(task) for task in all_tasks()] if not registered[0].broken else []
-    return [*found, *registered, *_repairs(), *tasks]
+    return [*findings, *registered, *_repairs(), *tasks]
 
 
 def report(findings: list[Finding]) -> str:
-    """The findings as a table, and what they come to."""
+    """Format the findings as a table with a verdict."""
     broken = [finding.title for finding in findings if finding.broken]
     verdict = f"not usable: {', '.join(broken)}" if broken else "usable"
     rows = [*findings, Finding("", verdict)]
@@ -82,7 +82,7 @@ def _version(name: str) -> str:
 
 
 def _route() -> Finding:
-    """How upstreams get onto s3prl.hub in new processes of this environment."""
+    """Describe how upstreams get onto s3prl.hub in new processes of this environment."""
     files = [Path(folder, PTH) for folder in sys.path if Path(folder, PTH).is_file()]
     place = ", ".join(map(str, files)) or f"no {PTH} in {Path(__file__).parents[1]}"
     by_hand = "use `s3prl-dphubert run_downstream` or s3prl_dphubert.register()"
@@ -104,7 +104,7 @@ def _registration() -> Iterator[Finding]:
 
 
 def _repairs() -> Iterator[Finding]:
-    """What of s3prl had to be mended for the versions that are installed."""
+    """List the repairs that s3prl needs with the versions that are installed."""
     rows = compat.report()
     for row in rows:
         if row.error:
@@ -138,7 +138,7 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what s3prl and its requirements say while they are imported from the screen."""
+    """Silence s3prl and its dependencies while they are imported."""
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):

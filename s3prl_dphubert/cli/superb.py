@@ -73,11 +73,11 @@ def add(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from ..superb.scoring.cli_values import parse, table
+    from ..superb.scoring.cli_values import parse, points_table
     from ..superb.scoring.points import missing, score
 
     metrics = parse(arguments.results)
-    print(table(metrics))
+    print(points_table(metrics))
     total = score(metrics)
     if total is None:
         print(f"\nno SUPERB score: {', '.join(missing(metrics))} missing")
@@ -87,8 +87,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 def _report(arguments: argparse.Namespace) -> None:
     from ..errors import ResultError
-    from ..superb.report import tables
-    from ..superb.report.write import write
+    from ..superb.report import tables, write
     from ..superb.scoring import model_results, score_file
 
     records = score_file.collect(arguments.folders)
@@ -113,7 +112,7 @@ def _report(arguments: argparse.Namespace) -> None:
 def _submit(arguments: argparse.Namespace) -> None:
     from ..superb.submission import archive, form
 
-    costs: dict[str, Any] = form.of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
+    costs: dict[str, Any] = form.fields_of_checkpoint(arguments.checkpoint) if arguments.checkpoint else {}
     filled = form.Form(
         submitName=arguments.name,
         modelURL=arguments.url,
@@ -124,8 +123,8 @@ def _submit(arguments: argparse.Namespace) -> None:
     )
     report = archive.build(arguments.folder, arguments.out, arguments.any_count, arguments.overwrite)
     print(f"{arguments.out}\n\n{report.text()}\n\n{filled.text()}")
-    if filled.open():
-        print(f"\nstill to fill in: {', '.join(filled.open())}")
+    if filled.missing():
+        print(f"\nstill to fill in: {', '.join(filled.missing())}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

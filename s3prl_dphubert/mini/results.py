@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..superb.report.tables import heading, shown
-from ..superb.scoring.model_results import Model, from_records
-from ..superb.scoring.relative_points import Between
+from ..superb.report.tables import column_heading, format_value
+from ..superb.scoring.model_results import ModelResults, from_records
+from ..superb.scoring.relative_points import RelativePoints
 from ..superb.scoring.score_file import collect
 from ..superb.tasks import all_tasks
 from ..superb.tasks.spec import SuperbTask
@@ -40,10 +40,10 @@ class Results:
         firsts: name -> the model with the results of seed 0 alone.
     """
 
-    models: Sequence[Model]
-    between: Between
-    variants: Sequence[Model] = ()
-    firsts: Mapping[str, Model] = field(default_factory=dict)
+    models: Sequence[ModelResults]
+    between: RelativePoints
+    variants: Sequence[ModelResults] = ()
+    firsts: Mapping[str, ModelResults] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -58,7 +58,7 @@ class Results:
         firsts = {model.name: model for model in from_records(each for each in records if each.seed == 0)}
         if missing := [name for name in (ZERO, TOP) if name not in models]:
             raise ConfigError(f"{folder}: holds no results of {', '.join(missing)}")
-        between = Between(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN)
+        between = RelativePoints(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN)
         names = sorted(models)
         variants = [name for name in names if SEPARATOR in name]
         others = [models[name] for name in names if name not in variants]
@@ -70,7 +70,7 @@ class Results:
         return [task for task in all_tasks() if any(task.name in model.results for model in self.models)]
 
     @property
-    def others(self) -> list[Model]:
+    def others(self) -> list[ModelResults]:
         """All models but the two that points are counted between."""
         return list(self.models[2:])
 
@@ -108,7 +108,7 @@ def _metrics(results: Results) -> str:
         for metric in task.metrics:
             values = [model.results.get(task.name, {}).get(metric.name) for model in results.models]
             if any(values):
-                rows.append([heading(task, metric), *map(shown, values)])
+                rows.append([column_heading(task, metric), *map(format_value, values)])
     return markdown.table(["", *(markdown.cell(model.name) for model in results.models)], rows)
 
 
@@ -124,7 +124,7 @@ def _points(results: Results) -> str:
     return markdown.table(["", *(markdown.cell(model.name) for model in results.models)], rows)
 
 
-def _point(results: Results, model: Model, task: SuperbTask) -> str:
+def _point(results: Results, model: ModelResults, task: SuperbTask) -> str:
     value = results.between.points(model, task)
     if value is None:
         return "–"
@@ -142,7 +142,7 @@ def _remarks(results: Results) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _no_points(between: Between, task: SuperbTask) -> str:
+def _no_points(between: RelativePoints, task: SuperbTask) -> str:
     """Say why a task that both reference models have results of gives no points; empty where it does."""
     both = all(task.name in model.results for model in (between.zero, between.top))
     if not both or between.task(task) is not None:
@@ -194,7 +194,7 @@ def _variants(results: Results) -> list[str]:
             for metric in task.metrics:
                 values = [each.means.get(task.name, {}).get(metric.name) for each in (first, *variants)]
                 if values[0] is not None:
-                    rows.append([heading(task, metric), *_differences(values[0], values[1:])])
+                    rows.append([column_heading(task, metric), *_differences(values[0], values[1:])])
         if rows:
             titles = [markdown.cell(each.name.partition(SEPARATOR)[2]) for each in variants]
             parts += [f"## {model.name} in other precisions", markdown.table(["", "fp32", *titles], rows)]

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.mini import results
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.superb.scoring.model_results import Model, Value
-from s3prl_dphubert.superb.scoring.relative_points import Between
+from s3prl_dphubert.superb.scoring.model_results import MetricValue, ModelResults
+from s3prl_dphubert.superb.scoring.relative_points import RelativePoints
 from s3prl_dphubert.superb.tasks import find
 from tests.helpers.golden import ROOT
 from tests.helpers.superb_runs import RECORD
@@ -22,11 +22,13 @@ KS, PR, SF = find("KS"), find("PR"), find("SF")
 
 
 def model(name, **tasks):
-    return Model(name, {task: {k: Value(v) for k, v in of.items()} for task, of in tasks.items()})
+    return ModelResults(
+        name, {task: {k: MetricValue(v) for k, v in of.items()} for task, of in tasks.items()}
+    )
 
 
 def test_one_reaches_0_and_the_other_1000():
-    between = Between(
+    between = RelativePoints(
         model("a", KS={"acc": 40.0}, PR={"per": 80.0}, SF={"f1": 50.0, "cer": 60.0}),
         model("b", KS={"acc": 80.0}, PR={"per": 30.0}, SF={"f1": 90.0, "cer": 20.0}),
     )
@@ -39,15 +41,15 @@ def test_one_reaches_0_and_the_other_1000():
 
 
 def test_no_points_where_the_two_tell_nothing():
-    between = Between(model("a", KS={"acc": 80.0}, PR={"per": 30.0}), model("b", KS={"acc": 40.0}))
+    between = RelativePoints(model("a", KS={"acc": 80.0}, PR={"per": 30.0}), model("b", KS={"acc": 40.0}))
     assert between.task(KS) is None
     assert between.task(PR) is None
     assert between.points(between.top, KS) is None
-    assert Between(between.top, between.top).task(KS) is None
+    assert RelativePoints(between.top, between.top).task(KS) is None
 
 
 def test_no_points_where_the_two_are_too_close():
-    between = Between(
+    between = RelativePoints(
         model("a", KS={"acc": 40.0}, PR={"per": 80.0}, SF={"f1": 50.0, "cer": 60.0}),
         model("b", KS={"acc": 44.9}, PR={"per": 75.0}, SF={"f1": 90.0, "cer": 59.0}),
         smallest_span=5.0,
@@ -60,8 +62,8 @@ def test_no_points_where_the_two_are_too_close():
 
 
 def test_the_spread_over_seeds_is_in_points_too():
-    between = Between(model("a", KS={"acc": 40.0}), model("b", KS={"acc": 80.0}))
-    one = Model("c", {"KS": {"acc": Value(60.0, 2.0, 3)}})
+    between = RelativePoints(model("a", KS={"acc": 40.0}), model("b", KS={"acc": 80.0}))
+    one = ModelResults("c", {"KS": {"acc": MetricValue(60.0, 2.0, 3)}})
     assert between.spread(one, KS) == pytest.approx(50)
     assert between.spread(one, PR) == 0
 

@@ -28,7 +28,7 @@ Turns = Mapping[str, list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
-class Errors:
+class SpeakerErrors:
     """Speaker time in seconds: all of the truth, and what is wrong.
 
     Args:
@@ -43,8 +43,8 @@ class Errors:
     false_alarm: float = 0.0
     confused: float = 0.0
 
-    def __add__(self, other: Errors) -> Errors:
-        return Errors(
+    def __add__(self, other: SpeakerErrors) -> SpeakerErrors:
+        return SpeakerErrors(
             self.spoken + other.spoken,
             self.missed + other.missed,
             self.false_alarm + other.false_alarm,
@@ -60,16 +60,16 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Best:
-    """Lowest error rate (a fraction), and where."""
+class LowestErrorRate:
+    """Lowest error rate (a fraction), and the decision threshold and median filter that reach it."""
 
     rate: float
     threshold: float
     median: int
 
 
-def errors(truth: Turns, predicted: Turns) -> Errors:
-    """Errors in one recording."""
+def errors(truth: Turns, predicted: Turns) -> SpeakerErrors:
+    """Count the errors in one recording."""
     from scipy.optimize import linear_sum_assignment
 
     turns = itertools.chain(*truth.values(), *predicted.values())
@@ -79,7 +79,7 @@ def errors(truth: Turns, predicted: Turns) -> Errors:
     many_true, many_said = true.sum(axis=0), said.sum(axis=0)
     shared = (true * lengths) @ said.T
     correct = shared[linear_sum_assignment(shared, maximize=True)].sum()
-    return Errors(
+    return SpeakerErrors(
         spoken=float(lengths @ many_true),
         missed=float(lengths @ np.maximum(many_true - many_said, 0)),
         false_alarm=float(lengths @ np.maximum(many_said - many_true, 0)),
@@ -88,7 +88,7 @@ def errors(truth: Turns, predicted: Turns) -> Errors:
 
 
 def _speaking(turns: Turns, times: np.ndarray) -> np.ndarray:
-    """Who speaks in which interval between times: (speakers, intervals), 1 or 0."""
+    """Return 1 where a speaker speaks in an interval between times, 0 elsewhere: (speakers, intervals)."""
     speaking = np.zeros((len(turns), max(len(times) - 1, 0)))
     for row, spans in zip(speaking, turns.values(), strict=True):
         for begin, end in spans:
@@ -97,13 +97,13 @@ def _speaking(turns: Turns, times: np.ndarray) -> np.ndarray:
 
 
 def turns(activity: np.ndarray, seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """Turns of decided frames.
+    """Convert decided frames to turns.
 
     Args:
         activity: (F, speakers), true where one speaks.
         seconds: length of a frame. Times are rounded to 10 ms, as in the RTTM that s3prl writes.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
+    turns_of: dict[str, list[tuple[float, float]]] = {}
     for speaker, frames in enumerate(activity.T):
         changes = np.flatnonzero(np.diff(np.concatenate([[0], frames.astype(int), [0]])))
         spans = []
@@ -111,8 +111,8 @@ def turns(activity: np.ndarray, seconds: float) -> dict[str, list[tuple[float, f
             onset, length = round(begin * seconds, 2), round((end - begin) * seconds, 2)
             spans.append((onset, round(onset + length, 2)))
         if spans:
-            found[str(speaker)] = spans
-    return found
+            turns_of[str(speaker)] = spans
+    return turns_of
 
 
 def median(activity: np.ndarray, width: int) -> np.ndarray:
@@ -124,8 +124,8 @@ def median(activity: np.ndarray, width: int) -> np.ndarray:
     return counts > width // 2
 
 
-def best(folder: Path, rttm: Path) -> Best:
-    """Lowest error rate of what a diarization run predicted.
+def best(folder: Path, rttm: Path) -> LowestErrorRate:
+    """Return the lowest error rate of the predictions of a diarization run.
 
     Args:
         folder: its ``expdir``, with ``scoring/predictions/RECORDING.h5`` and ``frame_shift``.
@@ -140,14 +140,14 @@ def best(folder: Path, rttm: Path) -> Best:
     missing = sorted({*truth} ^ {*files})
     if missing:
         raise ResultError(f"{rttm} and {folder / 'scoring/predictions'} differ in {_few(missing)}")
-    sums = {(threshold, width): Errors() for width in MEDIANS for threshold in THRESHOLDS}
+    sums = {(threshold, width): SpeakerErrors() for width in MEDIANS for threshold in THRESHOLDS}
     for name, path in files.items():
         chances = read_activity(path)
         for threshold, width in sums:
             said = turns(median(chances > threshold, width), seconds)
             sums[threshold, width] += errors(truth[name], said)
     (threshold, width), lowest = min(sums.items(), key=lambda item: item[1].rate)
-    return Best(lowest.rate, threshold, width)
+    return LowestErrorRate(lowest.rate, threshold, width)
 
 
 def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -160,7 +160,7 @@ def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
         lines = path.read_text(encoding="utf8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{path}: cannot be read ({error})") from error
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    recordings: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or fields[0] != "SPEAKER":
@@ -169,16 +169,16 @@ def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
             begin, length, speaker = float(fields[3]), float(fields[4]), fields[7]
         except (IndexError, ValueError) as error:
             raise ResultError(f"{path}, line {number}: not an RTTM line ({line.strip()[:80]!r})") from error
-        spans = found.setdefault(fields[1], {}).setdefault(speaker, [])
+        spans = recordings.setdefault(fields[1], {}).setdefault(speaker, [])
         if length > 0:
             spans.append((begin, round(begin + length, 6)))
-    if not found:
+    if not recordings:
         raise ResultError(f"{path}: holds no SPEAKER line")
-    return found
+    return recordings
 
 
 def read_frame_shift(source: Path | bytes) -> int:
-    """Samples a frame from the file that s3prl writes.
+    """Read the number of samples a frame from the file that s3prl writes.
 
     Raises:
         ResultError: it is missing (the site would take 160) or holds no whole number.
@@ -198,7 +198,7 @@ def read_frame_shift(source: Path | bytes) -> int:
 
 
 def read_activity(source: Path | bytes) -> np.ndarray:
-    """Probabilities that speakers speak, (F, speakers), from s3prl's HDF5 file.
+    """Read the probabilities that speakers speak, (F, speakers), from s3prl's HDF5 file.
 
     Raises:
         ResultError: it is no HDF5 file with the data set ``T_hat``, or not of probabilities.

@@ -35,7 +35,7 @@ PACKAGES = "pyworld fastdtw scipy"
 
 
 def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -> float:
-    """Mean distortion in dB of the conversions in a folder; what was measured before is in ``mcd.json``.
+    """Return the mean distortion in dB of the conversions in a folder; ``mcd.json`` keeps that of each.
 
     Args:
         folder: of an evaluation; its path names the target speaker.
@@ -48,17 +48,17 @@ def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -
     speaker = next((part for part in reversed(folder.resolve().parts) if part in pitch), None)
     if speaker is None:
         raise ResultError(f"{folder}: names no target speaker, allowed: {', '.join(pitch)}")
-    found = sorted(folder.glob(CONVERTED))
-    if not found:
+    conversions = sorted(folder.glob(CONVERTED))
+    if not conversions:
         raise ResultError(f"no conversions {folder / CONVERTED}")
-    known, measured, jobs = read_json(folder / FILE), {}, {}
-    for path in found:
+    earlier, measured, jobs = read_json(folder / FILE), {}, {}
+    for path in conversions:
         original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
         if not original.is_file():
             raise ResultError(f"no file {original} to compare {path} with")
         key = f"{path.relative_to(folder)} {_stamp(path)} against {_stamp(original)}"
-        if key in known:
-            measured[key] = known[key]
+        if key in earlier:
+            measured[key] = earlier[key]
         else:
             jobs[key] = path, original, pitch[speaker]
     measured |= zip(jobs, _measure(list(jobs.values()), f"MCD of {speaker}"), strict=True)
@@ -67,20 +67,20 @@ def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -
 
 
 def _measure(jobs: list[Job], title: str) -> list[float]:
-    """Distortions, by several processes where it is worth their start."""
+    """Measure distortions, in several processes where that is worth their start."""
     workers = min(MOST_PROCESSES, os.cpu_count() or 1, len(jobs) // A_PROCESS)
-    shown = {"desc": title, "total": len(jobs), "unit": "utterance", "leave": False, "disable": not jobs}
+    bar = {"desc": title, "total": len(jobs), "unit": "utterance", "leave": False, "disable": not jobs}
     if workers < 2:
-        return [distortion(*job) for job in tqdm(jobs, **shown)]
+        return [distortion(*job) for job in tqdm(jobs, **bar)]
     order = sorted(range(len(jobs)), key=lambda index: jobs[index][1])  # an original's conversions together
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         done = pool.map(distortion, *zip(*(jobs[index] for index in order), strict=True), chunksize=4)
-        found = dict(zip(order, tqdm(done, **shown), strict=True))
-    return [found[index] for index in range(len(jobs))]
+        distortions = dict(zip(order, tqdm(done, **bar), strict=True))
+    return [distortions[index] for index in range(len(jobs))]
 
 
 def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float:
-    """Distortion in dB of one conversion.
+    """Return the distortion in dB of one conversion.
 
     Args:
         converted: audio file.
@@ -95,15 +95,15 @@ def distortion(converted: Path, original: Path, pitch: tuple[int, int]) -> float
         from scipy.spatial.distance import euclidean
     except ImportError as error:
         raise ResultError(f"distortion needs packages: pip install {PACKAGES} ({error})") from error
-    made, wanted = cepstra(converted, pitch), _kept(original, _stamp(original), pitch)
-    _, path = fastdtw(made, wanted, dist=euclidean)
+    estimate, target = cepstra(converted, pitch), _original_cepstra(original, _stamp(original), pitch)
+    _, path = fastdtw(estimate, target, dist=euclidean)
     rows, columns = np.array(path).T
-    squares = ((made[rows] - wanted[columns]) ** 2).sum(1)
+    squares = ((estimate[rows] - target[columns]) ** 2).sum(1)
     return float(np.mean(10 / np.log(10) * np.sqrt(2 * squares)))
 
 
 def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
-    """Mel cepstra of the loud frames of a file, (F, 40)."""
+    """Return the mel cepstra of the loud frames of a file, (F, 40)."""
     compat.apply()  # pyworld imports what setuptools no longer has
     try:
         import pyworld
@@ -117,16 +117,16 @@ def cepstra(path: Path, pitch: tuple[int, int]) -> np.ndarray:
     power = pyworld.cheaptrick(heard, f0, times, rate, fft_size=FFT)  # (F, 513)
     energy = (power[:, 0] + power[:, -1] + 2 * power[:, 1:-1].sum(1)) / FFT
     loud = 10 * np.log10(energy / energy.mean()) > FLOOR_DB
-    return warped(power[loud])
+    return mel_cepstra(power[loud])
 
 
 @lru_cache(maxsize=64)  # an original is compared with four sources of every checkpoint
-def _kept(path: Path, stamp: str, pitch: tuple[int, int]) -> np.ndarray:
+def _original_cepstra(path: Path, stamp: str, pitch: tuple[int, int]) -> np.ndarray:
     return cepstra(path, pitch)
 
 
-def warped(power: np.ndarray) -> np.ndarray:
-    """Power spectra (F, 513) -> mel cepstra (F, 40), the energy first."""
+def mel_cepstra(power: np.ndarray) -> np.ndarray:
+    """Convert power spectra (F, 513) to mel cepstra (F, 40), the energy first."""
     cepstrum = np.fft.irfft(np.log(power))[:, : FFT // 2 + 1]
     cepstrum[:, 0] /= 2
     return cepstrum @ _warping().T
@@ -134,7 +134,7 @@ def warped(power: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _warping() -> np.ndarray:
-    """What turns a cepstrum into one on a frequency axis warped by ``ALPHA`` (Oppenheim's recursion)."""
+    """Matrix (40, 513) that warps the frequency axis of a cepstrum by ``ALPHA`` (Oppenheim's recursion)."""
     count = FFT // 2 + 1
     rows = np.zeros((ORDER + 1, count))
     for index in range(count - 1, -1, -1):
@@ -148,6 +148,6 @@ def _warping() -> np.ndarray:
 
 
 def _stamp(path: Path) -> str:
-    """Changes with a file."""
-    found = path.stat()
-    return f"{found.st_mtime_ns} {found.st_size}"
+    """Return a text that changes whenever a file does."""
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_size}"

@@ -31,7 +31,7 @@ Ended = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Truth:
-    """Which documents hold which query.
+    """Ground truth: the documents that hold each query.
 
     Args:
         documents: all that are searched.
@@ -73,11 +73,11 @@ def score(detections: Path, truth: Path) -> Score:
 
 
 def maximum(trials: dict[tuple[str, str], float], truth: Truth) -> Score:
-    """Best TWV over all thresholds.
+    """Return the best TWV over all thresholds.
 
     Args:
         trials: (query, document) -> score, higher for likelier.
-        truth: what is where.
+        truth: the documents that hold each query.
     """
     queries = [query for query, where in truth.occurrences.items() if where]
     rows = {query: row for row, query in enumerate(queries)}
@@ -182,10 +182,10 @@ def read_truth(folder: Path) -> Truth:
 
 
 def _only(folder: Path, suffix: str) -> Path:
-    found = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
-    if len(found) != 1:
-        raise ResultError(f"{folder}: holds {len(found)} files *{suffix}, allowed: one")
-    return found[0]
+    paths = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
+    if len(paths) != 1:
+        raise ResultError(f"{folder}: holds {len(paths)} files *{suffix}, allowed: one")
+    return paths[0]
 
 
 def _number(text: str) -> float:

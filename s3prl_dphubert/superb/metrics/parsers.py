@@ -1,4 +1,4 @@
-"""Parsers of what s3prl's evaluations print and write."""
+"""Parsers of the numbers that s3prl's evaluations print and write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
 
 @dataclass(frozen=True)
 class Output:
-    """What one evaluation left.
+    """Output of one evaluation.
 
     Args:
         text: its standard output.
@@ -31,7 +31,7 @@ class Output:
 
 
 class Parser(Protocol):
-    """Takes what an evaluation left and returns one number in the unit of the leaderboard."""
+    """Reads one number, in the unit of the leaderboard, from the output of an evaluation."""
 
     def __call__(self, output: Output) -> float:
         """Return the number, or raise a ResultError that says where it was looked for."""
@@ -56,18 +56,18 @@ class Printed:
     log_line: str = ""
 
     def __call__(self, output: Output) -> float:
-        found = _last(self.line, output.text)
+        number = _last(self.line, output.text)
         place = "the standard output"
-        if found is None and self.log:
+        if number is None and self.log:
             line = self.log_line or self.line
             place += f" (or a line {line.replace('{}', 'NUMBER')!r} in {self.log})"
             logs = output.folder.glob(self.log) if output.folder else ()
             path = max(logs, key=lambda each: each.stat().st_mtime, default=None)
             if path is not None:
-                found = _last(line, path.read_text(encoding="utf8", errors="replace"))
-        if found is None:
+                number = _last(line, path.read_text(encoding="utf8", errors="replace"))
+        if number is None:
             raise ResultError(f"no line {self.line.replace('{}', 'NUMBER')!r} in {place}")
-        return _finite(found, self.line) * self.scale
+        return _finite(number, self.line) * self.scale
 
 
 TEST_ACCURACY = Printed("test acc: {}", 100, log="log.log", log_line="test at step *: {}")
@@ -86,33 +86,32 @@ class Written:
         if output.folder is None or not (output.folder / self.file).is_file():
             raise ResultError(f"no file {self.file} in {output.folder or 'an expdir, none was given'}")
         path = output.folder / self.file
-        found = _last(f"{self.key} {{}}", path.read_text(encoding="utf8", errors="replace"))
-        if found is None:
+        number = _last(f"{self.key} {{}}", path.read_text(encoding="utf8", errors="replace"))
+        if number is None:
             raise ResultError(f"no line '{self.key} NUMBER' in {path}")
-        return _finite(found, self.key) * self.scale
+        return _finite(number, self.key) * self.scale
 
 
 @dataclass(frozen=True)
 class WordErrors:
     """Word error rate in percent of the texts in ``NAME-hyp.ark`` against ``NAME-ref.ark``.
 
-    s3prl prints a rate with a language model on the same line as the one without, so the texts
-    have to tell.
+    For a decoding with a language model, since s3prl prints its rate on the same line as the one without.
     """
 
     name: str
 
     def __call__(self, output: Output) -> float:
         folder = output.folder or Path(".")
-        read, true = (_texts(folder / f"{self.name}-{kind}.ark") for kind in ("hyp", "ref"))
-        if set(read) != set(true) or not any(true.values()):
+        hypotheses, references = (_texts(folder / f"{self.name}-{kind}.ark") for kind in ("hyp", "ref"))
+        if set(hypotheses) != set(references) or not any(references.values()):
             raise ResultError(f"{folder / self.name}-hyp.ark and -ref.ark are empty or of other utterances")
-        errors = sum(edit_distance(read[name], words) for name, words in true.items())
-        return 100 * errors / sum(map(len, true.values()))
+        errors = sum(edit_distance(hypotheses[name], words) for name, words in references.items())
+        return 100 * errors / sum(map(len, references.values()))
 
 
 def edit_distance(hypothesis: list[str], reference: list[str]) -> int:
-    """Fewest insertions, deletions and substitutions that turn one sequence into the other."""
+    """Return the fewest insertions, deletions and substitutions that turn one sequence into the other."""
     row = list(range(len(reference) + 1))
     for index, token in enumerate(hypothesis, start=1):
         before, row[0] = row[0], index
@@ -136,7 +135,7 @@ class TermDetection:
     def __call__(self, output: Output) -> float:
         from .mtwv import score
 
-        folder, reference = _both(output, "QUESST 2014's scoring/groundtruth_quesst14_eval")
+        folder, reference = _folders(output, "QUESST 2014's scoring/groundtruth_quesst14_eval")
         return 100 * score(folder / "benchmark.stdlist.xml", reference).mtwv
 
 
@@ -147,7 +146,7 @@ class Diarization:
     def __call__(self, output: Output) -> float:
         from .der import best
 
-        return 100 * best(*_both(output, "the RTTM of the test set")).rate
+        return 100 * best(*_folders(output, "the RTTM of the test set")).rate
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ class CepstralDistortion:
         return score(output.folder, output.reference, self.pitch)
 
 
-def _both(output: Output, what: str) -> tuple[Path, Path]:
+def _folders(output: Output, what: str) -> tuple[Path, Path]:
     if output.folder is None:
         raise ResultError("no expdir was given to score")
     if output.reference is None:
@@ -182,10 +181,10 @@ def _both(output: Output, what: str) -> tuple[Path, Path]:
 
 
 def _last(line: str, text: str) -> str | None:
-    """The number of the last such line; progress bars that overwrite themselves are lines too."""
+    """Return the number of the last such line; states of a progress bar are lines, too."""
     pattern = re.escape(line).replace(r"\*", f"(?:{NUMBER})").replace(r"\{\}", f"({NUMBER})")
-    found = re.findall(rf"(?m)^\s*{pattern}(?![\d.])", text.replace("\r", "\n"))
-    return found[-1] if found else None
+    numbers = re.findall(rf"(?m)^\s*{pattern}(?![\d.])", text.replace("\r", "\n"))
+    return numbers[-1] if numbers else None
 
 
 def _finite(text: str, what: str) -> float:

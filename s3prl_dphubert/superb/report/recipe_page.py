@@ -1,4 +1,4 @@
-"""The numbers on the page of a recipe.
+"""Numbers on the page of a recipe.
 
 ``python -m s3prl_dphubert.superb.report.recipe_page FOLDER…`` brings pages up to date.
 """
@@ -26,7 +26,7 @@ _BEST_SAVED = "the best of all saved ones, as SUPERB does without a development 
 
 
 def fill(text: str, found: TaskRecipe) -> str:
-    """Put today's numbers between the markers of a page.
+    """Put the current numbers between the markers of a page.
 
     Raises:
         ConfigError: the markers are missing.
@@ -35,7 +35,7 @@ def fill(text: str, found: TaskRecipe) -> str:
 
 
 def numbers(found: TaskRecipe) -> str:
-    """Command, needs, hyper-parameters and published results of a recipe, as Markdown."""
+    """Format command, needs, hyper-parameters and published results of a recipe as Markdown."""
     task = found.task
     command = (
         f"s3prl-dphubert superb run --upstream dphubert --tasks {task.folder} --data DATA --out runs/superb"
@@ -45,7 +45,7 @@ def numbers(found: TaskRecipe) -> str:
 
 
 def batch(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Utterances a step, and steps whose gradients are added, of a configuration of run_downstream."""
+    """Return the utterances a step, and the steps whose gradients are added; ``None`` if not stated."""
     for place in ("datarc", "loaderrc", "corpus"):
         inner = config["downstream_expert"].get(place) or {}
         for name in _SIZES:
@@ -104,13 +104,13 @@ def _table(title: str, rows: Mapping[str, str]) -> str:
 
 
 def _number(value: float) -> str:
-    """``5e-4`` for 0.0005."""
+    """Format 0.0005 as ``5e-4``."""
     digits, _, power = f"{value:.0e}".partition("e")
     return f"{digits}e{int(power)}"
 
 
 def main(folders: list[str]) -> None:
-    """Bring the pages of folders up to date; those without markers stay as they are."""
+    """Update the pages of folders; those without markers stay as they are."""
     for folder in map(Path, folders):
         if folder.name in {task.folder for task in all_tasks()} and (page := folder / PAGE).is_file():
             text = page.read_text(encoding="utf8")

@@ -1,4 +1,4 @@
-"""Draw models between two others: a line for each task, 0 and 1000 points at its marks."""
+"""Plot of points relative to two models: one line for each task."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ...utils.files import replacing
-from ..scoring.model_results import Model
-from ..scoring.relative_points import Between
+from ..scoring.model_results import ModelResults
+from ..scoring.relative_points import RelativePoints
 from ..tasks.spec import SuperbTask
 from .report_plots import INK, LINES, TEACHER, marks
 
@@ -19,11 +19,13 @@ LOW, HIGH, MARGIN = -500, 2500, 60
 """Points that are drawn in their place; what lies beyond stands at the edge, with its number."""
 
 
-def plot(between: Between, models: Sequence[Model], tasks: Sequence[SuperbTask], target: Path) -> None:
-    """Draw points per task as PNG.
+def plot(
+    between: RelativePoints, models: Sequence[ModelResults], tasks: Sequence[SuperbTask], target: Path
+) -> None:
+    """Draw the points of each task as PNG.
 
     Args:
-        between: what reaches 0 and 1000, as two vertical lines.
+        between: the models of 0 and 1000 points, drawn as two vertical lines.
         models: a mark each, with the standard deviation over seeds.
         tasks: from top to bottom, those without points left out.
         target: the file.
@@ -72,7 +74,7 @@ def plot(between: Between, models: Sequence[Model], tasks: Sequence[SuperbTask],
 
 
 def _number(axes: Axes, x: float, y: float) -> None:
-    """Write beside a mark at the edge where it would lie."""
+    """Write the position of a mark outside the plot beside its place at the edge."""
     edge, form = (LOW, "← {:.0f}") if x < LOW else (HIGH, "{:.0f} →")
     axes.annotate(
         form.format(x),

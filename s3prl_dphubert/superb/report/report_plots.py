@@ -1,4 +1,4 @@
-"""Draw a report on SUPERB: points per task, scores, and what is lost against the teacher."""
+"""Plot of a report on SUPERB: points of each task, scores, and points lost against the teacher."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ...utils.files import replacing
-from ..scoring.model_results import Model
+from ..scoring.model_results import ModelResults
 from ..scoring.points import missing
 from ..tasks import core_tasks
 from .tables import Summary
@@ -43,7 +43,7 @@ def plot(summary: Summary, target: Path) -> None:
         figure.savefig(partial, dpi=130, format="png")
 
 
-def _color(summary: Summary, model: Model) -> str:
+def _color(summary: Summary, model: ModelResults) -> str:
     for index, run in enumerate(summary.runs):
         if run is model:
             return COLORS[index % len(COLORS)]
@@ -51,7 +51,7 @@ def _color(summary: Summary, model: Model) -> str:
 
 
 def marks(index: int) -> dict[str, Any]:
-    """How the points of an own run and their spread are drawn."""
+    """Style of the points of an own run and of their spread."""
     return {
         "fmt": MARKERS[index % len(MARKERS)],
         "color": COLORS[index % len(COLORS)],

@@ -1,4 +1,4 @@
-"""A report on SUPERB as Markdown, CSV and JSON."""
+"""Tables of a report on SUPERB as Markdown, CSV and plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ...utils import markdown as pages
 from ..scoring import points
-from ..scoring.model_results import Model, Value
+from ..scoring.model_results import MetricValue, ModelResults
 from ..tasks import all_tasks, core_tasks
 from ..tasks.spec import Metric, SuperbTask
 
@@ -19,27 +19,27 @@ Cell = tuple[SuperbTask, Metric]
 
 @dataclass(frozen=True)
 class Summary:
-    """What a report shows.
+    """Models in a report.
 
     Args:
         runs: own models.
-        others: published ones beside them.
-        teacher: the model that points are lost against, if any.
+        others: published models to compare with.
+        teacher: the model against which lost points are counted, if any.
     """
 
-    runs: Sequence[Model]
-    others: Sequence[Model] = ()
-    teacher: Model | None = None
+    runs: Sequence[ModelResults]
+    others: Sequence[ModelResults] = ()
+    teacher: ModelResults | None = None
 
     @property
-    def models(self) -> list[Model]:
-        """All that are shown: own models, then published ones, the best first."""
+    def models(self) -> list[ModelResults]:
+        """All that are format_value: own models, then published ones, the best first."""
         ordered = sorted(self.others, key=lambda model: -(model.score() or 0))
         named = {model.name for model in self.runs}
         return [*self.runs, *(model for model in ordered if model.name not in named)]
 
     def tasks(self) -> list[SuperbTask]:
-        """The ten tasks of the score, then the others that a run has results of."""
+        """Return the ten tasks of the score, then the others that a run has results of."""
         return [
             *core_tasks(),
             *(
@@ -50,18 +50,18 @@ class Summary:
         ]
 
     def ranks(self) -> dict[str, float]:
-        """Model name -> rank among all that are shown."""
+        """Model name -> rank among all that are format_value."""
         models = self.models
         return dict(zip((m.name for m in models), points.ranks([m.means for m in models]), strict=True))
 
-    def lost(self, model: Model) -> dict[str, float]:
-        """Task name -> points lost against the teacher; negative where it is better."""
-        found = {}
+    def lost(self, model: ModelResults) -> dict[str, float]:
+        """Return the points lost in each task against the teacher; negative where the model is better."""
+        points_lost = {}
         for task in core_tasks():
             most, own = self.teacher.points(task) if self.teacher else None, model.points(task)
             if most is not None and own is not None:
-                found[task.name] = most - own
-        return found
+                points_lost[task.name] = most - own
+        return points_lost
 
 
 def _columns(summary: Summary) -> list[Cell]:
@@ -73,8 +73,8 @@ def _columns(summary: Summary) -> list[Cell]:
     ]
 
 
-def shown(value: Value | None) -> str:
-    """A result in a table: the mean, and of several seeds the standard deviation and their number."""
+def format_value(value: MetricValue | None) -> str:
+    """Format a result: the mean, and of several seeds the standard deviation and their number."""
     if value is None:
         return "–"
     return f"{value.mean:.2f}" + (f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else "")
@@ -84,12 +84,12 @@ def _whole(value: float) -> str:
     return f"{round(value)}"  # never "-0"
 
 
-def _score(model: Model) -> str:
+def _score(model: ModelResults) -> str:
     score, spread = model.score(), model.score_spread()
     return "–" if score is None else f"{score:.0f}" + (f" ± {spread:.0f}" if spread is not None else "")
 
 
-def _size(model: Model) -> list[str]:
+def _size(model: ModelResults) -> list[str]:
     millions = "–" if model.parameters is None else f"{model.parameters / 1e6:.2f}"
     return [millions, "–" if model.macs is None else f"{model.macs / 1e9:.0f}"]
 
@@ -98,26 +98,26 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return pages.table(head, ([pages.cell(name), *cells] for name, *cells in rows), rule=" --- ")
 
 
-def heading(task: SuperbTask, metric: Metric) -> str:
-    """Name of a column: task, metric, unit, and whether more is better."""
+def column_heading(task: SuperbTask, metric: Metric) -> str:
+    """Return the heading of a column: task, metric, unit, and an arrow towards better values."""
     unit = f" {metric.unit}" if metric.unit else ""
     return f"{task.name} {metric.title}{unit} {'↑' if metric.better == 'higher' else '↓'}"
 
 
 def markdown(summary: Summary) -> str:
-    """Tables of results, points and losses."""
+    """Format the tables of results, points and lost points as Markdown."""
     columns, ranks = _columns(summary), summary.ranks()
     head = [
         "model",
         "M params",
         "G MACs",
-        *(heading(task, metric) for task, metric in columns),
+        *(column_heading(task, metric) for task, metric in columns),
         "score",
         "rank",
     ]
     rows = []
     for model in summary.models:
-        cells = [shown(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
+        cells = [format_value(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
         name = f"**{model.name}**" if model in summary.runs else model.name
         rows.append([name, *_size(model), *cells, _score(model), f"{ranks[model.name]:.2f}"])
     parts = ["# SUPERB", _table(head, rows), _notes(summary)]
@@ -147,7 +147,7 @@ def markdown(summary: Summary) -> str:
 def _notes(summary: Summary) -> str:
     notes = [
         "Own runs are bold; ± is the standard deviation over seeds (their number). The score is the mean "
-        "over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the models shown here "
+        "over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the models format_value here "
         "that are strictly worse."
     ]
     for model in summary.runs:
@@ -160,8 +160,8 @@ def _notes(summary: Summary) -> str:
     return "\n".join(notes)
 
 
-def table(summary: Summary) -> str:
-    """CSV of the results, one row a model; empty cells where there is none."""
+def csv_table(summary: Summary) -> str:
+    """Format the results as CSV, one row a model; cells without a result are empty."""
     columns, ranks = _columns(summary), summary.ranks()
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
@@ -178,8 +178,8 @@ def table(summary: Summary) -> str:
     return target.getvalue()
 
 
-def values(summary: Summary) -> dict[str, Any]:
-    """Everything that a report shows, as plain values."""
+def to_dict(summary: Summary) -> dict[str, Any]:
+    """Return everything in a report as plain values."""
     ranks = summary.ranks()
     return {
         "teacher": summary.teacher.name if summary.teacher else None,

@@ -21,7 +21,7 @@ HEADERS = 8  # read at once; what they wait for is the disk
 
 
 def seconds(task: SuperbTask, config: Config) -> float:
-    """Seconds of audio that training and evaluating a task meets, each utterance once.
+    """Return the seconds of audio in a task's training and evaluation, each utterance counted once.
 
     Raises:
         DataError: the lists of files cannot be read, or a file has no header of audio.
@@ -40,7 +40,7 @@ def seconds(task: SuperbTask, config: Config) -> float:
 
 
 def measure(files: list[Path], what: str = "audio") -> float:
-    """Seconds of files by their headers, remembered for the next time.
+    """Return the seconds of files by their headers, and keep the sum in the user's cache.
 
     Raises:
         DataError: a file is missing or no audio.
@@ -48,15 +48,15 @@ def measure(files: list[Path], what: str = "audio") -> float:
     if not files:
         return 0.0
     times = sorted((str(folder), folder.stat().st_mtime_ns) for folder in {file.parent for file in files})
-    told = json.dumps([times, [str(file) for file in files]])
-    known = user_cache_dir() / "seconds" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"
+    content = json.dumps([times, [str(file) for file in files]])
+    cached = user_cache_dir() / "seconds" / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.json"
     try:
-        return float(json.loads(known.read_text(encoding="utf8")))
+        return float(json.loads(cached.read_text(encoding="utf8")))
     except (OSError, ValueError):
         pass
     with ThreadPoolExecutor(HEADERS) as pool:
         bar = tqdm(pool.map(probe, files), desc=f"{what}: headers", total=len(files), unit="file")
         total = sum(info.samples / info.rate for info in bar)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    write_text(known, json.dumps(total))
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_text(cached, json.dumps(total))
     return total

@@ -1,4 +1,4 @@
-"""Policy of caching a task's hidden states: whether it helps, what it takes on disk, and the options for it.
+"""Policy of caching a task's hidden states: whether it helps, its size on disk, and the options for it.
 
 What ``superb run --cache-features DIR --cache-limit GB`` goes through, task by task::
 
@@ -35,7 +35,7 @@ def refusal(task: SuperbTask, training: bool) -> str:
 
 
 def options(cache: str | Path, limit: str | int, evaluation: bool = False) -> dict[str, Any]:
-    """Options of the upstream that keep hidden states.
+    """Return the options of an upstream that caches hidden states.
 
     Args:
         cache: folder, shared by tasks, models and processes.
@@ -47,7 +47,7 @@ def options(cache: str | Path, limit: str | int, evaluation: bool = False) -> di
 
 
 def needed(seconds: float, layers: int, width: int, stride: int) -> int:
-    """Bytes of hidden states in fp16: 13 of 768 at 50 a second take 1 MB a second of audio.
+    """Return the bytes of hidden states in fp16: 13 of 768 at 50 a second take 1 MB a second of audio.
 
     Args:
         seconds: of audio.
@@ -60,7 +60,7 @@ def needed(seconds: float, layers: int, width: int, stride: int) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How much audio a task has, and what its hidden states take: seconds, bytes.
+    """Duration of a task's audio in seconds, and size of its hidden states in bytes.
 
     What tasks share is stored once, so that PR and ASR together take little more than either.
     """
@@ -69,12 +69,12 @@ class Estimate:
     bytes: int
 
     def text(self) -> str:
-        """As for a table."""
+        """Format the estimate for a table."""
         return f"{self.seconds / 3600:.2f} h of audio, {self.bytes / 1e9:.2f} GB"
 
 
 def estimate(task: SuperbTask, config: Config, model: ModelConfig) -> Estimate:
-    """What a task's hidden states would take.
+    """Estimate the size of a task's hidden states.
 
     Args:
         task: the task.

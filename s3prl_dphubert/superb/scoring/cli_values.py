@@ -1,4 +1,4 @@
-"""Results given by hand, as ``ks=96.36 sf=86.86/28.26``."""
+"""Results on the command line, such as ``ks=96.36 sf=86.86/28.26``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import points
 
 
 def parse(texts: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Metrics by task from ``TASK=VALUE``, ``TASK=VALUE/VALUE`` or ``TASK.METRIC=VALUE``.
+    """Parse results by task from ``TASK=VALUE``, ``TASK=VALUE/VALUE`` or ``TASK.METRIC=VALUE``.
 
     Raises:
         ConfigError: listing every mistake, and what can be given in which unit.
@@ -24,10 +24,10 @@ def parse(texts: Iterable[str]) -> dict[str, dict[str, float]]:
         except ResultError as error:
             faults.append(str(error))
             continue
-        known = metrics.setdefault(task.name, {})
-        faults += [f"{task.name} {name} is given twice" for name in named if name in known]
+        given = metrics.setdefault(task.name, {})
+        faults += [f"{task.name} {name} is given twice" for name in named if name in given]
         faults += [f"{task.name} {f}" for name, v in named.items() if (f := task.metric(name).fault(v))]
-        known.update(named)
+        given.update(named)
     if faults:
         faults.append(f"\n{units()}")
     ConfigError.raise_for("results", faults)
@@ -37,17 +37,17 @@ def parse(texts: Iterable[str]) -> dict[str, dict[str, float]]:
 def _parse(text: str) -> tuple[SuperbTask, dict[str, float]]:
     left, equals, right = text.partition("=")
     if not equals:
-        raise ResultError(f"{text!r} is no TASK=VALUE")
+        raise ResultError(f"{text!r} is not TASK=VALUE")
     name, _, metric = left.partition(".")
     task = find(name)
-    wanted = [task.metric(metric)] if metric else list(points.scored(task) or task.metrics)
-    given = right.split("/")
-    if len(given) != len(wanted):
-        raise ResultError(f"{task.name} has {len(given)} values, allowed: {_form(task, wanted)}")
+    metrics = [task.metric(metric)] if metric else list(points.scored(task) or task.metrics)
+    values = right.split("/")
+    if len(values) != len(metrics):
+        raise ResultError(f"{task.name} has {len(values)} values, allowed: {_form(task, metrics)}")
     try:
-        return task, {metric.name: float(value) for metric, value in zip(wanted, given, strict=True)}
+        return task, {metric.name: float(value) for metric, value in zip(metrics, values, strict=True)}
     except ValueError as error:
-        raise ResultError(f"{task.name} is {right!r}, allowed: {_form(task, wanted)}") from error
+        raise ResultError(f"{task.name} is {right!r}, allowed: {_form(task, metrics)}") from error
 
 
 def _form(task: SuperbTask, metrics: list[Metric]) -> str:
@@ -55,7 +55,7 @@ def _form(task: SuperbTask, metrics: list[Metric]) -> str:
 
 
 def units() -> str:
-    """What can be given, with units."""
+    """Describe the results that can be given, with their units."""
     rows = []
     for task in all_tasks():
         metrics = list(points.scored(task) or task.metrics)
@@ -64,16 +64,16 @@ def units() -> str:
     return "\n".join(rows)
 
 
-def table(metrics: points.Metrics) -> str:
-    """One line for each task given: its metrics and its points."""
+def points_table(metrics: points.Metrics) -> str:
+    """Format a line for each task: its points and its metrics."""
     rows = []
     for task in all_tasks():
-        found = metrics.get(task.name)
-        if found is None:
+        values = metrics.get(task.name)
+        if values is None:
             continue
         named = ", ".join(
             f"{task.metric(name).title} {value:g} {task.metric(name).unit}".strip()
-            for name, value in found.items()
+            for name, value in values.items()
         )
         gained = points.points(task, metrics)
         worth = f"{gained:8.2f} points" if gained is not None else "       –"

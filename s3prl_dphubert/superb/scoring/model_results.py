@@ -1,4 +1,4 @@
-"""A model in a report: its results on SUPERB, published or of own runs."""
+"""Results of a model on SUPERB, published or of own runs, as a report shows them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PUBLISHED = Path(__file__).with_name("published.yaml")
 
 
 @dataclass(frozen=True)
-class Value:
+class MetricValue:
     """A metric over seeds.
 
     Args:
@@ -37,7 +37,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelResults:
     """Results of a model.
 
     Args:
@@ -49,7 +49,7 @@ class Model:
     """
 
     name: str
-    results: Mapping[str, Mapping[str, Value]]
+    results: Mapping[str, Mapping[str, MetricValue]]
     source: str = ""
     parameters: int | None = None
     macs: int | None = None
@@ -60,30 +60,33 @@ class Model:
         object.__setattr__(self, "means", means)
 
     def points(self, task: SuperbTask) -> float | None:
-        """Points of a task, from the means."""
+        """Return the points of a task, from the means."""
         return points.points(task, self.means)
 
     def score(self) -> float | None:
-        """SUPERB score of the means, or ``None`` when a task is missing."""
+        """Return the SUPERB score of the means; ``None`` if a task is missing."""
         return points.score(self.means)
 
     def points_spread(self, task: SuperbTask) -> float:
-        """Standard deviation of the points of a task, its metrics taken as independent."""
+        """Return the standard deviation of a task's points; its metrics count as independent."""
         metrics = points.scored(task)
-        found = self.results.get(task.name, {})
-        shares = [_slope(metric) * found[metric.name].spread for metric in metrics if metric.name in found]
+        values = self.results.get(task.name, {})
+        shares = [_slope(metric) * values[metric.name].spread for metric in metrics if metric.name in values]
         return math.hypot(*shares) / len(metrics) if metrics else 0.0
 
     def score_spread(self) -> float | None:
-        """Standard deviation of the score, tasks taken as independent; ``None`` if one has one seed."""
+        """Return the standard deviation of the score; ``None`` if a task has one seed only.
+
+        Tasks count as independent.
+        """
         values = [value for task in core_tasks() for value in self.results.get(task.name, {}).values()]
         if self.score() is None or any(value.seeds < 2 for value in values):
             return None
         return math.hypot(*(self.points_spread(task) for task in core_tasks())) / len(core_tasks())
 
 
-def from_records(records: Iterable[ScoreRecord]) -> list[Model]:
-    """Models from the ``score.json`` of their tasks, in the order of first appearance.
+def from_records(records: Iterable[ScoreRecord]) -> list[ModelResults]:
+    """Gather the records of each model, in the order of first appearance.
 
     Records with a caution are left out.
 
@@ -102,7 +105,7 @@ def from_records(records: Iterable[ScoreRecord]) -> list[Model]:
         results = {task: _over_seeds(find(task), runs) for task, runs in tasks.items()}
         runs = [run for of_task in tasks.values() for run in of_task]
         size = [_agreed(name, key, {getattr(run, key) for run in runs}) for key in ("parameters", "macs")]
-        models.append(Model(name, results, "", *size))
+        models.append(ModelResults(name, results, "", *size))
     return models
 
 
@@ -113,14 +116,14 @@ def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
     return known[0] if known else None
 
 
-def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, Value]:
-    found = {}
+def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, MetricValue]:
+    results = {}
     for metric in task.metrics:
         values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            found[metric.name] = Value(statistics.fmean(values), spread, len(values))
-    return found
+            results[metric.name] = MetricValue(statistics.fmean(values), spread, len(values))
+    return results
 
 
 def _slope(metric: Metric) -> float:
@@ -128,17 +131,17 @@ def _slope(metric: Metric) -> float:
 
 
 @cache
-def published() -> tuple[Model, ...]:
-    """The published rows that ship.
+def published() -> tuple[ModelResults, ...]:
+    """Return the published results that ship.
 
     Raises:
-        ConfigError: a row does not fit the table of tasks.
+        ConfigError: a row does not fit the tasks.
     """
     content = yaml.safe_load(PUBLISHED.read_text(encoding="utf8"))
     return tuple(_row(name, row, content["leaderboard"]) for name, row in content["rows"].items())
 
 
-def _row(name: str, row: dict[str, Any], leaderboard: str) -> Model:
+def _row(name: str, row: dict[str, Any], leaderboard: str) -> ModelResults:
     results = {}
     for task_name, values in row["results"].items():
         task = find(task_name)
@@ -148,13 +151,13 @@ def _row(name: str, row: dict[str, Any], leaderboard: str) -> Model:
             raise ConfigError(f"{name}, {task_name}: {len(listed)} values, allowed: {len(metrics)}")
         named = dict(zip((metric.name for metric in metrics), listed, strict=True))
         ConfigError.raise_for(f"{name}, {task_name}", task.faults(named))
-        results[task.name] = {key: Value(float(value)) for key, value in named.items()}
+        results[task.name] = {key: MetricValue(float(value)) for key, value in named.items()}
     source = leaderboard if row["source"] == "leaderboard" else f"arXiv {row['source']}"
-    return Model(name, results, source, round(1e6 * row["parameters"]), row.get("macs"))
+    return ModelResults(name, results, source, round(1e6 * row["parameters"]), row.get("macs"))
 
 
-def choose(name: str, models: Iterable[Model]) -> Model:
-    """The model of that name, own runs before published rows.
+def choose(name: str, models: Iterable[ModelResults]) -> ModelResults:
+    """Return the model of that name, own runs before published rows.
 
     Raises:
         ResultError: there is none; the message lists them.
@@ -163,4 +166,4 @@ def choose(name: str, models: Iterable[Model]) -> Model:
     for model in listed:
         if model.name.lower() == name.lower():
             return model
-    raise ResultError(f"no model is called {name!r}, allowed: {', '.join(model.name for model in listed)}")
+    raise ResultError(f"unknown model {name!r}; available: {', '.join(model.name for model in listed)}")

@@ -1,4 +1,4 @@
-"""The SUPERB score: points a metric, a task and a model gets, and its rank.
+"""The SUPERB score: points of a metric, a task and a model, and the rank of a model.
 
 Of a metric: 1000 (x - FBANK) / (SOTA - FBANK), not clipped. Of a task: the mean over its metrics.
 The score is the mean over the ten tasks (SUPERB challenge, 2110.08583, section 3; the
@@ -18,33 +18,32 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 def scored(task: SuperbTask) -> tuple[Metric, ...]:
-    """The metrics of a task that give points."""
+    """Return the metrics of a task that give points."""
     return tuple(metric for metric in task.metrics if metric.sota is not None)
 
 
 def points(task: SuperbTask, metrics: Metrics) -> float | None:
-    """Points of a task, or ``None`` when one of its metrics is missing or none gives points."""
-    found = metrics.get(task.name, {})
-    wanted = scored(task)
-    if not wanted or any(metric.name not in found for metric in wanted):
+    """Return the points of a task; ``None`` if one of its metrics is missing or none gives points."""
+    values, scoring = metrics.get(task.name, {}), scored(task)
+    if not scoring or any(metric.name not in values for metric in scoring):
         return None
-    return sum(metric.points(found[metric.name]) for metric in wanted) / len(wanted)
+    return sum(metric.points(values[metric.name]) for metric in scoring) / len(scoring)
 
 
 def missing(metrics: Metrics) -> list[str]:
-    """The tasks without which the score is undefined."""
+    """Return the names of the tasks whose absence leaves the score undefined."""
     return [task.name for task in core_tasks() if points(task, metrics) is None]
 
 
 def score(metrics: Metrics) -> float | None:
-    """The SUPERB score, or ``None`` when a task is missing."""
+    """Return the SUPERB score; ``None`` if a task is missing."""
     gained = [points(task, metrics) for task in core_tasks()]
     known = [value for value in gained if value is not None]
-    return sum(known) / len(core_tasks()) if len(known) == len(core_tasks()) else None
+    return sum(known) / len(gained) if len(known) == len(gained) else None
 
 
 def ranks(models: Sequence[Metrics]) -> list[float]:
-    """The rank of each model among those given, higher for better."""
+    """Return the rank of each model among those given, higher for better."""
     wins = [0.0] * len(models)
     for task in core_tasks():
         metrics = scored(task)

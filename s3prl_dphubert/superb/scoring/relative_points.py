@@ -1,7 +1,7 @@
-"""Points between two models of one's own: in every metric one reaches 0 and the other 1000.
+"""Points relative to two own models: in every metric one reaches 0 points and the other 1000.
 
-As SUPERB's points between FBANK and the best of the leaderboard, for other data and shorter trainings, where
-those two have no meaning.
+They replace SUPERB's reference points, FBANK and the best of the leaderboard, on other data and shorter
+trainings, where those have no meaning.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from dataclasses import dataclass, replace
 
 from ..tasks.spec import HIGHER, Metric, SuperbTask
 from . import points
-from .model_results import Model
+from .model_results import ModelResults
 
 
 @dataclass(frozen=True)
-class Between:
-    """Two models that points are counted between.
+class RelativePoints:
+    """Two models that serve as reference points.
 
     Args:
-        zero: reaches 0 points.
-        top: reaches 1000.
+        zero: model of 0 points.
+        top: model of 1000 points.
         smallest_span: difference between the two, in the metric's unit, below which a metric gives no points:
             a fraction of a percent would decide over hundreds of them.
     """
 
-    zero: Model
-    top: Model
+    zero: ModelResults
+    top: ModelResults
     smallest_span: float = 0.0
 
     def task(self, task: SuperbTask) -> SuperbTask | None:
-        """The task with these two as its reference points.
+        """Return the task with these two as its reference points.
 
         ``None`` where a metric of one of the two is missing, ``top`` is not the better one, or they differ by
         less than ``smallest_span``: points would have no meaning.
@@ -39,13 +39,13 @@ class Between:
             return None
         return replace(task, metrics=tuple(moved.get(metric.name) or metric for metric in task.metrics))
 
-    def points(self, model: Model, task: SuperbTask) -> float | None:
-        """Points of a model, from the means over its seeds; ``None`` where there are none."""
+    def points(self, model: ModelResults, task: SuperbTask) -> float | None:
+        """Return the points of a model, from the means over its seeds; ``None`` if the task gives none."""
         own = self.task(task)
         return model.points(own) if own is not None else None
 
-    def spread(self, model: Model, task: SuperbTask) -> float:
-        """Standard deviation of a model's points over its seeds; the two count as exact."""
+    def spread(self, model: ModelResults, task: SuperbTask) -> float:
+        """Return the standard deviation of a model's points over its seeds; the references count as exact."""
         own = self.task(task)
         return model.points_spread(own) if own is not None else 0.0
 

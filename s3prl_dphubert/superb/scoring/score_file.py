@@ -1,4 +1,4 @@
-"""``score.json``: what a finished task leaves, and all that a report is made of."""
+"""``score.json``: the result of a finished task; reports are made of these files alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ScoreRecord:
     """One finished task of one upstream.
 
     Args:
-        task: a name of the table of tasks.
+        task: its name.
         upstream: what the report calls the model; the same for all its tasks and seeds.
         metrics: the task's metrics in the units of the leaderboard.
         seed: of the downstream's training.
@@ -36,7 +36,7 @@ class ScoreRecord:
         macs: of the upstream on SUPERB's utterances, if known.
         checkpoints: what was evaluated and why it was chosen; by part, or under the task's folder.
         versions: of the packages at work.
-        caution: why it belongs into no score and no report; empty where it does.
+        caution: why it is excluded from scores and reports; empty if it is not.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -103,7 +103,7 @@ def write(record: ScoreRecord, folder: Path, overwrite: bool = False) -> Path:
     """
     path = folder / FILE
     if path.exists() and not overwrite:
-        raise ResultError(f"{path}: exists already; choose another place or say to overwrite it")
+        raise ResultError(f"{path}: exists already; choose another folder or pass overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     values = {"version": VERSION, **asdict(record)}
     write_text(path, json.dumps(values, indent=2) + "\n")
@@ -132,15 +132,15 @@ def read(path: Path) -> ScoreRecord:
 
 
 def collect(folders: list[Path]) -> list[ScoreRecord]:
-    """All records below some folders, in a fixed order.
+    """Read all records below some folders, in a fixed order.
 
     Raises:
         ResultError: a folder is missing or holds none, or a record cannot be used.
     """
     paths: dict[Path, None] = {}
     for folder in folders:
-        found = sorted(folder.rglob(FILE)) if folder.is_dir() else []
-        if not found:
+        files = sorted(folder.rglob(FILE)) if folder.is_dir() else []
+        if not files:
             raise ResultError(f"{folder}: holds no {FILE} of a finished task")
-        paths.update(dict.fromkeys(path.resolve() for path in found))
+        paths.update(dict.fromkeys(path.resolve() for path in files))
     return [read(path) for path in paths]

@@ -1,4 +1,4 @@
-"""``predict.zip``: build it from a run, and check one, without unpacking anything."""
+"""``predict.zip``: build it from a run, and check one without unpacking it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass
 class SubmissionReport:
-    """What an archive holds.
+    """Content of an archive, and what is wrong with it.
 
     Args:
         items: entry -> how many utterances, trials or recordings.
-        faults: what the site would refuse, or score wrongly or not at all.
-        gaps: what is not there and thus will not be scored.
-        notes: what the site ignores.
+        faults: content that the site would refuse, or score wrongly or not at all.
+        gaps: tasks and entries that are missing and will not be scored.
+        notes: content that the site ignores.
     """
 
     items: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class SubmissionReport:
             raise ResultError(f"{what}: " + "; ".join(self.faults))
 
     def text(self) -> str:
-        """The report as lines."""
+        """Format the report as lines."""
         lines = [f"ok       {entry}: {count} items" for entry, count in self.items.items()]
         lines += [f"fault    {fault}" for fault in self.faults]
         lines += [f"missing  {gap}" for gap in self.gaps]
@@ -50,7 +50,7 @@ class SubmissionReport:
 
 
 def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False) -> SubmissionReport:
-    """Make a submission of the predictions in a run, and check it before it appears.
+    """Build a submission from the predictions of a run, and check it before it appears.
 
     The same predictions give the same bytes.
 
@@ -96,7 +96,7 @@ def _places(run: Path) -> Iterator[str]:
 
 
 def _members(run: Path) -> Iterator[tuple[str, Path]]:
-    """Entry below the root -> file on disk."""
+    """Yield pairs of an entry below the root and its file on disk."""
     for task in all_tasks():
         for prediction in task.predictions:
             path = _source(run, task, prediction)
@@ -108,7 +108,7 @@ def _members(run: Path) -> Iterator[tuple[str, Path]]:
 
 
 def check(path: Path, any_count: bool = False) -> SubmissionReport:
-    """Check an archive of anybody: its names, sizes and every file in it.
+    """Check an archive from any source: its names, its sizes and every file in it.
 
     Raises:
         ResultError: it cannot be read, or is made so that unpacking it would be dangerous.
@@ -119,29 +119,29 @@ def check(path: Path, any_count: bool = False) -> SubmissionReport:
             report.faults.append(f"is {path.stat().st_size / 2**20:.1f} MiB, allowed: less than 50 MiB")
         with zipfile.ZipFile(path) as archive:
             entries = _safe(archive)
-            known: set[str] = set()
+            scored: set[str] = set()
             for task in all_tasks():
-                known |= _check_task(task, archive, entries, report, any_count)
+                scored |= _check_task(task, archive, entries, report, any_count)
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultError(f"{path}: cannot be read as zip ({error})") from error
     if not report.items and not report.faults:
         report.faults.append(
             f"holds nothing that the site scores, allowed: {ROOT}/pr_public/predict.ark and so on"
         )
-    extra = sorted(set(entries) - known)
+    extra = sorted(set(entries) - scored)
     if extra:
         report.notes.append(f"{len(extra)} files that the site ignores: {', '.join(extra[:3])}")
     return report
 
 
 def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The files of an archive, after a look at their names and sizes."""
+    """Return the files of an archive; refuse dangerous names and sizes."""
     infos = archive.infolist()
     total = sum(info.file_size for info in infos)
     if len(infos) > MAX_MEMBERS or total > MAX_TOTAL:
         message = f"{len(infos)} files of {total / 2**20:.0f} MiB"
         raise ResultError(f"{archive.filename}: holds {message}, allowed: {MAX_MEMBERS} files of 2048 MiB")
-    found: dict[str, zipfile.ZipInfo] = {}
+    files: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         name, mode = info.filename, info.external_attr >> 16
         fault = ""
@@ -153,13 +153,13 @@ def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             fault = "is encrypted"
         elif info.file_size > MAX_MEMBER:
             fault = f"is {info.file_size / 2**20:.0f} MiB, allowed: 512 MiB"
-        elif name in found:
+        elif name in files:
             fault = "is there twice"
         if fault:
             raise ResultError(f"{archive.filename}: {name!r} {fault}")
         if not info.is_dir():
-            found[name] = info
-    return found
+            files[name] = info
+    return files
 
 
 def _check_task(
@@ -169,8 +169,8 @@ def _check_task(
     report: SubmissionReport,
     any_count: bool,
 ) -> set[str]:
-    """Add what a task has to a report; returns the names of its files."""
-    known: set[str] = set()
+    """Add a task's files to a report; return their names."""
+    own: set[str] = set()
     absent = []
     for prediction in task.predictions:
         place = f"{ROOT}/{prediction.entry}"
@@ -181,14 +181,14 @@ def _check_task(
         if not names:
             absent.append(prediction)
             continue
-        known |= set(names.values())
+        own |= set(names.values())
         files = {short: archive.read(entries[name]) for short, name in names.items()}
         content = prediction.check(files, any_count)
         report.faults += [f"{prediction.entry}: {fault}" for fault in content.faults]
         if not content.faults:
             report.items[prediction.entry] = content.items
     needed = [prediction for prediction in absent if not prediction.optional]
-    if task.predictions and not known:
+    if task.predictions and not own:
         report.gaps.append(task.name)
     elif needed:
         listed = ", ".join(prediction.entry for prediction in needed)
@@ -196,5 +196,5 @@ def _check_task(
             report.gaps.append(f"{task.name}: {listed}; it is scored only with all {len(task.parts)} parts")
         else:
             report.faults.append(f"{task.name}: {listed} is missing")
-    report.gaps += [f"{task.name}: {each.entry} (optional)" for each in absent if each.optional and known]
-    return known
+    report.gaps += [f"{task.name}: {each.entry} (optional)" for each in absent if each.optional and own]
+    return own

@@ -1,4 +1,4 @@
-"""The form of a submission: its fields, from a checkpoint where it can tell."""
+"""The form of a submission; some of its fields can be filled in from a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTIONAL = ("modelURL", "fineTunedParam", "taskSpecParam")
 
 @dataclass(frozen=True)
 class Form:
-    """What the site asks for, by its own names. Empty is what is still to be filled in.
+    """Fields of the site's form, by its own names; empty ones are still to be filled in.
 
     Args:
         submitName: at most 60 characters on the server, 20 in the form of the page.
@@ -74,14 +74,14 @@ class Form:
                 faults.append(f"{f.name} is {value}, allowed: 0 or more")
         ConfigError.raise_for("submission", faults)
 
-    def open(self) -> list[str]:
-        """Fields that the site wants and that are empty."""
+    def missing(self) -> list[str]:
+        """Return the required fields that are empty."""
         return [
             f.name for f in fields(self) if f.name not in _OPTIONAL and getattr(self, f.name) in ("", None)
         ]
 
     def text(self) -> str:
-        """The form as lines to copy from."""
+        """Format the form as lines to copy from."""
         width = max(len(f.name) for f in fields(self))
         lines = []
         for f in fields(self):
@@ -93,8 +93,8 @@ class Form:
         return "\n".join(lines)
 
 
-def of_checkpoint(path: Path) -> dict[str, int]:
-    """Fields that a checkpoint tells: stride, parameters, MACs of each bucket.
+def fields_of_checkpoint(path: Path) -> dict[str, int]:
+    """Compute stride (ms), parameters and MACs of each bucket from a checkpoint.
 
     Raises:
         CheckpointError: it cannot be loaded.

@@ -1,4 +1,4 @@
-"""The description of a SUPERB task: the dataclasses that each module of this package fills in.
+"""Description of a SUPERB task: the dataclasses that each module of this package fills in.
 
 The shortest task::
 
@@ -48,7 +48,7 @@ class Metric:
         title: heading of a column.
         unit: ``%``, ``x100``, ``dB`` or nothing.
         better: ``higher`` or ``lower``.
-        read: parser of what an evaluation left, returns the number.
+        read: parser of the number in the output of an evaluation.
         fbank: reference point of 0 points, the result of filter bank features.
         sota: reference point of 1000 points; ``None`` for both if the metric gives no points.
         part: the only part of the task that it comes from; empty averages all parts.
@@ -76,7 +76,7 @@ class Metric:
         return 1000 * (value - self.fbank) / (self.sota - self.fbank)
 
     def fault(self, value: object) -> str:
-        """Describe what is wrong with a value; empty if nothing is."""
+        """Describe the fault of a value; empty if it has none."""
         low = 0.0 if self.unit == "%" else -math.inf
         high = 100.0 if self.unit == "%" and self.better == HIGHER else math.inf
         if is_number(value) and math.isfinite(value) and low <= value <= high:
@@ -100,7 +100,7 @@ class TaskPart:
 
 @dataclass(frozen=True)
 class FeatureReuse:
-    """Whether cached hidden states pay off: only where the same waveforms come again.
+    """Reuse of cached hidden states, which takes waveforms that come again.
 
     Args:
         training: the same from epoch to epoch.
@@ -226,10 +226,11 @@ class SuperbTask:
         if self.dev_better not in ("", HIGHER, LOWER):
             yield f"dev_better is {self.dev_better!r}, allowed: {HIGHER}, {LOWER}"
         names = [part.name for part in self.parts]
-        for each in (*self.metrics, *self.predictions):
-            if each.part not in ("", *names) or (isinstance(each, Prediction) and each.part not in names):
-                title = each.entry if isinstance(each, Prediction) else each.name
-                yield f"{title} is of the part {each.part!r}, allowed: {', '.join(map(repr, names))}"
+        owners = [(metric.name, metric.part) for metric in self.metrics if metric.part]  # else of all parts
+        owners += [(prediction.entry, prediction.part) for prediction in self.predictions]
+        for title, part in owners:
+            if part not in names:
+                yield f"{title} is of part {part!r}, allowed: {', '.join(map(repr, names))}"
 
     @property
     def folder(self) -> str:
@@ -238,12 +239,12 @@ class SuperbTask:
 
     @property
     def trained(self) -> bool:
-        """Whether the task has a training at all."""
+        """True unless hidden states are evaluated without a training."""
         return bool(self.checkpoint)
 
     @property
     def tries_checkpoints(self) -> bool:
-        """Whether several checkpoints are evaluated."""
+        """True if several checkpoints are evaluated and the best one counts."""
         return "*" in self.checkpoint
 
     def metric(self, name: str) -> Metric:
@@ -258,7 +259,7 @@ class SuperbTask:
         raise ResultError(f"{self.name} has no metric {name!r}, allowed: {self._metric_names()}")
 
     def faults(self, metrics: Mapping[str, object]) -> list[str]:
-        """List what is wrong with the metrics of a finished task."""
+        """List the faults in the metrics of a finished task."""
         own = {metric.name: metric for metric in self.metrics}
         return [
             *(

@@ -9,7 +9,7 @@ import pytest
 
 from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.superb.metrics.der import (
-    Errors,
+    SpeakerErrors,
     best,
     errors,
     median,
@@ -25,7 +25,7 @@ h5py = pytest.importorskip("h5py", reason="s3prl's diarization writes HDF5")
 pytest.importorskip("scipy", reason="the mapping of speakers is scipy's")
 
 
-def parts(found: Errors) -> tuple[float, ...]:
+def parts(found: SpeakerErrors) -> tuple[float, ...]:
     return found.spoken, found.missed, found.false_alarm, found.confused
 
 
@@ -95,7 +95,7 @@ above, overlapping turns of a speaker merged, scored from the first to the last 
 
 
 def test_the_same_as_md_eval():
-    total = Errors()
+    total = SpeakerErrors()
     for seed, wanted in MD_EVAL.items():
         found = errors(*case(seed))
         assert parts(found) == pytest.approx(wanted, abs=0.006)
@@ -151,7 +151,7 @@ def test_the_best_threshold_is_found(run):
         name: turns(read_activity(folder / f"scoring/predictions/{name}.h5") > 0.5, 0.02)
         for name in ("rec1", "rec2")
     }
-    total = sum((errors(of, said[name]) for name, of in read_rttm(rttm).items()), Errors())
+    total = sum((errors(of, said[name]) for name, of in read_rttm(rttm).items()), SpeakerErrors())
     assert total.rate == pytest.approx(1.0 / 3.6)
 
 

@@ -13,9 +13,9 @@ from matplotlib.image import imread
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError
 from s3prl_dphubert.superb.report.report_plots import COLORS, TEACHER
-from s3prl_dphubert.superb.report.tables import Summary, markdown, table, values
+from s3prl_dphubert.superb.report.tables import Summary, csv_table, markdown, to_dict
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.superb.scoring.model_results import Value, choose, from_records, published
+from s3prl_dphubert.superb.scoring.model_results import MetricValue, choose, from_records, published
 from s3prl_dphubert.superb.tasks import core_tasks
 from tests.helpers.superb_runs import RECORD
 
@@ -114,7 +114,7 @@ def test_seeds_become_mean_and_spread(tmp_path):
     mine, other = from_records(score_file.collect([tmp_path]))
     assert other.score() is None
     assert other.score_spread() is None
-    assert other.results["KS"]["acc"] == Value(96.36, 0.0, 1)
+    assert other.results["KS"]["acc"] == MetricValue(96.36, 0.0, 1)
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path):
@@ -140,7 +140,7 @@ def test_points_lost_against_the_teacher(tmp_path):
     text = markdown(made)
     assert "## Points lost against HuBERT Base" in text
     assert "-0 |" not in text
-    with pytest.raises(ResultError, match="no model is called 'nobody', allowed: mine, FBANK"):
+    with pytest.raises(ResultError, match="unknown model 'nobody'; available: mine, FBANK"):
         choose("nobody", runs)
 
 
@@ -148,8 +148,8 @@ def test_tables_agree(tmp_path):
     run(tmp_path, without=("SD",))
     runs = from_records(score_file.collect([tmp_path]))
     made = Summary(runs, published())
-    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(table(made)))}
-    plain = {model["name"]: model for model in json.loads(json.dumps(values(made)))["models"]}
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(csv_table(made)))}
+    plain = {model["name"]: model for model in json.loads(json.dumps(to_dict(made)))["models"]}
     assert set(rows) == set(plain) == {"mine", *(model.name for model in published())}
     assert rows["mine"]["score"] == rows["mine"]["SD der mean"] == ""
     assert plain["mine"]["missing"] == ["SD"]

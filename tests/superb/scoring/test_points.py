@@ -100,7 +100,7 @@ def test_score_command_names_what_is_missing(capsys):
         ("sf=80", "SF has 1 values, allowed: sf=F1/CER"),
         ("sf.der=80", "SF has no metric 'der', allowed: f1, cer"),
         ("xx=1", "unknown task 'xx'; available: PR, ASR"),
-        ("ks", "'ks' is no TASK=VALUE"),
+        ("ks", "'ks' is not TASK=VALUE"),
     ],
 )
 def test_wrong_results_are_named_with_all_units(given, message, capsys):

@@ -13,7 +13,7 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError
 from s3prl_dphubert.model.cost import parameters, superb_macs
 from s3prl_dphubert.superb.submission import archive
-from s3prl_dphubert.superb.submission.form import Form, of_checkpoint
+from s3prl_dphubert.superb.submission.form import Form, fields_of_checkpoint
 from s3prl_dphubert.superb.tasks import all_tasks, find
 from tests.helpers.models import tiny
 
@@ -265,7 +265,7 @@ def test_the_form_refuses_what_the_site_refuses():
         "modelURL",
     ):
         assert fault in str(caught.value)
-    assert Form(submitName="x", modelDesc="y", corpus="z").open() == [
+    assert Form(submitName="x", modelDesc="y", corpus="z").missing() == [
         "stride", "macs", "macsShort", "macsMedium", "macsLong", "macsLonger", "paramShared",
     ]  # fmt: skip
 
@@ -278,9 +278,9 @@ def test_hubert_bases_macs_are_the_leaderboards(tmp_path, monkeypatch):
         config = ModelConfig()
 
     monkeypatch.setattr(load, "load_model", lambda path: Base)
-    found = of_checkpoint(tmp_path)
+    found = fields_of_checkpoint(tmp_path)
     assert found["macs"] == 1_669_156_022_848
     assert found["macsMedium"] == 261_280_279_552
     monkeypatch.setattr(Base, "config", ModelConfig(conv_strides=(5, 2, 2, 2, 1, 1, 1)))
     with pytest.raises(ConfigError, match="its stride is 40 samples, allowed: whole ms"):
-        of_checkpoint(tmp_path)
+        fields_of_checkpoint(tmp_path)
