@@ -1,7 +1,7 @@
 """What a run costs elsewhere: GPU hours, network and disk, from a cost model that is checked here.
 
-``python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`` measures an update at two sizes on this
-machine, compares it with the model, and writes all figures of that page.
+``python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`` measures an update at two sizes on
+this machine, compares it with the model, and writes all figures of that page.
 
 The model: an update computes the teacher forward and the student forward and backward, 2 floating-point
 operations a multiply-accumulate; what is no matrix product moves its activations through memory a fixed
@@ -243,39 +243,45 @@ def page(found: list[Measured]) -> str:
     )
 
 
-TEMPLATE = """# What a run costs
+TEMPLATE = """# Scaling
 
-All figures of this page are made by `python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`.
+This page estimates what a run of the published recipe costs on 1, 4 and 32 GPUs. No GPU was at hand, so the
+estimate is a model of the cost that is checked on a CPU. `python -m s3prl_dphubert.bench.scaling --out
+docs/results/scaling.md` makes all of its figures.
 
 ## The model
 
-An update of stage 1 computes the teacher forward (1 part), the student forward (1) and backward (2), each
-of the MACs of [`cost.py`](../../s3prl_dphubert/model/cost.py), 2 operations a MAC. GFLOP a second of audio are
-{per_second}. In stage 2 the student has 39 % of its MACs left, as DPHuBERT has. On the CPU, units whose
-sampled gate is 0 are not computed; on a GPU they are. What is no matrix product is taken to cost a fixed
-time for every number that a layer puts out.
+An update of stage 1 runs the teacher forward (1 part), the student forward (1) and the student backward (2).
+Each part has the MACs that [`cost.py`](../../s3prl_dphubert/model/cost.py) counts, at 2 operations a MAC. In
+GFLOP for a second of audio that is {per_second}. In stage 2 the student has 39 % of its MACs left, as
+DPHuBERT has.
+
+On the CPU, units whose sampled gate is 0 are not computed; on a GPU they are. Everything but matrix products
+is taken to cost a fixed time for each number that a layer puts out.
 
 ## Checked here
 
-CPU seconds of one update of stage 1 in float32 on one thread ({machine}), dropout and
-gates on. That fixed time is fitted to the first size and foretells the second:
+CPU seconds of one update of stage 1 in float32 on one thread ({machine}), dropout and gates on. The fixed
+time is fitted to the first size and predicts the second:
 
 {check}
 
 ## GPU hours
 
-Of the published recipe: 50,000 and 25,000 updates of 640 s of audio. No GPU was at hand: the rate is that
-of the published run of HuBERT Base (about {hours} GPU hours on A100, fp16), {rate:.1f} TFLOP/s a GPU. Fused
-attention and a trainer that does not wait for the host should do better. HuBERT Large does {grows:.1f} times
-the operations of Base. Gradients are added up in float32 after the backward pass, so that the seconds they
-take over a link add to those of the update:
+The published recipe has 50,000 and 25,000 updates of 640 s of audio. The rate is that of the published run
+of HuBERT Base (about {hours} GPU hours on A100, fp16): {rate:.1f} TFLOP/s a GPU. Fused attention and a
+trainer that does not wait for the host should do better. HuBERT Large does {grows:.1f} times the operations
+of Base.
+
+Gradients are added up in float32 after the backward pass, so the seconds that they take over a link add to
+those of the update:
 
 {gpus}
 
 ## Disk and network
 
-Reading is sequential inside a file and random over files; a shard's utterance is one ranged request. The
-fastest is stage 2 on 32 GPUs. A core decodes about {decoded} s of FLAC a second (`python -m
+Reading is sequential inside a file and random over files; an utterance in a shard is one ranged request.
+Stage 2 on 32 GPUs reads the fastest. A core decodes about {decoded} s of FLAC a second (`python -m
 s3prl_dphubert.bench.loading`):
 
 {disk}
@@ -284,21 +290,21 @@ s3prl_dphubert.bench.loading`):
 
 ## What to set where
 
-- **1 GPU**: `accumulate: 4` with `seconds_per_batch: 160`, `precision: bf16` (`fp16` before Ampere),
-  `num_workers: 2`. The published update, four times as slow.
+- **1 GPU**: `accumulate: 4` with `seconds_per_batch: 160` and `num_workers: 2` makes the published update,
+  four times as slow. Use `precision: bf16` (`fp16` before Ampere).
 - **4 GPUs**: `accumulate: 1`. Over NVLink the gradients cost less than a tenth of an update.
-- **32 GPUs**: `seconds_per_batch: 20`, `accumulate: 1`, for the same update. Between machines use
-  InfiniBand: over Ethernet the gradients take several times as long as the update's
-  computing. A larger batch with fewer updates is another recipe, and not tested.
-- **960 h** fit on any local disk. **60,000 h**: tar shards in object storage, `num_workers` such that
-  processes times {decoded} s/s exceed what the GPUs take; 75,000 updates see each hour less than once, so
-  nothing is gained by copying it first.
+- **32 GPUs**: `seconds_per_batch: 20` and `accumulate: 1` make the same update. Between machines use
+  InfiniBand: over Ethernet the gradients take several times as long as computing the update. A larger batch
+  with fewer updates is another recipe, and not tested.
+- **960 h** fit on any local disk.
+- **60,000 h**: keep tar shards in object storage, with `num_workers` such that processes times {decoded} s/s
+  exceed what the GPUs take. 75,000 updates see each hour less than once, so copying it first gains nothing.
 - **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
-- `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB a second of audio, {hour:.1f} GB an hour,
-  in the run's folder; {libri:.1f} TB for 960 h. Finding targets takes a thousandth of the
-  time of computing them. It pays for corpora of some hours that are seen dozens of times, not for one that
-  is seen 14 times.
+- `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB for each second of audio in the run's
+  folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. Reading targets takes a thousandth of the time of
+  computing them. It pays for corpora of some hours that are seen dozens of times, not for one that is seen
+  14 times.
 - `save_every` so that a checkpoint is written every ten minutes or so.
 """
 

@@ -21,17 +21,20 @@ OWN, OTHERS, PRODUCTS, INK = "#1f6f8b", "#c3ccd5", "#d1495b", "#3c4650"
 
 INTRODUCTION = """# Speed
 
-Seconds of compute per second of audio: less is faster, 0.1 is ten times faster than real time. All
-models have random weights of their real shapes, since speed does not depend on them. Every subject has a
-process of its own; in each turn all run once, one after another, so that all meet the same noise of the
-machine. *Median* and *quartiles* are those of all runs. A ratio (×) is the median, over the turns, of a
-subject's time by the other's in the same turn. *Products* is the time that plain square matrix products of
-PyTorch need for as many multiply-accumulates, in the same precision: folded models can be below it where
-PyTorch's products are slower than its convolutions, or where they need fewer operations (the
-positional convolution goes through the Fourier transform). Padding counts as no audio. *Peak memory* is
-that of a process alone, which ran the shorter batches before.
+Seconds of compute per second of audio: less is faster, and 0.1 is ten times faster than real time.
 
-Made by:
+- Models have random weights of their real shapes, since speed does not depend on them.
+- Each subject runs in a process of its own. In each turn all run once, one after another, so that they meet the
+  same noise of the machine.
+- *Median* and *quartiles* are over all turns.
+- A ratio (×) is the median, over the turns, of a subject's time by the other's in the same turn.
+- *Products* is the time of plain square matrix products of PyTorch with as many multiply-accumulates, in the
+  same precision. Folded models can be below it where products are slower than convolutions, or where they need
+  fewer operations, as in the positional convolution, which goes through the Fourier transform.
+- Padding does not count as audio.
+- *Peak memory* is that of a process alone, which ran the shorter batches before.
+
+## How it was made
 
 ```sh
 {command}
