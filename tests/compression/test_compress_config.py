@@ -105,7 +105,7 @@ def test_one_fault_hides_no_other():
         "data.batch.buckets is 0, allowed: 1 or more",
         "objective.groups[1][1] is '8', expected an integer or a list of 2",
         "student.colour: unknown field; available: layers, embed_dim, heads, ffn",
-        "student: nothing is named, allowed: any of layers, embed_dim, heads, ffn",
+        "student: no field is given, allowed: any of layers, embed_dim, heads, ffn",
         "stage1.speed: unknown field",
         "stage1.lr is 'fast', expected a number",
         "stage1.keep is 0, allowed: 1 or more",
@@ -189,7 +189,7 @@ def shipped():
     return sorted(Path(resources.find("upstream_configs")).glob("*.yaml"))
 
 
-def test_there_are_so_many_shipped_configurations():
+def test_every_shipped_configuration_is_listed():
     assert len(shipped()) == 17
     table = (resources.find("upstream_configs") / "README.md").read_text(encoding="utf8")
     assert [file.name for file in shipped() if f"`{file.name}`" not in table] == []
