@@ -26,18 +26,14 @@ def add(commands: Any) -> None:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from ..compression.compress_config import CompressConfig
+    from ..compression.compress_config import CompressConfig, find_config
     from ..compression.pipeline import compress
-    from ..utils import resources
     from ..utils.config_io import apply_changes, from_dict, read_yaml
 
-    path = Path(arguments.config)
-    if not path.exists() and path.stem == arguments.config:
-        path = resources.find(f"upstream_configs/{path}.yaml")
-    values = apply_changes(read_yaml(path), arguments.set)
-    compress(from_dict(CompressConfig, values), arguments.out)
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one says it
-        print(f"{arguments.out / 'model'}")
+    values = apply_changes(read_yaml(find_config(arguments.config)), arguments.set)
+    compress(from_dict(CompressConfig, values, arguments.config), arguments.out)
+    if os.environ.get("RANK", "0") == "0":  # print once, not in every process of torchrun
+        print(arguments.out / "model")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,12 @@
-"""Configurations of a compression run."""
+"""Configuration of a compression run."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from ..data.dataset import DataConfig
 from ..distillation.objective import ObjectiveConfig
@@ -12,6 +15,9 @@ from ..errors import ConfigError
 from ..pruning.budget import Budget
 from ..pruning.gates import GateConfig
 from ..training.train_config import TrainConfig
+from ..utils import resources
+from ..utils.config_io import from_dict, merge, read_yaml, to_dict
+from ..utils.type_checks import is_number
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -22,28 +28,28 @@ def _stage2() -> TrainConfig:
 
 @dataclass(frozen=True)
 class CompressConfig:
-    """One compression run: joint distillation and pruning, then distillation of what is left.
+    """A compression run: joint distillation and pruning, then distillation of the pruned model.
 
-    Either stage may be ``None``. Without stage 1 nothing is pruned: a ``student`` of a shape of
-    its own is distilled, and gates and budget are not used. Without stage 2 the result is the
-    model right after pruning.
+    Either stage may be ``None``. Without stage 1 nothing is pruned: a ``student`` with a shape of its own
+    is distilled, and gates and budget are not used. Without stage 2 the result is the model right after
+    pruning. The defaults are the published recipe (Peng et al. 2023).
 
     Args:
         teacher: name, path or Hub id, as for :func:`s3prl_dphubert.load_model`.
-        data: where the audio is.
-        seed: of everything random.
+        data: audio to train and to validate on.
+        seed: seed of everything random.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        gates: which units are gated.
-        budget: what the pruned model may cost.
-        cache_teacher: keep the teacher's targets on disk; needs ``data.batch.crops: fixed``.
-        cache_gigabytes: that they may take.
-        objective: what is distilled.
-        student: the student's shape; ``None`` starts from a copy of the teacher.
-        stage1: training with gates, then pruning.
+        gates: units that are gated.
+        budget: share of the teacher's cost to remove.
+        objective: hidden states to match, and their distance.
+        student: shape of the student; ``None`` starts from a copy of the teacher.
+        cache_teacher: keep the teacher's hidden states on disk; needs ``data.batch.crops: fixed``.
+        cache_gigabytes: disk space that they may take.
+        stage1: training with gates, which pruning follows.
         stage2: training of the pruned model or of the student.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: listing every field that is wrong.
     """
 
     teacher: str
@@ -67,8 +73,8 @@ class CompressConfig:
             faults.append(f"seed is {self.seed}, allowed: 0 or more")
         if self.cache_teacher and self.data.batch.crops != "fixed":
             faults.append(
-                "cache_teacher is true and data.batch.crops is random, allowed: fixed; random crops are "
-                "others in every epoch, and no target would be needed twice"
+                "cache_teacher is true and data.batch.crops is random, allowed: fixed; random crops "
+                "differ in every epoch, and no hidden state would be used twice"
             )
         if not self.cache_gigabytes > 0:
             faults.append(f"cache_gigabytes is {self.cache_gigabytes}, allowed: more than 0")
@@ -77,3 +83,48 @@ class CompressConfig:
         if self.stage1 is None and self.student is None:
             faults.append("stage1 is null without a student, allowed: either of them makes the model smaller")
         ConfigError.raise_for("run", faults)
+
+    @classmethod
+    def create(cls, base: CompressConfig | str | Path | None = None, **fields: Any) -> CompressConfig:
+        """Build a configuration from a base and the fields that differ from it.
+
+        Args:
+            base: a configuration, a YAML file, or the name of a built-in one such as ``dphubert_base``;
+                by default the published recipe, to which ``teacher`` and ``data`` have to be added.
+            fields: values of this class's fields. A section is an object, which replaces that of the base,
+                or a mapping, whose values are laid over it. ``data`` may also be the path of the training
+                manifest, and ``budget`` the share of the teacher's parameters to remove.
+
+        Raises:
+            ConfigError: listing every fault, or the base cannot be read.
+            ResourceError: there is no such built-in configuration.
+        """
+        values: dict[str, Any] = {}
+        if isinstance(base, CompressConfig):
+            values = to_dict(base)
+        elif base is not None:
+            values = read_yaml(find_config(base))
+        for name, value in fields.items():
+            if isinstance(value, Path):
+                value = str(value)
+            if name == "data" and isinstance(value, str):
+                value = {"train": value}
+            elif name == "budget" and is_number(value):
+                value = {"sparsity": value}
+            if isinstance(value, Mapping):
+                values = merge(values, {name: dict(value)})
+            else:
+                values[name] = value
+        return from_dict(cls, values, str(base) if isinstance(base, str | Path) else "configuration")
+
+
+def find_config(config: str | Path) -> Path:
+    """Return the path of a run's YAML file, given that path or the name of a built-in configuration.
+
+    Raises:
+        ResourceError: the text is neither a file nor such a name; the message lists the names.
+    """
+    path = Path(config)
+    if path.exists() or path.name != str(config) or path.suffix:
+        return path
+    return resources.find(f"upstream_configs/{path}.yaml")

@@ -1,32 +1,31 @@
-"""From a teacher and a folder of audio to a small checkpoint: stage 1, pruning, stage 2.
+"""Compression pipeline: joint distillation and pruning, then distillation of the pruned model.
 
-A run's directory holds all of its state, so that calling :func:`compress` again goes on
-wherever it was::
+A run's directory holds all of its state, so that calling :func:`compress` again continues an
+interrupted run::
 
-    config.yaml           what was asked for
-    student/              what is trained, where that is no copy of the teacher
-    stage1/, stage2/      checkpoints, log.jsonl, TensorBoard events
-    targets/              the teacher's targets, where ``cache_teacher`` keeps them
-    pruned/               the model right after pruning
-    projections.safetensors   the objective's projections, carried into stage 2
-    model/                the result
-    results.json          losses, cost and kept units
-    training.png, units.png
+    config.yaml               configuration
+    student/                  initial student, if it is no copy of the teacher
+    stage1/, stage2/          checkpoints, log.jsonl, TensorBoard events
+    targets/                  hidden states of the teacher, with ``cache_teacher``
+    pruned/                   model right after pruning
+    projections.safetensors   projections of the objective, carried into stage 2
+    model/                    result
+    results.json              losses, costs and remaining units
+    training.png, units.png   plots
 
-Under ``torchrun`` every process calls it alike. Process 0 alone writes; the others read from the
-directory what they need of its work, so all of them have to see it.
+Under ``torchrun`` every process runs the same code. Only process 0 writes; the others read what they
+need from the directory, which therefore has to be visible to all of them.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from safetensors.torch import save_file
 
@@ -34,145 +33,164 @@ from ..checkpoints.directory import read_tensors, save_model
 from ..checkpoints.load import load_model
 from ..constants import SAMPLE_RATE
 from ..data.batches import Batch, BatchStream
-from ..data.dataset import read_data
-from ..distillation.student_init import StudentConfig, start
+from ..data.dataset import DataConfig, read_data
+from ..distillation.student_init import init_student
 from ..distillation.target_cache import TargetCache
 from ..distillation.task import Distillation
+from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.cost import macs, parameters
 from ..model.masks import NO_MASKS, Masks
 from ..model.state_dict import load_weights_only
+from ..pruning.budget import Budget
 from ..pruning.structured import cut
 from ..training.distributed import Processes, join
-from ..training.train_config import TrainConfig
 from ..training.trainer import Trainer
-from ..utils.config_io import from_dict, read_yaml
 from ..utils.files import replacing, write_text
-from . import run_card, stages
+from . import stages
 from .compress_config import CompressConfig
-from .run_directory import owning
+from .run_card import render_card
+from .run_directory import run_directory
 
-log = logging.getLogger(__name__)
+
+@overload
+def compress(config: CompressConfig | str | Path, out: str | Path, **fields: Any) -> SpeechModel: ...
 
 
-def compress(config: CompressConfig | str | Path, out: str | Path) -> SpeechModel:
-    """Compress a teacher; returns the small model, which also lies in ``out/model``.
+@overload
+def compress(
+    *,
+    out: str | Path,
+    teacher: str | Path,
+    data: str | Path | DataConfig | Mapping[str, Any],
+    budget: float | Budget | Mapping[str, Any] = ...,
+    **fields: Any,
+) -> SpeechModel: ...
+
+
+def compress(
+    config: CompressConfig | str | Path | None = None, out: str | Path | None = None, **fields: Any
+) -> SpeechModel:
+    """Compress a teacher, and return the small model, which is also saved in ``out/model``.
+
+    A run that was interrupted continues when it is started again::
+
+        compress("dphubert_base", "runs/dphubert")
+        compress("dphubert_base", "runs/mine", data="speech.tsv", stage1={"updates": 20_000})
+        compress(teacher="hubert_nano", data="speech.tsv", budget=0.75, out="runs/nano")
 
     Args:
-        config: the run's configuration, or the YAML file that holds it.
-        out: directory of the run; new, or that of the same run, which then goes on.
+        config: configuration, YAML file, or name of a built-in configuration; by default the published
+            recipe, to which ``teacher`` and ``data`` have to be given.
+        out: directory of the run; new, or that of the same run.
+        fields: fields of :class:`CompressConfig` that differ from ``config``, as for
+            :meth:`CompressConfig.create`.
 
     Raises:
         ConfigError: the configuration is wrong; all faults are listed.
         DataError: a manifest cannot be used, or too many of its files are bad.
-        CheckpointError: there is no such teacher, or it cannot be fetched or read.
+        CheckpointError: the teacher does not exist, or cannot be downloaded or read.
         RunError: ``out`` belongs to another run or is in use, training diverged, or another
             process of the run was lost.
     """
+    if out is None:
+        raise ConfigError("out is missing, allowed: the directory of the run")
     out = Path(out)
-    settings: CompressConfig = (
-        config if isinstance(config, CompressConfig) else from_dict(CompressConfig, read_yaml(config))
-    )
-    with (
-        join(settings.device) as processes,
-        owning(settings, out) if processes.main else nullcontext(),
-    ):
-        return _Run(settings, out, processes).finish()
+    if not isinstance(config, CompressConfig) or fields:
+        config = CompressConfig.create(config, **fields)
+    with join(config.device) as processes, run_directory(config, out) if processes.main else nullcontext():
+        return _Run(config, out, processes).finish()
 
 
 class _Run:
-    """The steps of one run; each leaves a file and is skipped when that file is there."""
+    """Steps of one run; each leaves a file, and is skipped if that file exists."""
 
     def __init__(self, config: CompressConfig, out: Path, processes: Processes) -> None:
         self.config, self.out, self.processes = config, out, processes
         if not processes.main:
-            processes.wait()  # process 0 owns the directory by then, and a teacher from afar is at hand
+            processes.barrier()  # until process 0 has locked the directory and downloaded the teacher
         self.teacher = load_model(config.teacher).to(processes.device)
         if processes.main:
-            processes.wait()
+            processes.barrier()
 
     @cached_property
     def data(self) -> tuple[BatchStream, list[Batch]]:
-        """Training stream and validation batches; a finished run needs neither."""
+        """Training stream and validation batches, read on first use: a finished run needs neither."""
         return read_data(self.config.data, self.processes.main)
 
     def finish(self) -> SpeechModel:
-        """Do what is left to do."""
-        config = self.config
-        if config.student is not None:
-            self.step("student", partial(self.begin, config.student))
-        if config.stage1 is not None:
-            self.step("pruned", partial(self.prune, config.stage1))
-        self.step("model", self.distil)
+        """Run the remaining steps, and return the result."""
+        if self.config.student is not None:
+            self.step("student", self.initialize)
+        if self.config.stage1 is not None:
+            self.step("pruned", self.prune)
+        self.step("model", self.distill)
         if self.processes.main:
             self.report()
-        self.processes.wait()
+        self.processes.barrier()
         return load_model(self.out / "model")
 
     def step(self, result: str, work: Callable[[], None]) -> None:
-        """Do a step in all processes, unless process 0 finds its result there."""
-        if not self.processes.share((self.out / result).exists()):
+        """Do the work in all processes, unless process 0 finds its result."""
+        if not self.processes.broadcast((self.out / result).exists()):
             work()
-            self.processes.wait()
+            self.processes.barrier()
 
-    def begin(self, wanted: StudentConfig) -> None:
-        """Keep a student that is no copy of the teacher."""
-        if self.processes.main:
-            student = start(self.teacher, wanted, self.config.seed)
-            save_model(student, self.out / "student", run_card.render(self.config, student, "student"))
+    def initialize(self) -> None:
+        """Save a student whose shape is not the teacher's."""
+        if self.processes.main and self.config.student is not None:
+            self.save(init_student(self.teacher, self.config.student, self.config.seed), "student", "student")
 
-    def prune(self, settings: TrainConfig) -> None:
-        """Stage 1: train with gates, prune, and keep the model and the projections."""
-        config = self.config
-        own = config.student is not None
-        model = load_model(self.out / "student") if own else copy.deepcopy(self.teacher)
-        task = stages.joint_pruning(config, self.teacher, model, self.data[1])
-        self.note("student" if own else "teacher_copy", task)
-        self.train(task, settings, 1)
+    def prune(self) -> None:
+        """Run stage 1, prune, and save the model and the projections."""
+        is_copy = self.config.student is None
+        student = copy.deepcopy(self.teacher) if is_copy else load_model(self.out / "student")
+        task = stages.joint_pruning(self.config, self.teacher, student, self.data[1])
+        self.record_validation("teacher_copy" if is_copy else "student", task)
+        self.train(task, 1)
         if not self.processes.main:
             return
         masks = task.final_masks()
-        self.note("stage1", task, masks)
+        self.record_validation("stage1", task, masks)
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
         with replacing(self.out / "projections.safetensors") as path:
             save_file(projections, path)
-        pruned = cut(task.model.eval(), masks)
-        save_model(pruned, self.out / "pruned", run_card.render(config, pruned, "pruned"))
+        self.save(cut(task.model.eval(), masks), "pruned", "pruned")
 
-    def distil(self) -> None:
-        """Stage 2: train the pruned model, or the student, and keep its best weights.
-
-        They are the best seen on validation, or the last.
-        """
-        config = self.config
-        source = "student" if config.stage1 is None else "pruned"
-        model = load_model(self.out / source)
-        own = config.stage1 is None
-        projections = None if own else read_tensors(self.out / "projections.safetensors")
-        task = stages.distillation(config, self.teacher, model, projections, self.data[1])
-        self.note(source, task)
-        if config.stage2 is not None:
-            self.train(task, config.stage2, 2)
-        if not self.processes.main:
+    def distill(self) -> None:
+        """Run stage 2, if there is one, and save the weights that validated best, else the last ones."""
+        after_pruning = self.config.stage1 is not None
+        source = "pruned" if after_pruning else "student"
+        student = load_model(self.out / source)
+        projections = read_tensors(self.out / "projections.safetensors") if after_pruning else None
+        task = stages.distillation(self.config, self.teacher, student, projections, self.data[1])
+        self.record_validation(source, task)
+        if self.config.stage2 is None:
+            if self.processes.main:
+                self.save(student.eval(), "model", "pruned")
             return
-        if config.stage2 is not None:
+        self.train(task, 2)
+        if self.processes.main:
             best = self.out / "stage2" / "best.pt"
             if best.exists():
                 task.module.load_state_dict(load_weights_only(best)["module"])
-            self.note("stage2", task)
-        state = "pruned" if config.stage2 is None else "compressed"
-        save_model(model.eval(), self.out / "model", run_card.render(config, model, state))
+            self.record_validation("stage2", task)
+            self.save(student.eval(), "model", "compressed")
 
-    def train(self, task: Distillation, settings: TrainConfig, stage: int) -> None:
+    def train(self, task: Distillation, stage: int) -> None:
         """Train one stage to its end."""
         name, seed = f"stage{stage}", self.config.seed + stage
         if self.config.cache_teacher:
             layers, width = task.objective.config.layers, self.teacher.config.embed_dim
             task.cache = TargetCache(self.out / "targets", layers, width, self.config.cache_gigabytes)
-        Trainer(task, settings, self.data[0], self.out / name, seed, name, self.processes).run()
+        Trainer(task, task.config, self.data[0], self.out / name, seed, name, self.processes).run()
 
-    def note(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
-        """Add validation losses to results.json; the first value of a name stays."""
+    def save(self, model: SpeechModel, name: str, state: str) -> None:
+        """Save a model with its card."""
+        save_model(model, self.out / name, render_card(self.config, model, state))
+
+    def record_validation(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
+        """Add validation losses to results.json, unless an earlier start has recorded them."""
         path = self.out / "results.json"
         if self.processes.main:
             results = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
@@ -182,20 +200,21 @@ class _Run:
 
     def report(self) -> None:
         """Complete results.json and draw the plots."""
-        path = self.out / "results.json"
-        results = json.loads(path.read_text(encoding="utf8"))
-        small, samples = (
-            load_model(self.out / "model").config,
-            round(self.config.budget.seconds * SAMPLE_RATE),
-        )
-        for name, shape in (("teacher", self.teacher.config), ("model", small)):
-            cost = {"parameters": parameters(shape), "macs": macs(shape, samples)}
-            kept = {"conv": shape.conv_channels, "heads": shape.heads, "ffn": shape.ffn}
-            results[name] = cost | {key: list(value) for key, value in kept.items()}
-        results["macs_seconds"] = self.config.budget.seconds
-        _write_json(path, results)
-        from .run_plots import plot_training, plot_units
+        from .run_plots import plot_training, plot_units  # matplotlib takes half a second to import
 
+        path, seconds = self.out / "results.json", self.config.budget.seconds
+        results = json.loads(path.read_text(encoding="utf8"))
+        small = load_model(self.out / "model").config
+        for name, shape in (("teacher", self.teacher.config), ("model", small)):
+            results[name] = {
+                "parameters": parameters(shape),
+                "macs": macs(shape, round(seconds * SAMPLE_RATE)),
+                "conv": list(shape.conv_channels),
+                "heads": list(shape.heads),
+                "ffn": list(shape.ffn),
+            }
+        results["macs_seconds"] = seconds
+        _write_json(path, results)
         plot_training(self.out, self.out / "training.png")
         plot_units(self.teacher.config, small, self.out / "units.png")
 

@@ -7,13 +7,13 @@ from ..model import SpeechModel
 from .compress_config import CompressConfig
 
 
-def render(config: CompressConfig, model: SpeechModel, state: str) -> str:
-    """Model card of a run's result.
+def render_card(config: CompressConfig, model: SpeechModel, state: str) -> str:
+    """Return the model card of a run's result, in Markdown.
 
     Args:
         config: the run.
-        model: what the card describes.
-        state: ``compressed``, ``pruned`` (stage 2 is still to come) or ``student`` (all is).
+        model: model that the card describes.
+        state: ``student`` (before stage 1), ``pruned`` (before stage 2) or ``compressed``.
     """
     shape = model.config
     titles = {"student": "student before training", "pruned": f"pruned to {config.budget}"}

@@ -1,10 +1,9 @@
-"""Whose a run's directory is: one configuration's, and one process's at a time."""
+"""Lock a run directory, tie it to one configuration, and clean it up."""
 
 from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,52 +12,45 @@ import yaml
 
 from ..errors import RunError
 from ..utils.config_io import differences, read_yaml, to_dict
-from ..utils.files import write_text
+from ..utils.files import remove_partial, write_text
 from ..utils.locking import folder_lock
 from .compress_config import CompressConfig
 
 log = logging.getLogger(__name__)
-HOW = re.compile(
+CHANGEABLE = re.compile(
     r"device|stage[12]\.(accumulate|precision|num_workers|max_nonfinite|save_every|keep|log_every)"
 )
-"""Settings that say how a run is computed, not what it is; it may go on under others."""
+"""Fields that say how a run is computed, not what it computes; a run may continue with other values."""
 
 
 @contextmanager
-def owning(config: CompressConfig, out: Path) -> Iterator[None]:
-    """Hold a run's directory for this process, made if it is new, rid of what a killed one left.
+def run_directory(config: CompressConfig, out: Path) -> Iterator[None]:
+    """Hold the directory of a run for this process, after creating it if it is new.
+
+    Partial files of a killed process are removed.
 
     Raises:
-        RunError: it belongs to another configuration, holds other things or is in use.
+        RunError: the directory belongs to another configuration, holds other files, or is in use.
     """
     claim(config, out)
     with folder_lock(out):
-        sweep(out)
+        remove_partial(out)
         yield
 
 
 def claim(config: CompressConfig, out: Path) -> None:
-    """Make the run's directory, or check that it belongs to the same configuration."""
-    path, wanted = out / "config.yaml", to_dict(config)
+    """Create the directory of a run, or check that it belongs to the same configuration."""
+    path, values = out / "config.yaml", to_dict(config)
     if path.exists():
-        changed = dict(differences(read_yaml(path), wanted))
-        others = sorted(name for name in changed if not HOW.fullmatch(name))
-        if others:
-            raise RunError(f"{out}: belongs to another run, which differs in {', '.join(others)}")
-        if not changed:
+        changes = dict(differences(read_yaml(path), values))
+        fixed = sorted(name for name in changes if not CHANGEABLE.fullmatch(name))
+        if fixed:
+            raise RunError(f"{out}: belongs to another run, which differs in {', '.join(fixed)}")
+        if not changes:
             return
-        words = ", ".join(f"{name} {new} (was {old})" for name, (old, new) in sorted(changed.items()))
-        log.warning("%s: goes on with %s", out, words)
+        shown = ", ".join(f"{name} {new} (was {old})" for name, (old, new) in sorted(changes.items()))
+        log.warning("%s: goes on with %s", out, shown)
     elif out.exists() and any(out.iterdir()):
         raise RunError(f"{out}: is not empty and holds no run; choose another place")
     out.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
-
-
-def sweep(out: Path) -> None:
-    """Remove what a killed process had half written."""
-    for leftover in list(out.rglob("*.part")):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+    write_text(path, yaml.safe_dump(values, sort_keys=False))

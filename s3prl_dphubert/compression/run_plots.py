@@ -1,24 +1,22 @@
-"""Draw a run: loss and sparsity over time, and the units that are kept."""
+"""Plots of a run: loss and sparsity over time, and the units that remain."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..model import ModelConfig
 from ..utils.files import replacing
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 TEACHER, KEPT, TARGET = "#c9d3dd", "#1f6f8b", "#d1495b"
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """Rows of a stage's ``log.jsonl``."""
+    """Return the rows of a stage's ``log.jsonl``."""
     path = folder / "log.jsonl"
     if not path.exists():
         return []
@@ -26,12 +24,11 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def plot_training(run: Path, target: Path) -> None:
-    """Loss of both stages, and the sparsity of stage 1, if there is one, with its target."""
+    """Plot the loss of both stages, and the sparsity of stage 1 beside its target."""
     first, second = read_log(run / "stage1"), read_log(run / "stage2")
     panels = 2 if first else 1
-    figure, axes = plt.subplots(
-        panels, 1, figsize=(8, 3 * panels), sharex=True, layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(8, 3 * panels), layout="constrained")
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)
     top = axes[0, 0]
     offset = first[-1]["update"] if first else 0
     for rows, shift, label in ((first, 0, "stage 1"), (second, offset, "stage 2")):
@@ -48,8 +45,8 @@ def plot_training(run: Path, target: Path) -> None:
     _save(figure, target)
 
 
-def _plot_sparsity(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
-    """Expected and wanted sparsity of each count; updates that were skipped have none."""
+def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
+    """Plot expected and target sparsity of each count; skipped updates have none."""
     names = list(dict.fromkeys(name for row in rows for name in row if name.startswith("sparsity")))
     for name, style in zip(names, ("-", "-.", ":"), strict=False):
         count = name.removeprefix("sparsity_") if len(names) > 1 else ""
@@ -63,8 +60,9 @@ def _plot_sparsity(axis: plt.Axes, rows: list[dict[str, float]]) -> None:
 
 
 def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
-    """Bars of the conv channels, heads and feed-forward units of teacher and result."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    """Plot the conv channels, heads and feed-forward units of teacher and result as bars."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3)
     panels = (
         ("conv channels", teacher.conv_channels, kept.conv_channels),
         ("attention heads", [len(h or ()) for h in teacher.heads], [len(h or ()) for h in kept.heads]),
@@ -79,7 +77,6 @@ def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
     _save(figure, target)
 
 
-def _save(figure: plt.Figure, target: Path) -> None:
+def _save(figure: Figure, target: Path) -> None:
     with replacing(target) as partial:
         figure.savefig(partial, dpi=120, format="png")
-    plt.close(figure)

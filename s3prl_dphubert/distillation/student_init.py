@@ -1,4 +1,4 @@
-"""What a student starts from when it is no copy of its teacher."""
+"""Shape and initial weights of a student that is no copy of its teacher."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ LAYER = re.compile(r"(encoder\.transformer\.layers\.)(\d+)(.*)")
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """In what a student's shape differs from its teacher's; what is left out is the teacher's.
+    """Fields in which a student's shape differs from its teacher's; the others are the teacher's.
 
-    A module (a convolution, a linear map, a norm) whose tensors all have the teacher's shapes is
-    copied from the teacher, layer by layer as ``layers`` names them; every other one is drawn from
-    the run's seed. A narrower student thus starts from the teacher's conv layers and from nothing
-    else of it. With stage 1 this student is pruned; its budget stays a share of the *teacher's* cost.
+    A module (a convolution, a linear map, a norm) whose tensors all have the shapes of the teacher's is
+    copied from the teacher, layer by layer as given by ``layers``; all others are initialized at random.
+    A narrower student thus shares only the conv layers with its teacher. With stage 1 this student is
+    pruned; its budget remains a share of the *teacher's* cost.
 
     Args:
-        layers: the teacher's Transformer layers that the student has, counted from 1 as in the
-            objective's groups; a whole number means so many from the first.
-        embed_dim: width D of the Transformer; heads then are ``embed_dim / heads`` wide.
+        layers: Transformer layers of the teacher to take, counted from 1 as in the objective's groups; an
+            integer takes that many, from the first on.
+        embed_dim: width D of the Transformer; heads then have ``embed_dim / heads`` dimensions.
         heads: attention heads of every layer.
-        ffn: inner width of every feed-forward.
+        ffn: inner width of every feed-forward sublayer.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: listing every field that is wrong.
     """
 
     layers: int | tuple[int, ...] | None = None
@@ -46,42 +46,44 @@ class StudentConfig:
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
         faults = [
-            f"{name} is {value!r}, allowed: whole numbers from 1"
+            f"{name} is {value!r}, allowed: integers from 1"
             for name in ("embed_dim", "heads", "ffn")
-            if (value := getattr(self, name)) is not None and not _counts(value)
+            if (value := getattr(self, name)) is not None and not _is_count(value)
         ]
-        if self.layers is not None and not self._known_layers():
-            faults.append(f"layers is {self.layers!r}, allowed: a number of layers, or rising ones from 1")
+        if self.layers is not None and not self._has_valid_layers():
+            faults.append(
+                f"layers is {self.layers!r}, allowed: a number of layers, or ascending layers from 1"
+            )
         if all(value is None for value in (self.layers, self.embed_dim, self.heads, self.ffn)):
-            faults.append("nothing is named, allowed: any of layers, embed_dim, heads, ffn")
+            faults.append("no field is given, allowed: any of layers, embed_dim, heads, ffn")
         ConfigError.raise_for("student", faults)
 
     def __str__(self) -> str:
         values = {name: getattr(self, name) for name in ("layers", "embed_dim", "heads", "ffn")}
         return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
-    def _known_layers(self) -> bool:
+    def _has_valid_layers(self) -> bool:
         if not isinstance(self.layers, tuple):
-            return _counts(self.layers)
-        rising = all(_counts(layer) for layer in self.layers) and sorted(set(self.layers)) == [*self.layers]
-        return bool(self.layers) and rising
+            return _is_count(self.layers)
+        valid = bool(self.layers) and all(_is_count(layer) for layer in self.layers)
+        return valid and sorted(set(self.layers)) == [*self.layers]
 
-    def chosen(self, layers: int) -> list[int]:
-        """The layers taken from a teacher that has so many, counted from 0."""
+    def teacher_layers(self, layers: int) -> list[int]:
+        """Return the layers to take from a teacher of that many layers, counted from 0."""
         if isinstance(self.layers, tuple):
             return [layer - 1 for layer in self.layers]
         return list(range(layers if self.layers is None else self.layers))
 
     def shape(self, teacher: ModelConfig) -> ModelConfig:
-        """The student's shape.
+        """Return the student's shape.
 
         Raises:
-            ConfigError: the teacher lacks a layer, or the widths do not go together.
+            ConfigError: the teacher lacks a layer, or the width is no multiple of the heads.
         """
-        chosen = self.chosen(teacher.num_layers)
+        layers = self.teacher_layers(teacher.num_layers)
         width, count = self.embed_dim or teacher.embed_dim, self.heads or teacher.total_heads
         faults = []
-        if chosen[-1] >= teacher.num_layers:
+        if layers[-1] >= teacher.num_layers:
             faults.append(f"layers is {self.layers}, allowed: up to the teacher's {teacher.num_layers}")
         if width % count:
             faults.append(f"embed_dim is {width}, allowed: a multiple of the {count} heads")
@@ -89,54 +91,54 @@ class StudentConfig:
         shape = replace(
             teacher,
             embed_dim=width,
-            heads=tuple(teacher.heads[layer] for layer in chosen),
-            ffn=tuple(self.ffn or teacher.ffn[layer] for layer in chosen),
+            heads=tuple(teacher.heads[layer] for layer in layers),
+            ffn=tuple(self.ffn or teacher.ffn[layer] for layer in layers),
         )
         if not (self.embed_dim or self.heads):
             return shape
-        heads = dense_heads(len(chosen), count)
+        heads = dense_heads(len(layers), count)
         return replace(shape, total_heads=count, head_dim=width // count, heads=heads)
 
 
-def _counts(value: object) -> bool:
+def _is_count(value: object) -> bool:
     return is_int(value) and value > 0
 
 
-def start(teacher: SpeechModel, config: StudentConfig, seed: int = 0) -> SpeechModel:
-    """Build a student: copies of the teacher's modules where the shapes allow it, the rest drawn.
+def init_student(teacher: SpeechModel, config: StudentConfig, seed: int = 0) -> SpeechModel:
+    """Build a student from copies of the teacher's modules where shapes match, and random ones elsewhere.
 
     Args:
-        teacher: not changed; the student shares no memory with it.
-        config: the student's shape.
-        seed: of what is drawn.
+        teacher: model to copy from, which stays as it is and shares no memory with the student.
+        config: shape of the student.
+        seed: seed of the random weights; the global random state stays as it is.
 
     Returns:
         The student in eval mode, on the CPU.
 
     Raises:
-        ConfigError: the teacher cannot have such a student.
+        ConfigError: the shape does not fit the teacher.
     """
-    chosen = config.chosen(teacher.config.num_layers)
+    layers = config.teacher_layers(teacher.config.num_layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = SpeechModel(config.shape(teacher.config))
     source = dict(teacher.named_modules())
     for name, module in student.named_modules():
         layer = LAYER.fullmatch(name)
-        known = f"{layer[1]}{chosen[int(layer[2])]}{layer[3]}" if layer else name
-        if known in source:
-            _copy(source[known], module)
+        original = f"{layer[1]}{layers[int(layer[2])]}{layer[3]}" if layer else name
+        if original in source:
+            _copy_tensors(source[original], module)
     return student.eval()
 
 
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Copy the tensors that a module itself holds, if all have the same shapes there."""
-    there, here = dict(_own(source)), dict(_own(target))
-    if {name: t.shape for name, t in there.items()} == {name: t.shape for name, t in here.items()}:
-        for name, tensor in here.items():
-            tensor.data.copy_(there[name].data)
+def _copy_tensors(source: nn.Module, target: nn.Module) -> None:
+    """Copy the tensors of a module itself, without its children, if all of them have the same shapes."""
+    originals, copies = dict(_own_tensors(source)), dict(_own_tensors(target))
+    if {name: t.shape for name, t in originals.items()} == {name: t.shape for name, t in copies.items()}:
+        for name, tensor in copies.items():
+            tensor.data.copy_(originals[name].data)
 
 
-def _own(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+def _own_tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)

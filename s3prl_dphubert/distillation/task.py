@@ -12,8 +12,8 @@ from ..data.batches import Batch
 from ..model import SpeechModel
 from ..model.inference.folded import FoldedModel, fold
 from ..model.masks import NO_MASKS, Masks
-from ..model.precision import AUTOCAST, autocast
-from ..model.sparse.sparse_forward import lean_features
+from ..model.sparse.sparse_forward import sparse_features
+from ..model.speech_model import AUTOCAST, autocast
 from ..pruning.allocation import check_reachable
 from ..pruning.budget import Budget, Lagrangian
 from ..pruning.gated_model import GatedModel
@@ -68,7 +68,7 @@ class Distillation:
         targets = self.cached_targets(batch)
         masks = self.sample_masks(generator)
         if batch.waveforms.device.type == "cpu":
-            hidden = lean_features(self.model, batch.waveforms, masks)
+            hidden = sparse_features(self.model, batch.waveforms, masks)
         else:
             hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
         loss, terms = self.objective(hidden, targets)

@@ -23,17 +23,18 @@ from tqdm import tqdm
 
 from ..checkpoints.load import load_model
 from ..checkpoints.s3prl_states import STUDENT, StudentStates, read_states
-from ..compression import run_card, stages
+from ..compression import stages
+from ..compression.run_card import render_card
 from ..data.batches import Batch
 from ..data.dataset import read_data as read_audio
-from ..distillation.student_init import start
+from ..distillation.student_init import init_student
 from ..distillation.task import Distillation, JointPruning
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
-from ..model.precision import autocast
+from ..model.speech_model import autocast
 from ..training.nonfinite import report_skip
 from ..training.train_config import TrainConfig
-from ..training.trainer import seeded
+from ..training.trainer import seed_micro_batch
 from ..utils.environment import changes, environment
 from .epochs import Epochs
 from .pretrain_config import PretrainRecipe, last_epoch, read_data, read_training
@@ -97,7 +98,7 @@ class UpstreamPretrainExpert(nn.Module):
                 raise ConfigError(f"stage1: {before.source} is of stage 2, allowed: what stage 1 left")
             model, projections, self.updates1 = before.model(), before.projections, before.updates
         elif self.recipe.student is not None:
-            model = start(teacher, self.recipe.student, config.seed)
+            model = init_student(teacher, self.recipe.student, config.seed)
         else:
             model = copy.deepcopy(teacher)
         if self.recipe.stage == 1:
@@ -146,7 +147,7 @@ class UpstreamPretrainExpert(nn.Module):
         if self.micro == 0:
             self.update = global_step - 1
             self.optimizer.schedule(self.update)
-        generator = seeded(self.config.seed + self.recipe.stage, self.update, self.micro)
+        generator = seed_micro_batch(self.config.seed + self.recipe.stage, self.update, self.micro)
         self.micro += 1
         precision = self.settings.precision  # in fp16 the runner has switched autocast on
         with nullcontext() if precision == "fp16" else autocast(self.device, precision):
@@ -198,7 +199,7 @@ class UpstreamPretrainExpert(nn.Module):
         states = self.states()
         model = states.model()
         kind = "pruned" if self.recipe.stage == 1 else "compressed"
-        self.models.write(self.step, model, run_card.render(self._described(), model, kind))
+        self.models.write(self.step, model, render_card(self._described(), model, kind))
         add_states(
             all_states,
             self.recipe,

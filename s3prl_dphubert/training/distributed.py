@@ -1,7 +1,7 @@
-"""The processes of one run: who each is, what they tell each other, and whether all still live.
+"""Processes of one run: joining, collective operations, and errors that reach every process.
 
-``torchrun`` starts them and names them in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and
-MASTER_PORT. They have to see the same files: process 0 writes, the others read.
+``torchrun`` starts the processes and describes them in RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and
+MASTER_PORT. All have to see the same files: process 0 writes, the others read.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,24 +24,24 @@ from torch.distributed import Store
 from ..errors import RunError
 from .heartbeat import Heartbeat
 
-START = timedelta(minutes=10)  # for all to appear: they import, and from slow disks
-# No limit that a long validation of process 0 could break: who lives is for the heartbeat to tell.
-PATIENCE = timedelta(days=7)
-BUCKET = 16 * 2**20  # elements sent at once
-KNOCK = timedelta(seconds=5)  # for an answer from one that has appeared
-PLACE, FAILED = "place", "failed"
+START_TIMEOUT = timedelta(minutes=10)  # for all processes to appear: imports from a slow disk take long
+# A long validation of process 0 must not exceed this; dead processes are for the heartbeat to detect.
+COLLECTIVE_TIMEOUT = timedelta(days=7)
+CONNECT_TIMEOUT = timedelta(seconds=5)  # for an answer from a store that exists
+BUCKET = 16 * 2**20  # elements of one collective operation
+ADDRESS, FAILURE = "place", "failed"  # keys of the stores
 
 
 class Processes:
-    """One of the ``world`` processes of a run. A run of one process talks to nobody.
+    """The processes of a run, as one of them sees them. A run of one process communicates with nobody.
 
     All processes have to call the same methods in the same order.
 
     Args:
-        rank: which one this is, from 0.
-        world: how many there are.
-        device: where this one computes.
-        store: what all can read, if there are several.
+        rank: number of this process, from 0.
+        world: number of processes.
+        device: device of this process.
+        store: key-value store that all processes share, if there are several.
     """
 
     def __init__(
@@ -50,81 +51,76 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """True in the process that writes."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Return when all have come here, however long that takes."""
-        self.all(True)
+    def barrier(self) -> None:
+        """Wait until all processes have come here, however long that takes."""
+        if self.world > 1:
+            with self._explaining_failures():
+                dist.all_reduce(torch.ones(()))
 
-    def share(self, value: Any) -> Any:
-        """Process 0's value of plain Python, for all."""
+    def broadcast(self, value: Any) -> Any:
+        """Return process 0's value, of plain Python, in all processes."""
         if self.world == 1:
             return value
-        held = [value]
-        with self._talking():
-            dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
-        return held[0]
-
-    def all(self, flag: bool) -> bool:
-        """Whether the flag is true in all."""
-        if self.world == 1:
-            return flag
-        answer = torch.tensor(int(flag))
-        with self._talking():
-            dist.all_reduce(answer, dist.ReduceOp.MIN)
-        return bool(answer)
+        values = [value]
+        with self._explaining_failures():
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
 
     def mean(self, scalars: dict[str, float]) -> dict[str, float]:
-        """The mean over all processes of each scalar; all have the same names."""
+        """Return the mean over all processes of each scalar; all have the same names."""
         if self.world == 1:
             return scalars
         values = torch.tensor(list(scalars.values()), dtype=torch.float64)
-        with self._talking():
+        with self._explaining_failures():
             dist.all_reduce(values)
         return dict(zip(scalars, (values / self.world).tolist(), strict=True))
 
-    def add(self, tensors: list[Tensor]) -> None:
+    def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
-        self._exchange(tensors, dist.all_reduce)
+        self._in_place(dist.all_reduce, tensors)
 
-    def copy(self, module: nn.Module) -> None:
-        """Give the parameters and buffers of process 0 to all."""
-        self._exchange(list(module.state_dict().values()), lambda flat: dist.broadcast(flat, src=0))
+    def broadcast_module(self, module: nn.Module) -> None:
+        """Copy the parameters and buffers of process 0 to all processes."""
+        self._in_place(partial(dist.broadcast, src=0), list(module.state_dict().values()))
 
-    def _exchange(self, tensors: list[Tensor], operation: Any) -> None:
+    def _in_place(self, operation: Callable[[Tensor], Any], tensors: list[Tensor]) -> None:
+        """Apply a collective operation to many tensors, a bucket of them at a time."""
         if self.world == 1:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
-            with self._talking():
+            with self._explaining_failures():
                 operation(flat)
             parts = flat.split([tensor.numel() for tensor in bucket])
             for tensor, part in zip(bucket, parts, strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
     def fail(self, error: BaseException) -> None:
-        """Leave a word for the others on why this process ends."""
+        """Tell the other ranks why this process is exiting."""
         message = f"process {self.rank} stopped: {str(error) or type(error).__name__}"
         try:
             if self.store is not None:
-                self.store.compare_set(FAILED, "", message)  # the first word counts
+                self.store.compare_set(FAILURE, "", message)  # only the first failure is stored
         except RuntimeError:
-            logging.getLogger(__name__).debug("no one hears: %s", message)
+            logging.getLogger(__name__).debug("the store is gone; not reported: %s", message)
 
     @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Turn a broken connection into an error that names its cause, as far as it is known."""
+    def _explaining_failures(self) -> Iterator[None]:
+        """Turn a broken connection into an error that names its cause, if another process reported one."""
         try:
             yield
         except RuntimeError as error:
-            raise RunError(self._last_word() or f"lost another process of the run ({error})") from error
+            reason = self._reported_failure() or f"lost another process of the run ({error})"
+            raise RunError(reason) from error
 
-    def _last_word(self) -> str:
+    def _reported_failure(self) -> str:
         try:
-            if self.store is not None and self.store.check([FAILED]):
-                return self.store.get(FAILED).decode()
-        except RuntimeError:  # process 0, which keeps the store, is the one that is gone
+            if self.store is not None and self.store.check([FAILURE]):
+                return self.store.get(FAILURE).decode()
+        except RuntimeError:  # process 0, which hosts the store, is the one that is gone
             pass
         return ""
 
@@ -142,13 +138,13 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """Join the other processes of the run, if the environment names any, and leave with them.
+    """Join the other processes of the run, if the environment describes any, and leave together.
 
     A process that dies or falls silent ends all others within a minute, whatever they wait for.
 
     Args:
-        device: ``cpu``, ``cuda`` (each process takes the GPU of its LOCAL_RANK), or, for one
-            process alone, ``cuda:N``.
+        device: ``cpu``, ``cuda`` (each process takes the GPU of its LOCAL_RANK), or, for a
+            single process, ``cuda:N``.
 
     Raises:
         RunError: there is no GPU, the environment is incomplete, ``device`` is one GPU for several
@@ -159,42 +155,47 @@ def join(device: str) -> Iterator[Processes]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Processes(device=device)
         return
-    rank, world, device = _place(device)
-    store = _meet(rank, world)
-    heartbeat = Heartbeat(connect(store.host, store.port, KNOCK), rank, world)
+    rank, world, device = _own_place(device)
+    store = _shared_store(rank, world)
+    heartbeat = Heartbeat(connect(store.host, store.port, CONNECT_TIMEOUT), rank, world)
     processes = Processes(rank, world, device, store)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    with _quiet(rank):
+    with _errors_only(rank):
         try:
-            with processes._talking():
-                place = dist.PrefixStore("group", store)
-                dist.init_process_group(backend, store=place, rank=rank, world_size=world, timeout=PATIENCE)
+            with processes._explaining_failures():
+                dist.init_process_group(
+                    backend,
+                    store=dist.PrefixStore("group", store),
+                    rank=rank,
+                    world_size=world,
+                    timeout=COLLECTIVE_TIMEOUT,
+                )
             yield processes
-            processes.wait()  # then none may take another's end for a death
+            processes.barrier()  # a process that has finished must not be taken for a dead one
         except BaseException as error:
             processes.fail(error)
             if device == "cpu" and dist.is_initialized():
-                dist.destroy_process_group()  # tells the others; with NCCL it could wait for them
+                dist.destroy_process_group()  # closes the connections; with NCCL it could hang
             raise
         finally:
             heartbeat.stop()
-        processes.wait()
+        processes.barrier()
         dist.destroy_process_group()
 
 
-def _place(device: str) -> tuple[int, int, str]:
-    """Rank, world and the device of this process."""
+def _own_place(device: str) -> tuple[int, int, str]:
+    """Return rank, world and device of this process."""
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [name for name in names if not os.environ.get(name)]
     if missing:
-        raise RunError(f"WORLD_SIZE is set and {', '.join(missing)} not; torchrun sets them all")
+        raise RunError(f"WORLD_SIZE is set, but not {', '.join(missing)}; torchrun sets them all")
     if dist.is_initialized():
-        raise RunError("torch.distributed is in use already; a run makes its own process group")
+        raise RunError("torch.distributed is already initialized; a run makes its own process group")
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local = int(os.environ.get("LOCAL_RANK", rank))
     except ValueError as error:
-        raise RunError(f"RANK, LOCAL_RANK and WORLD_SIZE have to be whole numbers ({error})") from error
+        raise RunError(f"RANK, LOCAL_RANK and WORLD_SIZE have to be integers ({error})") from error
     if device == "cpu":
         return rank, world, device
     if device != "cuda":
@@ -207,30 +208,17 @@ def _place(device: str) -> tuple[int, int, str]:
     return rank, world, f"cuda:{local}"
 
 
-def _meet(rank: int, world: int) -> Any:
-    """Return a store that process 0 keeps, when all are connected to it.
+def _shared_store(rank: int, world: int) -> Any:
+    """Return a new store hosted by process 0, once all processes are connected to it.
 
-    The one that ``torchrun`` keeps still holds what the processes of an attempt before a restart
-    wrote, so it only tells where the new one is; a place where nobody answers is an old one.
+    The store of ``torchrun`` still holds what the processes of an attempt before a restart wrote. It is
+    therefore used only to announce the address of the new one.
     """
-    host, until = os.environ["MASTER_ADDR"], time.monotonic() + START.total_seconds()
+    host = os.environ["MASTER_ADDR"]
     try:
-        board = next(iter(dist.rendezvous("env://", timeout=START)))[0]  # type: ignore[attr-defined]
-        if rank == 0:
-            store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=START)
-            token = uuid.uuid4().hex
-            store.set(token, "")
-            board.set(PLACE, f"{store.port} {token}")
-        while rank:
-            port, token = board.get(PLACE).decode().split()
-            try:
-                store = connect(host, int(port), KNOCK)
-                store.get(token)
-                break
-            except RuntimeError:
-                if time.monotonic() > until:
-                    raise
-        store.set_timeout(START)
+        announcements = next(iter(dist.rendezvous("env://", timeout=START_TIMEOUT)))[0]  # type: ignore[attr-defined]
+        store = _host_store(host, announcements) if rank == 0 else _find_store(host, announcements)
+        store.set_timeout(START_TIMEOUT)
         store.set(f"here/{rank}", "")
         store.wait([f"here/{other}" for other in range(world)])
     except (RuntimeError, ValueError) as error:
@@ -238,18 +226,41 @@ def _meet(rank: int, world: int) -> Any:
     return store
 
 
-def connect(host: str, port: int, patience: timedelta) -> Any:
-    """A connection to a store that another process keeps."""
-    return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=patience)
+def _host_store(host: str, announcements: Any) -> Any:
+    """Open a store on a free port, and announce the port with a token that the store holds."""
+    store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=START_TIMEOUT)
+    token = uuid.uuid4().hex
+    store.set(token, "")
+    announcements.set(ADDRESS, f"{store.port} {token}")
+    return store
+
+
+def _find_store(host: str, announcements: Any) -> Any:
+    """Connect to the announced store; one that does not answer with its token is of an earlier attempt."""
+    deadline = time.monotonic() + START_TIMEOUT.total_seconds()
+    while True:
+        port, token = announcements.get(ADDRESS).decode().split()
+        try:
+            store = connect(host, int(port), CONNECT_TIMEOUT)
+            store.get(token)
+            return store
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def connect(host: str, port: int, timeout: timedelta) -> Any:
+    """Connect to a store that another process hosts."""
+    return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
 
 
 @contextmanager
-def _quiet(rank: int) -> Iterator[None]:
-    """Let process 0 alone warn of what all of them meet."""
+def _errors_only(rank: int) -> Iterator[None]:
+    """Silence the package's warnings in all processes but the first, which would repeat them."""
     logger = logging.getLogger(__package__.partition(".")[0])
-    before = logger.level
-    logger.setLevel(before if rank == 0 else logging.ERROR)
+    level = logger.level
+    logger.setLevel(level if rank == 0 else logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.setLevel(level)

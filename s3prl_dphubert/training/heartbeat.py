@@ -1,8 +1,8 @@
-"""Signs of life between the processes of a run.
+"""Heartbeats between the processes of a run.
 
-A process that waits for a dead one inside a collective operation cannot raise, and a time limit
-on the operation would also end it while another process does long work alone. So each gives a
-sign of life from a thread beside its work, and ends itself when another falls silent.
+A process that waits for a dead one inside a collective operation cannot raise, and a timeout of the
+operation would also end it while another process does long work alone. Each process therefore sends
+heartbeats from a thread of its own, and exits when another one falls silent.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import sys
 import threading
 from typing import Any
 
-BEAT = 2.0  # seconds from sign to sign
-SILENCE = 40  # seconds without one after which a process counts as dead
+BEAT = 2.0  # seconds between heartbeats
+SILENCE = 40  # seconds without a heartbeat after which a process counts as dead
 
 
 class Heartbeat:
-    """Beats, and listens to the others, until it is stopped.
+    """Send heartbeats and watch those of the other processes, until stopped.
 
-    Silence is counted in seconds that this process itself was running, so that a machine which
-    slept takes nobody for dead.
+    Silence is counted in seconds in which this process was running, so that after a suspension of the
+    machine no process is taken for dead.
 
     Args:
-        store: a connection to the common store that nothing else uses.
-        rank: this process.
-        world: how many there are.
+        store: connection to the shared store that nothing else uses.
+        rank: number of this process.
+        world: number of processes.
     """
 
     def __init__(self, store: Any, rank: int, world: int) -> None:
@@ -38,7 +38,7 @@ class Heartbeat:
             thread.start()
 
     def stop(self) -> None:
-        """Fall silent and listen no more."""
+        """Send and watch no more heartbeats."""
         self.stopped.set()
         self.threads[1].join()
 
@@ -50,7 +50,7 @@ class Heartbeat:
                     beats = self.store.add(f"beats/{other}", 0)
                     if beats != self.heard[other]:
                         self.heard[other], self.silent[other] = beats, 0
-        except RuntimeError:  # the store is gone, and with it the process that keeps it: silence tells
+        except RuntimeError:  # the store is gone, and with it its host, whose silence is noticed
             return
 
     def _watch(self) -> None:

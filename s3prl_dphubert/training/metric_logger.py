@@ -1,4 +1,4 @@
-"""The log of a training: rows in ``log.jsonl`` and TensorBoard events."""
+"""Log of a training: rows in ``log.jsonl`` and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..utils.files import write_text
 
 
 class MetricLogger:
-    """Appends to the log of one training.
+    """Append to the log of one training.
 
     Args:
-        folder: where ``log.jsonl`` and the events lie.
-        name: put before the names of the events.
-        update: what was logged after it is dropped, since a resumed run writes it again.
+        folder: directory of ``log.jsonl`` and the events.
+        name: prefix of the events' names.
+        update: update to continue from; later rows are dropped, since a resumed run writes them again.
     """
 
     def __init__(self, folder: Path, name: str, update: int) -> None:
@@ -30,7 +30,7 @@ class MetricLogger:
         self.events = SummaryWriter(folder, purge_step=update)
 
     def write(self, update: int, skipped: int, scalars: dict[str, float]) -> None:
-        """Add a row; what is not finite is left out, since JSON has no word for it."""
+        """Add a row; values that are not finite are left out, since JSON cannot express them."""
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         self.rows.write(json.dumps({"update": update, "skipped": skipped, **finite}) + "\n")
         self.rows.flush()
@@ -38,7 +38,7 @@ class MetricLogger:
             self.events.add_scalar(f"{self.name}/{name}", value, update)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the files."""
         self.rows.close()
         self.events.close()
 
@@ -46,5 +46,5 @@ class MetricLogger:
 def _update_of(row: str) -> float:
     try:
         return json.loads(row)["update"]
-    except (json.JSONDecodeError, KeyError):  # the row that a kill cut short
+    except (json.JSONDecodeError, KeyError):  # a row that a killed process left unfinished
         return math.inf

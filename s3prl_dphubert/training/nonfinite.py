@@ -1,4 +1,4 @@
-"""Updates that are skipped because a loss or gradient was not finite."""
+"""Count updates that are skipped because a loss or gradient was not finite."""
 
 from __future__ import annotations
 
@@ -12,46 +12,52 @@ from ..errors import RunError
 log = logging.getLogger(__name__)
 
 
-def report_skip(update: int, in_a_row: int, most: int) -> None:
+def report_skip(update: int, in_a_row: int, limit: int) -> None:
     """Warn that an update was skipped.
 
     Raises:
-        RunError: so many have been skipped one after the other.
+        RunError: ``limit`` updates or more were skipped in a row.
     """
     log.warning("update %d skipped: non-finite loss or gradient", update)
-    if in_a_row >= most:
+    if in_a_row >= limit:
         raise RunError(
             f"{in_a_row} updates in a row had a non-finite loss or gradient; lower the learning rate"
         )
 
 
 class SkipCounter:
-    """Counts skipped updates on the device; the host knows those up to the last reading.
+    """Count skipped updates on the device, so that the host need not wait for it after every update.
 
     Args:
-        device: where the updates are made.
-        total: skipped so far.
-        in_a_row: of them the last ones, one after the other.
+        device: device of the training.
+        total: updates skipped so far.
+        in_a_row: updates skipped in a row up to now.
     """
 
     def __init__(self, device: torch.device, total: int = 0, in_a_row: int = 0) -> None:
-        self.total, self.in_a_row = total, in_a_row
-        self.counts = torch.tensor([total, in_a_row, in_a_row], device=device)  # the last: most in a row
+        self.total, self.in_a_row = total, in_a_row  # as of the last reading
+        self.counts = torch.tensor([total, in_a_row, in_a_row], device=device)
+        """Skipped in all, in a row up to now, and most in a row since the last reading."""
 
-    def count(self, bad: Tensor) -> None:
-        """Note an update, skipped where ``bad`` (0-d) is true."""
-        in_a_row = (self.counts[1] + 1) * bad
-        most = torch.maximum(self.counts[2], in_a_row)
-        self.counts = torch.stack([self.counts[0] + bad, in_a_row, most])
+    def count(self, skipped: Tensor) -> None:
+        """Count an update, skipped where the flag (0-d) is true."""
+        in_a_row = (self.counts[1] + 1) * skipped
+        longest = torch.maximum(self.counts[2], in_a_row)
+        self.counts = torch.stack([self.counts[0] + skipped, in_a_row, longest])
 
-    def read(self, counts: list[int], update: int, most: int) -> None:
-        """Take what the device has counted up to an update, and report what is new.
+    def read(self, update: int, limit: int) -> None:
+        """Fetch the counts from the device, and report updates skipped since the last reading.
+
+        Args:
+            update: the last update counted.
+            limit: updates that may be skipped in a row, plus one.
 
         Raises:
-            RunError: ``most`` updates or more were skipped in a row.
+            RunError: ``limit`` updates or more were skipped in a row.
         """
-        new = counts[0] > self.total
-        self.total, self.in_a_row = counts[:2]
-        self.counts[2] = self.in_a_row
-        if new:
-            report_skip(update, counts[2], most)
+        total, in_a_row, longest = self.counts.tolist()
+        has_new = total > self.total
+        self.total, self.in_a_row = total, in_a_row
+        self.counts[2] = in_a_row
+        if has_new:
+            report_skip(update, longest, limit)

@@ -5,29 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..model.precision import PRECISIONS
+from ..model.speech_model import PRECISIONS
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one stage is trained.
+    """Training of one stage.
 
     Args:
         updates: optimizer steps.
         warmup: updates in which the learning rates rise; then they fall linearly to 0.
         lr: peak learning rate of weights and projections.
         gate_lr: peak learning rate of gates and multipliers.
-        clip: largest gradient norm over all optimised parameters together.
-        accumulate: micro-batches an update.
+        clip: largest gradient norm over all optimized parameters together.
+        accumulate: micro-batches per update.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
-        teacher_precision: the same for the teacher alone, which has no gradients to lose; ``None``
-            for that of the student.
-        max_nonfinite: stop after so many updates in a row with a non-finite loss or gradient.
+        teacher_precision: precision of the teacher, which has no gradients to lose; ``None`` for that of
+            the student.
+        max_nonfinite: number of updates in a row with a non-finite loss or gradient that ends the run.
         save_every: updates between checkpoints.
-        keep: checkpoints to keep.
+        keep: number of checkpoints to keep.
         validate_every: updates between validations.
         log_every: updates between rows of the log.
         num_workers: processes that read audio; 0 reads in the training process.
+
+    Raises:
+        ConfigError: listing every field that is wrong.
     """
 
     updates: int = 50_000

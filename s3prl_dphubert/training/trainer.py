@@ -1,12 +1,12 @@
-"""The training loop: accumulation over micro-batches and processes, mixed precision, clipping,
-checkpoints, resume.
+"""Training loop: accumulation over micro-batches and processes, mixed precision, clipping, resuming.
 
-It knows nothing of the task, and asks the device for numbers only when they are needed: on a GPU when
-they are logged, so that it never waits for the host.
+The loop knows nothing of its task. On a GPU it reads scalars back only when they are logged, so that the
+device never waits for the host.
 
-Randomness is a function of (seed, update, micro-batch of the update), whichever process has that
-micro-batch, so one process that accumulates 2 equals two that accumulate 1. Micro-batch
-``i * world + rank`` of an update is that process's ``i``-th, and all weigh the same. Process 0 alone writes.
+Random numbers are a function of (seed, update, micro-batch of the update), whichever process has that
+micro-batch, so that one process which accumulates 2 equals two which accumulate 1. Micro-batch
+``i * world + rank`` of an update is the ``i``-th of process ``rank``; all have the same weight. Only
+process 0 writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
 from ..data.batches import Batch, BatchStream, loader
-from ..model.precision import autocast
+from ..model.speech_model import autocast
 from ..model.state_dict import load_weights_only
 from ..utils.environment import Environment, changes, environment
 from ..utils.files import replacing
@@ -37,48 +37,49 @@ from .optimizer import ScheduledAdamW
 from .train_config import TrainConfig
 
 log = logging.getLogger(__name__)
-Scalars = dict[str, Any]  # name -> a number, or a 0-d tensor on the device
+Scalars = dict[str, Any]
+"""Name -> a number, or a 0-d tensor on the device."""
 
 
-class Task(Protocol):
-    """What a trainer trains."""
+class TrainingTask(Protocol):
+    """Model and loss that a :class:`Trainer` optimizes."""
 
     module: nn.Module
-    """Owner of everything that is optimised and saved."""
+    """Module that holds all parameters to optimize and to save."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups; each names its peak ``base_lr`` and may ``maximize``."""
+        """Return optimizer groups; each names its peak ``base_lr`` and may ``maximize``."""
 
     def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, Scalars]:
-        """Loss of one micro-batch and named scalars without gradient."""
+        """Compute the loss of one micro-batch, and named scalars without gradient."""
 
     def validate(self) -> dict[str, float]:
-        """Named scalars of a validation, ``loss`` among them; empty without validation data."""
+        """Return named scalars of a validation, ``loss`` among them; empty without validation data."""
 
 
-def seeded(seed: int, update: int, micro: int) -> torch.Generator:
-    """Set torch's random numbers to those of one micro-batch; returns the generator of its gates."""
+def seed_micro_batch(seed: int, update: int, micro: int) -> torch.Generator:
+    """Seed torch for one micro-batch, and return the generator of its gates."""
     seeds = np.random.SeedSequence((seed, update, micro)).generate_state(2)
     torch.manual_seed(int(seeds[0]))
     return torch.Generator().manual_seed(int(seeds[1]))
 
 
 class Trainer:
-    """Runs a task to its last update, from scratch or from the newest checkpoint.
+    """Train a task to its last update, from scratch or from the newest checkpoint.
 
     Args:
-        task: what to train.
-        config: how.
+        task: model and loss.
+        config: updates, learning rates, precision, and intervals of logging and saving.
         stream: micro-batches by global index.
-        folder: for checkpoints, ``log.jsonl`` and TensorBoard events.
-        seed: of everything random.
-        name: shown in the progress line.
-        processes: who else trains, and this process's device; this one alone on the CPU by default.
+        folder: directory of checkpoints, ``log.jsonl`` and TensorBoard events.
+        seed: seed of everything random.
+        name: name in the progress bar and in warnings.
+        processes: all processes of the run, and the device of this one; by default one process on the CPU.
     """
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         config: TrainConfig,
         stream: BatchStream,
         folder: Path,
@@ -93,7 +94,7 @@ class Trainer:
         self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.update, self.skips = 0, SkipCounter(self.device)
-        self.best: float | None = None
+        self.best: float | None = None  # lowest validation loss
         if self.processes.main:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -107,95 +108,101 @@ class Trainer:
         self.resume()
         if self.update >= self.config.updates:
             return
-        self.processes.copy(self.task.module)
+        self.processes.broadcast_module(self.task.module)
         self.task.module.train()
         if self.device.type == "cpu":
             keep_pages()
-        main, done, updates = self.processes.main, self.update, self.config.updates
-        journal = MetricLogger(self.folder, self.name, done) if main else None
+        main, first, updates = self.processes.main, self.update, self.config.updates
+        logger = MetricLogger(self.folder, self.name, first) if main else None
         bar = tqdm(
-            initial=done, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
+            initial=first, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
         )
         try:
-            began, audio = time.monotonic(), 0.0
+            began, audio_seconds = time.monotonic(), 0.0
             for batches in self.micro_batches():
                 scalars = self.train_step(batches)
-                audio += _seconds(batches) * self.processes.world
+                samples = sum(batch.waveforms.numel() for batch in batches)
+                audio_seconds += samples / SAMPLE_RATE * self.processes.world
                 self.update += 1
                 bar.update()
-                if self.reads():
-                    scalars = self.read(scalars)
+                if self.must_read_scalars():
+                    scalars = self.read_scalars(scalars)
                     now = time.monotonic()
-                    scalars["audio_seconds_per_second"] = audio / max(now - began, 1e-9)
-                    began, audio = now, 0.0
-                    bar.set_postfix(_shown(scalars), refresh=False)
-                    self.after_step(scalars, journal)
+                    scalars["audio_seconds_per_second"] = audio_seconds / max(now - began, 1e-9)
+                    began, audio_seconds = now, 0.0
+                    bar.set_postfix(_postfix(scalars), refresh=False)
+                    self.after_step(scalars, logger)
         finally:
             bar.close()
-            if journal is not None:
-                journal.close()
+            if logger is not None:
+                logger.close()
 
     def micro_batches(self) -> Iterator[list[Batch]]:
-        """Yield this process's micro-batches of each remaining update."""
+        """Yield the micro-batches of this process for each remaining update."""
         config, world, rank = self.config, self.processes.world, self.processes.rank
-        each = config.accumulate * world
-        start, stop = self.update * each, config.updates * each
+        per_update = config.accumulate * world
+        start, stop = self.update * per_update, config.updates * per_update
         batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
         ready: list[list[Batch]] = []
         for _ in range(self.update, config.updates):
-            # One update ahead, so that a GPU gets its audio while it computes.
+            # One update ahead, so that audio is copied to a GPU while it computes.
             ready.append([next(batches).start(self.device) for _ in range(config.accumulate)])
             if len(ready) > 1 or self.device.type == "cpu":
                 yield ready.pop(0)
         yield from ready
 
     def train_step(self, batches: list[Batch]) -> Scalars:
-        """One update of all processes; a non-finite loss or gradient in one skips it in all."""
+        """Make one update in all processes; a non-finite loss or gradient in one skips it in all.
+
+        Returns:
+            The scalars of this process, means over its micro-batches, still on the device.
+        """
         world = self.processes.world
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.schedule(self.update)
         totals: Scalars = {}
-        spoilt = torch.zeros((), device=self.device)
-        for place, batch in enumerate(batches):
-            loss, scalars = self._forward(batch, place * world + self.processes.rank)
+        nan_if_bad = torch.zeros((), device=self.device)
+        for index, batch in enumerate(batches):
+            loss, scalars = self._forward(batch, index * world + self.processes.rank)
             self.scaler.scale(loss / (len(batches) * world)).backward()
-            spoilt += loss.detach() * 0  # NaN where the loss is not finite
+            nan_if_bad += loss.detach() * 0  # NaN if the loss is infinite or NaN
             for name, value in {"loss": loss.detach(), **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
-        return totals | {"gradient_norm": self._optimise(spoilt)}
+        return totals | {"gradient_norm": self._optimize(nan_if_bad)}
 
     def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, Scalars]:
-        """Loss and scalars of the update's micro-batch of that number."""
-        generator = seeded(self.seed, self.update, micro)
+        """Compute loss and scalars of a micro-batch, given its index within the update."""
+        generator = seed_micro_batch(self.seed, self.update, micro)
         with self.autocast():
             return self.task.step(batch.to(self.device), self.update, generator)
 
-    def _optimise(self, spoilt: Tensor) -> Tensor:
-        """Add up the gradients of all processes and take the step, if all is finite; returns their norm."""
+    def _optimize(self, nan_if_bad: Tensor) -> Tensor:
+        """Sum the gradients of all processes, step if all is finite, and return the gradient norm (0-d)."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        gradients[0] += spoilt.to(gradients[0])  # so that all processes learn of it
-        self.processes.add(gradients)
+        gradients[0] += nan_if_bad.to(gradients[0])  # the sum over processes carries the NaN to all of them
+        self.processes.sum(gradients)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip).detach()
-        bad = ~torch.isfinite(norm)
+        skipped = ~torch.isfinite(norm)
         if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # which sees for itself
+            self.scaler.step(self.optimizer)  # skips the step itself
         else:
-            self.optimizer.step_unless(bad)
+            self.optimizer.step_unless(skipped)
         self.scaler.update()
-        self.skips.count(bad)
+        self.skips.count(skipped)
         return norm
 
-    def reads(self) -> bool:
-        """Whether the numbers of the update just made are needed: on the CPU always, it waits for nothing."""
+    def must_read_scalars(self) -> bool:
+        """Return whether this step's scalars must be read back (always on CPU, where reading is free)."""
         config, update = self.config, self.update
-        times = config.log_every, config.validate_every, config.save_every, config.max_nonfinite
-        due = update == config.updates or any(update % every == 0 for every in times)
-        return due or self.device.type == "cpu"
+        if self.device.type == "cpu" or update == config.updates:
+            return True
+        intervals = config.log_every, config.validate_every, config.save_every, config.max_nonfinite
+        return any(update % interval == 0 for interval in intervals)
 
-    def read(self, scalars: Scalars) -> dict[str, float]:
-        """Scalars of the update just made, the mean of all processes; without its losses if it was skipped.
+    def read_scalars(self, scalars: Scalars) -> dict[str, float]:
+        """Return the last update's scalars, averaged over processes; of a skipped one only the learning rate.
 
         Raises:
             RunError: too many updates in a row were skipped.
@@ -203,36 +210,35 @@ class Trainer:
         tensors = [
             torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in scalars.values()
         ]
-        packed = torch.cat([torch.stack(tensors), self.skips.counts.double()]).tolist()
-        read = self.processes.mean(dict(zip(scalars, packed[:-3], strict=True)))
-        self.skips.read([int(count) for count in packed[-3:]], self.update - 1, self.config.max_nonfinite)
-        rate = {"lr": self.optimizer.get_lr()[0]}
-        return read | rate if math.isfinite(read["gradient_norm"]) else rate
+        means = self.processes.mean(dict(zip(scalars, torch.stack(tensors).tolist(), strict=True)))
+        self.skips.read(self.update - 1, self.config.max_nonfinite)
+        lr = {"lr": self.optimizer.get_lr()[0]}
+        return means | lr if math.isfinite(means["gradient_norm"]) else lr
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision as configured."""
+        """Return the context of the configured precision."""
         return autocast(self.device, self.config.precision)
 
-    def after_step(self, scalars: dict[str, float], journal: MetricLogger | None) -> None:
-        """Log, validate and save when it is time."""
+    def after_step(self, scalars: dict[str, float], logger: MetricLogger | None) -> None:
+        """Validate, log and save when they are due."""
         config, last = self.config, self.update == self.config.updates
         if self.update % config.validate_every == 0 or last:
             scalars |= {f"valid_{name}": value for name, value in self.validate().items()}
-        logged = self.update % config.log_every == 0 or last or "valid_loss" in scalars
-        if logged and journal is not None:
-            journal.write(self.update, self.skips.total, scalars)
+        must_log = self.update % config.log_every == 0 or last or "valid_loss" in scalars
+        if must_log and logger is not None:
+            logger.write(self.update, self.skips.total, scalars)
         if (self.update % config.save_every == 0 or last) and self.processes.main:
             self.save()
 
     def validate(self) -> dict[str, float]:
-        """Run the task's validation in process 0, whose result all get, and keep the best weights."""
+        """Validate in process 0, return its scalars in all processes, and save the best weights."""
         scalars: dict[str, float] = {}
         if self.processes.main:
             self.task.module.eval()
             with torch.no_grad(), self.autocast():
                 scalars = self.task.validate()
             self.task.module.train()
-        scalars = self.processes.share(scalars)
+        scalars = self.processes.broadcast(scalars)
         loss = scalars.get("loss")
         if loss is not None and math.isfinite(loss) and (self.best is None or loss < self.best):
             self.best = loss
@@ -242,7 +248,7 @@ class Trainer:
         return scalars
 
     def save(self) -> None:
-        """Write a checkpoint and drop the oldest ones."""
+        """Write a checkpoint and delete the oldest ones."""
         content = {
             "module": self.task.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -258,16 +264,16 @@ class Trainer:
             old.unlink()
 
     def states(self) -> list[Path]:
-        """Checkpoints, oldest first."""
+        """Return the checkpoints, oldest first."""
         return sorted(self.folder.glob("state-*.pt"))
 
     def environment(self) -> Environment:
-        """What has to stay the same for a resumed run to be exact."""
+        """Return the facts that must not change for a resumed run to be exact."""
         return environment(self.device, self.config.precision, self.processes.world, self.config.accumulate)
 
     def resume(self) -> None:
         """Load the newest checkpoint that process 0 sees, if there is one."""
-        newest = self.processes.share(self.states()[-1].name if self.states() else None)
+        newest = self.processes.broadcast(self.states()[-1].name if self.states() else None)
         if newest is None:
             return
         saved = load_weights_only(self.folder / newest)
@@ -277,8 +283,10 @@ class Trainer:
         self.update, self.best = saved["update"], saved["best"]
         self.skips = SkipCounter(self.device, saved["skipped"], saved["in_a_row"])
         if changed := changes(saved.get("environment", {}), self.environment()):
-            what = "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
-            log.warning(what, self.name, self.update, changed)
+            message = (
+                "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
+            )
+            log.warning(message, self.name, self.update, changed)
 
 
 def _write(content: dict[str, Any], path: Path) -> None:
@@ -286,13 +294,10 @@ def _write(content: dict[str, Any], path: Path) -> None:
         torch.save(content, partial)
 
 
-def _seconds(batches: list[Batch]) -> float:
-    return sum(batch.waveforms.numel() for batch in batches) / SAMPLE_RATE
-
-
-def _shown(scalars: Mapping[str, float]) -> dict[str, str]:
-    shown = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
-    shown |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
+def _postfix(scalars: Mapping[str, float]) -> dict[str, str]:
+    """Format the scalars of the progress bar."""
+    postfix = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
+    postfix |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
     if (speed := scalars.get("audio_seconds_per_second")) is not None:
-        shown["audio-s/s"] = f"{speed:.0f}"
-    return shown
+        postfix["audio-s/s"] = f"{speed:.0f}"
+    return postfix

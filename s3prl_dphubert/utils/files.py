@@ -67,6 +67,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes left anywhere below a folder."""
+    for partial in list(folder.rglob("*.part")):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A mapping from a file, empty if there is none that can be read."""
     try:

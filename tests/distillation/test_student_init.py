@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s3prl_dphubert.distillation.student_init import StudentConfig, start
+from s3prl_dphubert.distillation.student_init import StudentConfig, init_student
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.model.cost import parameters
@@ -28,7 +28,7 @@ def test_published_students_have_their_published_size(name):
 @pytest.mark.parametrize("shape", ["hubert", "large", "wavlm", "data2vec"])
 def test_all_layers_are_the_teacher_itself(shape):
     teacher = tiny(shape)
-    student = start(teacher, StudentConfig(layers=3))
+    student = init_student(teacher, StudentConfig(layers=3))
     assert student.config == teacher.config
     for a, b in zip(outputs(teacher), outputs(student), strict=True):
         assert torch.equal(a, b)
@@ -38,7 +38,7 @@ def test_all_layers_are_the_teacher_itself(shape):
 
 def test_layers_are_taken_by_number():
     teacher = tiny("wavlm")
-    student = start(teacher, StudentConfig(layers=(1, 3))).state_dict()
+    student = init_student(teacher, StudentConfig(layers=(1, 3))).state_dict()
     source = teacher.state_dict()
     layer = "encoder.transformer.layers."
     names = [name for name in student if name.startswith(layer)]
@@ -55,7 +55,7 @@ def test_layers_are_taken_by_number():
 def test_a_narrower_student_takes_the_front_end_and_draws_the_rest():
     teacher = tiny("hubert")
     wanted = StudentConfig(embed_dim=16, heads=2, ffn=24)
-    student, again, other = (start(teacher, wanted, seed).state_dict() for seed in (0, 0, 1))
+    student, again, other = (init_student(teacher, wanted, seed).state_dict() for seed in (0, 0, 1))
     source = teacher.state_dict()
     taken = {name for name in student if torch.equal(student[name], other[name])}
     front = {
@@ -79,7 +79,7 @@ def test_drawing_a_student_moves_no_other_random_numbers():
     torch.manual_seed(5)
     wanted = torch.randn(3)
     torch.manual_seed(5)
-    start(tiny_without_seed(), StudentConfig(ffn=8), seed=9)
+    init_student(tiny_without_seed(), StudentConfig(ffn=8), seed=9)
     assert torch.equal(torch.randn(3), wanted)
 
 
@@ -91,12 +91,12 @@ def tiny_without_seed():
 def test_every_fault_at_once():
     with pytest.raises(ConfigError) as caught:
         StudentConfig(layers=(0, 2), embed_dim=0, heads=True, ffn=1.5)
-    for part in ("layers is (0, 2)", "embed_dim is 0", "heads is True", "ffn is 1.5, allowed: whole numbers"):
+    for part in ("layers is (0, 2)", "embed_dim is 0", "heads is True", "ffn is 1.5, allowed: integers"):
         assert part in str(caught.value)
     for layers in ((), (2, 1), (1, 1), 0, "two", (1, "2")):
         with pytest.raises(ConfigError, match="layers is"):
             StudentConfig(layers=layers)
-    with pytest.raises(ConfigError, match="nothing is named"):
+    with pytest.raises(ConfigError, match="no field is given"):
         StudentConfig()
 
 
@@ -111,4 +111,4 @@ def test_every_fault_at_once():
 )
 def test_what_the_teacher_cannot_have(wanted, message):
     with pytest.raises(ConfigError, match=message):
-        start(tiny("hubert"), wanted)
+        init_student(tiny("hubert"), wanted)
