@@ -13,7 +13,7 @@ from ..data.batches import Batch
 from ..data.dataset import DataConfig
 from ..distillation.objective import ObjectiveConfig
 from ..model import SpeechModel
-from ..model.precision import autocast
+from ..model.speech_model import autocast
 from ..pruning.budget import Budget
 from ..training.optimizer import ScheduledAdamW
 from ..training.train_config import TrainConfig

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..model import ModelConfig
-from ..model.precision import AUTOCAST
+from ..model.speech_model import AUTOCAST
 from .model_shapes import TITLES, checkpoint
 
 Call = Callable[[Tensor, Tensor | None], Any]  # waveforms (B, T), samples (B,) or None -> anything

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from ..model.speech_model import checked, frame_lengths
+from ..model.speech_model import check_waveforms, frame_lengths
 from .backends import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, feeds_of, open_session
 from .batching import divide
 from .metadata import Info
@@ -50,7 +50,8 @@ class Runtime(nn.Module):
         Raises:
             ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
         """
-        batch, samples = checked(waveforms, self.config).shape
+        check_waveforms(waveforms, self.config)
+        batch, samples = waveforms.shape
         ends = torch.full((batch,), samples) if lengths is None else lengths.long().cpu()
         if ends.shape != (batch,):
             raise ValueError(f"lengths has shape {tuple(ends.shape)}, allowed: ({batch},)")

@@ -1,4 +1,4 @@
-"""The speech encoder: configuration, blocks and the whole model."""
+"""The speech encoder: its configuration, its blocks and the whole model."""
 
 from .model_config import ModelConfig
 from .speech_model import SpeechModel

@@ -1,7 +1,7 @@
-"""What a model costs: parameters and MACs, for whole units or for expected ones.
+"""Cost of a model in parameters and multiply-accumulates (MACs).
 
-Every formula takes widths that are numbers or tensors, so that the same code counts a model
-as it is and the differentiable cost of a student under its gates.
+The formulas take widths that are numbers or tensors: the same code counts a model as it is, and gives the
+differentiable cost of a student under its gates.
 """
 
 from __future__ import annotations
@@ -28,8 +28,16 @@ SUPERB_LENGTHS = tuple(samples for bucket in SUPERB_SAMPLES.values() for samples
 
 @dataclass(frozen=True)
 class Widths:
-    """How many units are open: per conv layer its channels; per Transformer layer its heads,
-    feed-forward units, and the probability that each sublayer and any of its heads exists."""
+    """Number of open units, or its expectation under gates.
+
+    Args:
+        conv: output channels of each conv layer.
+        heads: attention heads of each Transformer layer.
+        ffn: feed-forward units of each Transformer layer.
+        attention: probability that each layer's attention sublayer is there.
+        feed_forward: probability that each layer's feed-forward sublayer is there.
+        any_head: probability that each layer has any head.
+    """
 
     conv: list[Number]
     heads: list[Number]
@@ -40,7 +48,7 @@ class Widths:
 
 
 def real_widths(config: ModelConfig) -> Widths:
-    """The widths of a model as it stands."""
+    """Return the widths of a model as it is."""
     return Widths(
         conv=list(config.conv_channels),
         heads=[len(kept or ()) for kept in config.heads],
@@ -52,7 +60,12 @@ def real_widths(config: ModelConfig) -> Widths:
 
 
 def expected_widths(config: ModelConfig, open_units: dict[str, dict[int, Tensor]]) -> Widths:
-    """The widths under gates: sums of the probabilities that units are open."""
+    """Return the expected widths under gates.
+
+    Args:
+        config: shape of the model before pruning.
+        open_units: kind of unit -> layer index -> probability (N,) that each unit is open.
+    """
     real = real_widths(config)
 
     def total(kind: str, fallback: list[Number]) -> list[Number]:
@@ -72,15 +85,15 @@ def expected_widths(config: ModelConfig, open_units: dict[str, dict[int, Tensor]
 
 
 def masked_widths(config: ModelConfig, masks: Masks) -> Widths:
-    """The widths that remain when masked units are cut out."""
+    """Return the widths that remain when masked units are cut out."""
     kinds = ("conv", "heads", "ffn", "attention", "feed_forward")
-    opened = {kind: {i: (m > 0).double() for i, m in getattr(masks, kind).items()} for kind in kinds}
-    widths = expected_widths(config, opened)
+    open_units = {kind: {i: (m > 0).double() for i, m in getattr(masks, kind).items()} for kind in kinds}
+    widths = expected_widths(config, open_units)
     return widths if masks.exact else without_emptied(widths)
 
 
 def without_emptied(widths: Widths) -> Widths:
-    """The widths after the published pruning, where a sublayer without units goes with its bias."""
+    """Remove sublayers without units together with their biases, as the published pruning does."""
     return replace(
         widths,
         attention=[float(bool(n)) * p for n, p in zip(widths.heads, widths.attention, strict=True)],
@@ -89,20 +102,23 @@ def without_emptied(widths: Widths) -> Widths:
 
 
 def parameters(config: ModelConfig, widths: Widths | None = None, published: bool = False) -> Number:
-    """Parameters of a model, ``dummy_weight`` included; arguments as for :func:`parameter_parts`."""
+    """Count all parameters, ``dummy_weight`` included; arguments as for :func:`parameter_parts`."""
     return sum(parameter_parts(config, widths, published).values())
 
 
 def parameter_parts(
     config: ModelConfig, widths: Widths | None = None, published: bool = False
 ) -> dict[str, Number]:
-    """Parameters of each conv layer, the projection, the positional block, each Transformer layer
+    """Count the parameters of each conv layer, the projection, the positional block, each Transformer layer
     and the rest: the scale after the extractor, the Transformer's LayerNorm, WavLM's position table.
 
     Args:
-        config: the shape before the gates.
-        widths: open units; ``None`` counts the model as it stands.
+        config: shape of the model before pruning.
+        widths: open units; ``None`` counts the model as it is.
         published: leave out WavLM's relative positions, as the published formula does.
+
+    Returns:
+        Name of the part -> number of parameters.
     """
     w = widths or real_widths(config)
     d, hd = config.embed_dim, config.head_dim
@@ -131,24 +147,27 @@ def parameter_parts(
 
 
 def macs(config: ModelConfig, samples: int | Iterable[int], widths: Widths | None = None) -> Number:
-    """Multiply-accumulates of utterances together; arguments as for :func:`mac_parts`."""
+    """Count the multiply-accumulates of utterances together; arguments as for :func:`mac_parts`."""
     return sum(mac_parts(config, samples, widths).values())
 
 
 def mac_parts(
     config: ModelConfig, samples: int | Iterable[int], widths: Widths | None = None
 ) -> dict[str, Number]:
-    """Multiply-accumulates by part as in :func:`parameter_parts`, counted as the SUPERB challenge does.
+    """Count multiply-accumulates by part, as the SUPERB challenge does.
 
     A convolution counts frames x kernel x inputs per group x outputs, with the frames that it
     really produces: a positional one with an even kernel makes one more than it passes on.
     Attention also counts 4 for every score and every unit of a query (scaling, softmax,
-    dropout), and the gate of WavLM's relative positions; norms and activations count nothing.
+    dropout), and the gate of WavLM's relative positions. Norms and activations do not count.
 
     Args:
-        config: the shape before the gates.
-        samples: length of the utterance, or of each of several that run one by one.
-        widths: open units; ``None`` counts the model as it stands.
+        config: shape of the model before pruning.
+        samples: length of the utterance at 16 kHz, or of each of several that run one by one.
+        widths: open units; ``None`` counts the model as it is.
+
+    Returns:
+        Name of the part, as in :func:`parameter_parts` -> multiply-accumulates.
     """
     w = widths or real_widths(config)
     d, hd = config.embed_dim, config.head_dim
@@ -163,8 +182,8 @@ def mac_parts(
     t, tt = sum(frames), sum(n * n for n in frames)
     parts["projection"] = t * before * d
     kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
-    made = sum(n + 1 - kernel % 2 for n in frames)
-    parts["positions"] = depth * made * d * (d // config.pos_conv_groups) * kernel
+    produced = sum(n + 1 - kernel % 2 for n in frames)
+    parts["positions"] = depth * produced * d * (d // config.pos_conv_groups) * kernel
     for i in range(config.num_layers):
         width = w.heads[i] * hd
         attention = 4 * t * d * width + 2 * tt * width + 4 * w.heads[i] * tt + 4 * t * width
@@ -177,5 +196,5 @@ def mac_parts(
 
 
 def superb_macs(config: ModelConfig, widths: Widths | None = None) -> dict[str, Number]:
-    """Multiply-accumulates of the SUPERB challenge's utterances, summed by bucket."""
+    """Count the multiply-accumulates of the SUPERB challenge's utterances, by bucket of their lengths."""
     return {bucket: macs(config, lengths, widths) for bucket, lengths in SUPERB_SAMPLES.items()}

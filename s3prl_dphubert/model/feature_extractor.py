@@ -1,4 +1,4 @@
-"""From waveform to frames: the conv feature extractor and the feature projection."""
+"""The conv feature extractor and the feature projection: waveforms to frames."""
 
 from __future__ import annotations
 
@@ -6,30 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import linear
-from .masks import NO_MASKS, Masks
+from .masks import NO_MASKS, Masks, open_layer_norm
 from .model_config import ModelConfig
-
-
-def open_layer_norm(x: Tensor, norm: nn.LayerNorm, open_units: Tensor) -> Tensor:
-    """LayerNorm of x (..., C) whose mean and variance come from the open units (C,) alone.
-
-    Closed units come out as 0, so the result equals the LayerNorm of the model without them.
-    """
-    return open_norm(x, norm.weight, norm.bias, norm.eps, open_units)
-
-
-def open_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, open_units: Tensor) -> Tensor:
-    """:func:`open_layer_norm` with weight and bias (C,) of its own."""
-    share = open_units.to(x.dtype) / open_units.sum()
-    mean = (x * share).sum(-1, keepdim=True)
-    centred = x - mean
-    variance = (centred.square() * share).sum(-1, keepdim=True)
-    return (centred * torch.rsqrt(variance + eps) * weight + bias) * open_units.to(x.dtype)
+from .transformer import linear
 
 
 class ConvLayer(nn.Module):
-    """Convolution, normalisation over time or channels (or none), GELU."""
+    """Convolution; GroupNorm over time, LayerNorm over channels or no norm; GELU."""
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -48,13 +31,19 @@ class ConvLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None = None, exact: bool = True) -> Tensor:
-        """x (B, C_in, T_in), mask (C_out,) -> (B, C_out, T_out)."""
+        """Run the layer.
+
+        Args:
+            x: (B, C_in, T_in).
+            mask: (C_out,) for the output channels.
+            exact: as in :class:`.Masks`.
+
+        Returns:
+            (B, C_out, T_out).
+        """
         x = self.conv(x)
         if isinstance(self.layer_norm, nn.LayerNorm):
-            x = x.transpose(1, 2)
-            norm = self.layer_norm
-            x = open_layer_norm(x, norm, mask > 0) if mask is not None and exact else norm(x)
-            x = x.transpose(1, 2)
+            x = _layer_norm(x.transpose(1, 2), self.layer_norm, mask if exact else None).transpose(1, 2)
         elif self.layer_norm is not None:
             x = self.layer_norm(x)
         x = F.gelu(x)
@@ -91,10 +80,11 @@ class FeatureProjection(nn.Module):
         self.dropout = nn.Dropout(config.projection_dropout)
 
     def forward(self, x: Tensor, masks: Masks = NO_MASKS, last: int = -1) -> Tensor:
-        """x (B, F, C) -> (B, F, D); ``last`` is the index of the last conv layer."""
-        mask = masks.conv.get(last)
-        if mask is not None and masks.exact:
-            x = open_layer_norm(x, self.layer_norm, mask > 0)
-        else:
-            x = self.layer_norm(x)
+        """x (B, F, C) -> (B, F, D); ``last`` is the index of the last conv layer, in ``masks``."""
+        x = _layer_norm(x, self.layer_norm, masks.conv.get(last) if masks.exact else None)
         return self.dropout(self.projection(x))
+
+
+def _layer_norm(x: Tensor, norm: nn.LayerNorm, mask: Tensor | None) -> Tensor:
+    """LayerNorm of x (..., C), over the units that a mask (C,) leaves open if there is one."""
+    return norm(x) if mask is None else open_layer_norm(x, norm.weight, norm.bias, norm.eps, mask > 0)

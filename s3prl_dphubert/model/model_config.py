@@ -1,8 +1,9 @@
-"""One configuration for dense and pruned encoders alike."""
+"""Configuration of an encoder, dense or pruned."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,37 +15,37 @@ Heads = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a HuBERT, wav2vec 2.0, WavLM or data2vec encoder, whole or pruned.
+    """Shape of a HuBERT, wav2vec 2.0, WavLM or data2vec encoder, dense or pruned.
 
     Args:
         extractor_mode: ``group_norm`` (one GroupNorm after the first conv, Base models) or
             ``layer_norm`` (a LayerNorm after every conv, Large models).
-        conv_channels: output channels of each conv layer; kernels and strides likewise.
+        conv_channels: output channels of each conv layer.
         conv_kernels: kernel sizes in samples of that layer's input.
         conv_strides: strides in samples of that layer's input.
         conv_bias: whether the conv layers have a bias.
         embed_dim: width D of the Transformer.
         total_heads: attention heads a layer had before any pruning.
         head_dim: width of one head.
-        heads: for each layer the ids of the heads kept; ``()`` keeps only the output bias,
+        heads: ids of the heads of each layer; ``()`` leaves only the output bias,
             ``None`` means that the layer has no attention sublayer.
-        ffn: for each layer the inner width of its feed-forward; 0 keeps only the output bias,
+        ffn: inner width of each layer's feed-forward; 0 leaves only the output bias,
             ``None`` means that the layer has no feed-forward sublayer.
         pos_conv_kernel: kernel of the positional convolution in frames.
-        pos_conv_groups: its groups.
-        pos_conv_depth: 1 for a single convolution with weight norm (HuBERT, wav2vec 2.0, WavLM);
-            more for so many plain convolutions, each with a LayerNorm and GELU (data2vec).
+        pos_conv_groups: groups of the positional convolution.
+        pos_conv_depth: 1 for one convolution with weight norm (HuBERT, wav2vec 2.0, WavLM);
+            otherwise the number of plain convolutions, each with LayerNorm and GELU (data2vec).
         layer_norm_first: pre-norm Transformer (Large) rather than post-norm (Base).
         normalize_waveform: scale every waveform to zero mean and unit variance first.
         num_buckets: buckets of WavLM's relative positions; 0 for models without them.
         max_distance: distance in frames beyond which relative positions share a bucket.
         projection_dropout: dropout probability after the feature projection.
-        attention_dropout: on the attention weights.
-        ffn_dropout: on the feed-forward's inner units.
-        dropout: on the output of each sublayer and after the positional convolution.
+        attention_dropout: dropout probability of the attention weights.
+        ffn_dropout: dropout probability of the feed-forward's inner units.
+        dropout: dropout probability of each sublayer's output and after the positional convolution.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: a field is invalid; the message lists all of them.
     """
 
     extractor_mode: str = "group_norm"
@@ -76,20 +77,9 @@ class ModelConfig:
         object.__setattr__(self, "heads", heads)
         ConfigError.raise_for("model configuration", type_faults(self) or self._faults())
 
-    def _faults(self) -> list[str]:
-        faults = []
-        if self.extractor_mode not in ("group_norm", "layer_norm"):
-            faults.append(f"extractor_mode is {self.extractor_mode!r}, allowed: group_norm, layer_norm")
-        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
-            faults.append("conv_channels, conv_kernels and conv_strides must have one entry a conv layer")
-        for name in ("conv_channels", "conv_kernels", "conv_strides"):
-            if any(not isinstance(v, int) or v < 1 for v in getattr(self, name)):
-                faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
-        if self.num_buckets and (self.num_buckets < 4 or self.max_distance <= self.num_buckets // 4):
-            faults.append(
-                f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}, "
-                "allowed: 0 buckets, or 4 or more and a distance above a quarter of them"
-            )
+    def _faults(self) -> Iterator[str]:
+        """Yield what is wrong with values that have the right types."""
+        yield from self._extractor_faults()
         for name in (
             "embed_dim",
             "total_heads",
@@ -99,30 +89,42 @@ class ModelConfig:
             "pos_conv_depth",
         ):
             if getattr(self, name) < 1:
-                faults.append(f"{name} is {getattr(self, name)}, allowed: integers from 1")
+                yield f"{name} is {getattr(self, name)}, allowed: integers from 1"
         if self.pos_conv_depth > 1000:  # a damaged file might ask for a thousand million
-            faults.append(f"pos_conv_depth is {self.pos_conv_depth}, allowed: 1 to 1000")
+            yield f"pos_conv_depth is {self.pos_conv_depth}, allowed: 1 to 1000"
         if self.embed_dim % max(self.pos_conv_groups, 1):
-            faults.append(
-                f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
-            )
-        if len(self.heads) != len(self.ffn) or not self.heads:
-            faults.append(
-                f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0"
-            )
-        for layer, kept in enumerate(self.heads):
-            if kept is not None and (
-                sorted(set(kept)) != list(kept) or any(not 0 <= h < self.total_heads for h in kept)
-            ):
-                faults.append(f"heads[{layer}] is {kept}, allowed: rising ids below {self.total_heads}")
-        if any(width is not None and width < 0 for width in self.ffn):
-            faults.append(f"ffn is {self.ffn}, allowed: null or integers from 0")
-        if self.num_buckets and self.total_heads * self.head_dim != self.embed_dim:
-            faults.append("relative positions need total_heads * head_dim == embed_dim")
+            yield f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
+        yield from self._layer_faults()
         for name in ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
-                faults.append(f"{name} is {getattr(self, name)}, allowed: 0 up to 1, 1 left out")
-        return faults
+                yield f"{name} is {getattr(self, name)}, allowed: from 0 to below 1"
+
+    def _extractor_faults(self) -> Iterator[str]:
+        if self.extractor_mode not in ("group_norm", "layer_norm"):
+            yield f"extractor_mode is {self.extractor_mode!r}, allowed: group_norm, layer_norm"
+        if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
+            yield "conv_channels, conv_kernels and conv_strides must have one entry for each conv layer"
+        for name in ("conv_channels", "conv_kernels", "conv_strides"):
+            if any(value < 1 for value in getattr(self, name)):
+                yield f"{name} is {getattr(self, name)}, allowed: integers from 1"
+
+    def _layer_faults(self) -> Iterator[str]:
+        if len(self.heads) != len(self.ffn) or not self.heads:
+            yield f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0"
+        for layer, ids in enumerate(self.heads):
+            if ids is not None and (
+                sorted(set(ids)) != list(ids) or any(not 0 <= head < self.total_heads for head in ids)
+            ):
+                yield f"heads[{layer}] is {ids}, allowed: rising ids below {self.total_heads}"
+        if any(width is not None and width < 0 for width in self.ffn):
+            yield f"ffn is {self.ffn}, allowed: null or integers from 0"
+        if self.num_buckets and (self.num_buckets < 4 or self.max_distance <= self.num_buckets // 4):
+            yield (
+                f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}, "
+                "allowed: 0 buckets, or 4 or more and a distance above a quarter of them"
+            )
+        if self.num_buckets and self.total_heads * self.head_dim != self.embed_dim:
+            yield "relative positions need total_heads * head_dim == embed_dim"
 
     @property
     def num_layers(self) -> int:
@@ -131,20 +133,20 @@ class ModelConfig:
 
     @property
     def is_dense(self) -> bool:
-        """Whether all layers of a kind are alike and have all their heads, as before any pruning."""
+        """``True`` if all layers of a kind are alike and have all their heads, as before any pruning."""
         whole = (tuple(range(self.total_heads)),) * self.num_layers
         alike = len(set(self.ffn)) == len(set(self.conv_channels)) == 1
         return self.heads == whole and alike and bool(self.ffn[0])
 
     def frames(self, samples: int) -> int:
-        """Frames F of a waveform of that many samples."""
+        """Return the number of frames F of a waveform with that many samples."""
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
     @property
     def pos_conv_reach(self) -> int:
-        """Frames of padding that change an utterance: they are 0 before the first convolution alone."""
+        """Frames of padding that influence an utterance: only the first convolution reads zeros there."""
         return (self.pos_conv_depth - 1) * (self.pos_conv_kernel // 2)
 
     @property
@@ -161,7 +163,7 @@ class ModelConfig:
         return math.prod(self.conv_strides)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON or YAML."""
+        """Return plain values for JSON or YAML."""
         return asdict(self)
 
     @classmethod
@@ -175,5 +177,5 @@ class ModelConfig:
 
 
 def dense_heads(layers: int, heads: int) -> tuple[Heads, ...]:
-    """Head ids of an unpruned model."""
+    """Return the head ids of a model that is not pruned."""
     return (tuple(range(heads)),) * layers

@@ -1,4 +1,4 @@
-"""Utterances of a padded batch, put one after another without their padding."""
+"""Batches packed without padding: the utterances one after another."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbours of one length in a packed batch.
+    """Adjacent utterances of one length in a packed batch.
 
     Args:
-        start: row of the first one's first frame.
-        count: utterances B'.
-        frames: frames of each that are packed, F'.
-        valid: how many of those are no padding.
+        start: row of the first frame.
+        count: number of utterances.
+        frames: packed frames of each.
+        valid: those of them that are no padding.
     """
 
     start: int
@@ -27,17 +27,17 @@ class Group:
 
     @property
     def rows(self) -> slice:
-        """Its rows in the packed batch."""
+        """Rows of the group in the packed batch."""
         return slice(self.start, self.start + self.count * self.frames)
 
 
 class Packing:
-    """Where the frames of each utterance lie in a packed batch (N, …), longest utterance first.
+    """Layout of a packed batch (N, …): its utterances one after another, the longest first.
 
     Args:
-        valid: frames of each utterance that are no padding, in the batch's order.
-        more: frames of padding that are kept after each utterance that has any frame.
-        limit: frames that no utterance has more of; needed with ``more``.
+        valid: frames of each utterance that are no padding, in the order of the batch.
+        more: frames of padding that stay after each utterance, unless it has no valid frame.
+        limit: maximum number of frames of an utterance with its padding; required with ``more``.
     """
 
     def __init__(self, valid: Sequence[int], more: int = 0, limit: int = 0) -> None:
@@ -53,7 +53,7 @@ class Packing:
             start = self.groups[-1].rows.stop
 
     def utterances(self) -> Iterator[tuple[int, slice]]:
-        """Index in the batch and rows in the packed batch of every utterance that has frames."""
+        """Yield the index in the batch and the rows in the packed batch of every utterance with frames."""
         start = 0
         for index in self.order:
             stop = start + self.frames[index]
@@ -62,17 +62,17 @@ class Packing:
             start = stop
 
     def move(self, x: Tensor, other: Packing) -> Tensor:
-        """x (N, D) as packed here -> (N', D) as packed there, cut off or filled up with zeros."""
+        """Repack x (N, D) for another packing (N', D): each utterance is cut or padded with zeros."""
         if other.frames == self.frames:
             return x
         moved = x.new_zeros(other.total, x.shape[-1])
-        for (_, rows), (_, places) in zip(self.utterances(), other.utterances(), strict=True):
-            shared = min(rows.stop - rows.start, places.stop - places.start)
-            moved[places.start : places.start + shared] = x[rows.start : rows.start + shared]
+        for (_, rows), (_, target) in zip(self.utterances(), other.utterances(), strict=True):
+            shared = min(rows.stop - rows.start, target.stop - target.start)
+            moved[target.start : target.start + shared] = x[rows.start : rows.start + shared]
         return moved
 
     def unpack(self, x: Tensor, frames: int) -> Tensor:
-        """x (N, D) -> (B, frames, D), zeros after what is packed; a view if all have so many frames."""
+        """Unpack x (N, D) -> (B, frames, D), padded with zeros; a view if every utterance has all frames."""
         if all(length == frames for length in self.frames):
             return x.unflatten(0, (len(self.frames), frames))
         padded = x.new_zeros(len(self.frames), frames, x.shape[-1])

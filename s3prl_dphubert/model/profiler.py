@@ -1,4 +1,4 @@
-"""What models cost here: parameters, MACs and measured time, as a whole and part by part."""
+"""Parameters, MACs and measured time of models, as a whole and part by part."""
 
 from __future__ import annotations
 
@@ -13,33 +13,39 @@ from ..utils import markdown
 from . import SpeechModel
 from .cost import mac_parts, parameter_parts, parameters, superb_macs
 
-Times = dict[str, float]  # what -> seconds
+Times = dict[str, float]  # part -> seconds
 
 
 def real_time_factors(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> Times:
-    """Seconds of compute per second of audio, batch 1, the best of interleaved runs.
+    """Measure the compute time per second of audio, batch size 1.
 
     Args:
         models: name -> model on the CPU.
         seconds: length of the utterance.
-        repeats: runs of each model, after one to warm up.
+        repeats: runs of each model, after one to warm up. The models take turns.
+
+    Returns:
+        Name -> real-time factor of the fastest run.
     """
-    best = _best(models, seconds, repeats, _whole)
+    best = _fastest(models, seconds, repeats, _time_whole)
     return {name: times["whole"] / seconds for name, times in best.items()}
 
 
 def part_times(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> dict[str, Times]:
-    """Seconds that each part of :func:`.cost.parameter_parts` takes, batch 1, its best of interleaved runs.
+    """Measure the time of each part of :func:`.cost.parameter_parts`, batch size 1.
 
     The rest is what a run spends outside the other parts: normalising the waveform, padding,
     the Transformer's LayerNorm, WavLM's position table. Arguments as for
     :func:`real_time_factors`.
+
+    Returns:
+        Name -> part -> seconds of its fastest run.
     """
-    return _best(models, seconds, repeats, _by_part)
+    return _fastest(models, seconds, repeats, _time_parts)
 
 
 def parts(model: SpeechModel) -> dict[str, nn.Module]:
-    """The modules that are profiled, by the names of :func:`.cost.parameter_parts`."""
+    """Return the profiled modules by the names of :func:`.cost.parameter_parts`."""
     convs, transformer = model.feature_extractor.conv_layers, model.encoder.transformer
     return {
         **{f"conv {i}": layer for i, layer in enumerate(convs, start=1)},
@@ -50,13 +56,13 @@ def parts(model: SpeechModel) -> dict[str, nn.Module]:
 
 
 @torch.inference_mode()
-def _best(
+def _fastest(
     models: dict[str, SpeechModel],
     seconds: float,
     repeats: int,
     run: Callable[[SpeechModel, Tensor], Times],
 ) -> dict[str, Times]:
-    """The least of each time that ``run`` returns; models take turns, so that all meet the same noise."""
+    """Return the least of each time over all runs; models take turns, so that all meet the same noise."""
     samples = round(seconds * SAMPLE_RATE)
     waveforms = torch.randn(1, samples, generator=torch.Generator().manual_seed(0))
     best: dict[str, Times] = {}
@@ -65,17 +71,17 @@ def _best(
             times = run(model, waveforms)
             if turn:
                 least = best.setdefault(name, times)
-                best[name] = {what: min(took, least[what]) for what, took in times.items()}
+                best[name] = {part: min(value, least[part]) for part, value in times.items()}
     return best
 
 
-def _whole(model: SpeechModel, waveforms: Tensor) -> Times:
+def _time_whole(model: SpeechModel, waveforms: Tensor) -> Times:
     began = time.perf_counter()
     model.extract_features(waveforms)
     return {"whole": time.perf_counter() - began}
 
 
-def _by_part(model: SpeechModel, waveforms: Tensor) -> Times:
+def _time_parts(model: SpeechModel, waveforms: Tensor) -> Times:
     marks: dict[str, list[float]] = {name: [] for name in parts(model)}
     hooks = []
     for name, module in parts(model).items():
@@ -85,7 +91,7 @@ def _by_part(model: SpeechModel, waveforms: Tensor) -> Times:
 
         hooks += [module.register_forward_pre_hook(mark), module.register_forward_hook(mark)]
     try:
-        whole = _whole(model, waveforms)["whole"]
+        whole = _time_whole(model, waveforms)["whole"]
     finally:
         for hook in hooks:
             hook.remove()
@@ -94,7 +100,7 @@ def _by_part(model: SpeechModel, waveforms: Tensor) -> Times:
 
 
 def table(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> str:
-    """Parameters, MACs by SUPERB bucket and real-time factor of each model, as Markdown."""
+    """Return parameters, MACs by SUPERB bucket and real-time factor of each model as a Markdown table."""
     speed = real_time_factors(models, seconds, repeats)
     rows = [["parameters", *(f"{parameters(model.config):,}" for model in models.values())]]
     buckets = [superb_macs(model.config) for model in models.values()]
@@ -106,7 +112,7 @@ def table(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 
 
 
 def part_tables(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: int = 5) -> str:
-    """Parameters, MACs and measured time of every part of each model, with its share, as Markdown."""
+    """Return parameters, MACs and time of every part of each model, with shares, as Markdown tables."""
     measured = part_times(models, seconds, repeats)
     costs = "parameters", f"MACs of {seconds:g} s", f"ms ({torch.get_num_threads()} threads)"
     head = ["part", *(cell for name in costs for cell in (name, "%"))]
@@ -116,7 +122,7 @@ def part_tables(models: dict[str, SpeechModel], seconds: float = 10.0, repeats: 
         columns = [
             parameter_parts(config),
             mac_parts(config, round(seconds * SAMPLE_RATE)),
-            {part: 1000 * took for part, took in measured[name].items()},
+            {part: 1000 * value for part, value in measured[name].items()},
         ]
         totals = [sum(column.values()) for column in columns]
         rows = []

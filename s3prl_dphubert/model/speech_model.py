@@ -1,4 +1,4 @@
-"""The whole encoder: waveform in, hidden states of every layer out."""
+"""The whole encoder: waveforms in, hidden states of every layer out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from .masks import NO_MASKS, Masks
 from .model_config import ModelConfig
 from .transformer import PositionalConv, PositionalStack, RelativePositions, TransformerLayer
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *AUTOCAST)
+"""Number types that the matrix products and convolutions of a model may have."""
+
 PADDED = -1e4  # added to attention scores of padded keys; finite, so that no row is all -inf
 
 
 class Transformer(nn.Module):
-    """Positional convolutions, layers and the norm before (post-norm) or after them (pre-norm)."""
+    """Positional convolutions, then LayerNorm in post-norm models, then the layers.
+
+    Pre-norm models have the LayerNorm too, after the layers; the hidden states do not go through it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -28,7 +35,17 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(config, i) for i in range(config.num_layers))
 
     def forward(self, x: Tensor, padding: Tensor | None, masks: Masks, depth: int) -> list[Tensor]:
-        """x (B, F, D) -> outputs of the first ``depth`` layers, each (B, F, D)."""
+        """Run the first ``depth`` layers.
+
+        Args:
+            x: (B, F, D).
+            padding: (B, 1, 1, F), added to attention scores.
+            masks: of all layers.
+            depth: number of layers to run.
+
+        Returns:
+            The output of each (B, F, D).
+        """
         x = x + self.pos_conv_embed(x)
         if not self.layer_norm_first:
             x = self.layer_norm(x)
@@ -77,7 +94,7 @@ class SpeechModel(nn.Module):
             waveforms: (B, T) at 16 kHz, zero after each utterance's end.
             lengths: (B,) valid samples, or ``None`` if nothing is padded. GroupNorm's
                 statistics include the padding, as in the published models.
-            num_layers: stop after so many layers; ``None`` runs all L.
+            num_layers: number of layers to run, all L by default.
             masks: gates of a student in training; nothing is masked by default.
 
         Returns:
@@ -89,7 +106,7 @@ class SpeechModel(nn.Module):
             ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
         """
         config = self.config
-        waveforms = checked(waveforms, config)
+        check_waveforms(waveforms, config)
         if config.normalize_waveform:
             waveforms = normalise(waveforms, lengths)
         x = self.feature_extractor(waveforms, masks)
@@ -106,27 +123,40 @@ class SpeechModel(nn.Module):
     forward = extract_features
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
-        """(B,) samples -> (B,) frames."""
+        """Convert lengths in samples (B,) to lengths in frames (B,)."""
         return frame_lengths(self.config, lengths)
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision in ``bf16`` or ``fp16``; off for ``fp32``."""
+    dtype = AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 def frame_lengths(config: ModelConfig, lengths: Tensor) -> Tensor:
-    """(B,) samples -> (B,) frames."""
+    """Convert lengths in samples (B,) to lengths in frames (B,)."""
     for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
         lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
     return lengths
 
 
-def checked(waveforms: Tensor, config: ModelConfig) -> Tensor:
-    """Return waveforms that are (B, T) and as long as one frame; others are a ``ValueError``."""
+def check_waveforms(waveforms: Tensor, config: ModelConfig) -> None:
+    """Raise a ``ValueError`` unless waveforms are (B, T) and at least as long as one frame."""
     if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
         shape, least = tuple(waveforms.shape), config.min_samples
         raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")
-    return waveforms
 
 
 def normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
-    """(B, T) -> (B, T): every utterance to zero mean and unit variance over its valid samples."""
+    """Scale each utterance to zero mean and unit variance.
+
+    Args:
+        waveforms: (B, T).
+        lengths: (B,) valid samples, or ``None`` if nothing is padded.
+
+    Returns:
+        (B, T), zero after each utterance's end.
+    """
     if lengths is None:
         return F.layer_norm(waveforms, waveforms.shape[-1:])
     rows = []

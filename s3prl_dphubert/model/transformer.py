@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import linear
 from .masks import Masks
 from .model_config import Heads, ModelConfig
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    """Linear map that may have no inputs or no outputs; weights normal with std 0.02, bias 0."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        # Without a device skip_init takes the CPU, even where a model is only outlined on "meta".
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=torch.get_default_device())
+    if layer.weight.numel():
+        nn.init.normal_(layer.weight, std=0.02)
+    if outputs:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class PositionalConv(nn.Module):
@@ -66,7 +79,7 @@ class WeightNormConv(nn.Module):
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
 
     def weight(self) -> Tensor:
-        """-> (D, D/G, K)."""
+        """Return the normalised weight (D, D/G, K)."""
         return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +96,7 @@ class RelativePositions(nn.Module):
         self.rel_attn_embed = nn.Embedding(config.num_buckets, config.total_heads)
 
     def buckets(self, frames: int, device: torch.device) -> Tensor:
-        """(F, F) bucket of each key position relative to each query position."""
+        """Return the bucket (F, F) of each key position (columns) relative to each query position (rows)."""
         position = torch.arange(frames, device=device)
         offset = position[None, :] - position[:, None]
         half = self.num_buckets // 2
@@ -94,7 +107,7 @@ class RelativePositions(nn.Module):
         return (offset > 0).long() * half + torch.where(distance < exact, distance, far)
 
     def forward(self, frames: int) -> Tensor:
-        """-> (total heads, F, F)."""
+        """Return the biases of all heads (total heads, F, F)."""
         table = self.rel_attn_embed
         return table(self.buckets(frames, table.weight.device)).permute(2, 0, 1)
 
@@ -120,7 +133,12 @@ def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, he
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the heads that are kept; fused kernel, optional biases."""
+    """Multi-head self-attention of the heads that a layer has, with WavLM's position biases if there are any.
+
+    Args:
+        config: shape of the model.
+        kept: ids of the layer's heads.
+    """
 
     def __init__(self, config: ModelConfig, kept: Heads) -> None:
         super().__init__()
@@ -145,7 +163,17 @@ class Attention(nn.Module):
         return gated_positions(x, table, self.gru_rel_pos_linear, self.gru_rel_pos_const, heads)
 
     def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, mask: Tensor | None) -> Tensor:
-        """x (B, F, D), padding (B, 1, 1, F) added to the scores, mask (H,) -> (B, F, D)."""
+        """Attend.
+
+        Args:
+            x: (B, F, D).
+            padding: (B, 1, 1, F), added to the scores.
+            table: position biases (total heads, F, F).
+            mask: (H,) for the heads.
+
+        Returns:
+            (B, F, D).
+        """
         if not self.kept:
             return self.out_proj.bias.expand_as(x)
         q, k, v = (
@@ -165,7 +193,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear, with the inner units that are kept."""
+    """Linear, GELU, linear, with ``width`` inner units."""
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
@@ -198,7 +226,7 @@ class TransformerLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.embed_dim)
 
     def attend(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
-        """x (B, F, D) -> x plus the attention sublayer's output."""
+        """Add the output of the attention sublayer to x (B, F, D)."""
         if self.attention is None:
             return x
         inner = self.layer_norm(x) if self.layer_norm_first else x
@@ -208,7 +236,7 @@ class TransformerLayer(nn.Module):
         return x + self.dropout(out)
 
     def feed(self, x: Tensor, masks: Masks) -> Tensor:
-        """x (B, F, D) -> x plus the feed-forward sublayer's output."""
+        """Add the output of the feed-forward sublayer to x (B, F, D)."""
         if self.feed_forward is None:
             return x
         inner = self.final_layer_norm(x) if self.layer_norm_first else x

@@ -26,7 +26,7 @@ from ..constants import SAMPLE_RATE
 from ..data.feature_store import Block, FeatureStore
 from ..errors import ConfigError
 from ..model import SpeechModel
-from ..model.precision import AUTOCAST
+from ..model.speech_model import AUTOCAST
 from ..utils.config_io import type_faults
 from ..utils.files import write_text
 from .cache_stats import Tally, say

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..model import SpeechModel
 from ..model.inference.folded import FoldedModel, fold
-from ..model.precision import AUTOCAST
+from ..model.speech_model import AUTOCAST
 from .options import Options
 
 

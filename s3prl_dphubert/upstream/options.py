@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
-from ..model.precision import PRECISIONS
+from ..model.speech_model import PRECISIONS
 from ..utils.config_io import from_dict
 
 PADDINGS = ("batch", "exact")

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ..fft_conv import FFTConv
 from ..packing import Packing
-from ..precision import AUTOCAST, PRECISIONS
-from ..speech_model import SpeechModel, checked, frame_lengths, normalise
+from ..speech_model import AUTOCAST, PRECISIONS, SpeechModel, check_waveforms, frame_lengths, normalise
 from ..transformer import PositionalConv
 from .folded_extractor import FoldedExtractor
 from .folded_transformer import FoldedLayer, FoldedLinear, frozen_copy, gelu_
@@ -86,7 +85,7 @@ class FoldedModel(nn.Module):
         Of an utterance's padding only the first :data:`SPILL` frames are computed; the others are 0.
         """
         config = self.config
-        waveforms = checked(waveforms, config)
+        check_waveforms(waveforms, config)
         if config.normalize_waveform:
             waveforms = normalise(waveforms, lengths)
         frames = config.frames(waveforms.shape[1])

@@ -1,4 +1,4 @@
-"""Which units of a group are computed, and weights cut to them, in training."""
+"""The units of a group that a training step computes, and weights cut to them."""
 
 from __future__ import annotations
 
@@ -8,65 +8,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STEP = 16  # widths that are no multiple of it make matrix products up to twice as slow
+STEP = 16  # matrix products of other widths than multiples of it take up to twice the time
 
 
 @dataclass(frozen=True)
-class OpenUnits:
-    """The units of a group that a step computes: all open ones, and closed ones to fill up.
+class ActiveUnits:
+    """Units of a group that a training step computes: all open ones, and some closed ones as padding.
 
     Args:
-        index: (N',) their indices; ``None`` for all N.
-        mask: (N',) their mask; ``None`` where the group has none.
+        index: (N',) indices of the units; ``None`` for all N.
+        mask: (N',) mask of the units; ``None`` if the group has none.
     """
 
     index: Tensor | None = None
     mask: Tensor | None = None
 
     @classmethod
-    def of(cls, mask: Tensor | None, step: int = STEP, skip: bool = True) -> OpenUnits:
-        """Choose by a mask (N,); there may be none left.
+    def of(cls, mask: Tensor | None, step: int = STEP, skip: bool = True) -> ActiveUnits:
+        """Choose units by a mask; there may be none left.
 
         Args:
-            mask: 0 closes a unit.
-            step: the number of units is a multiple of it, or N.
+            mask: (N,), where 0 closes a unit.
+            step: choose a multiple of this number of units, or all N.
             skip: leave closed units out.
         """
         if mask is None or not skip:
             return cls(None, mask)
-        wanted = -(-int(mask.count_nonzero()) // step) * step
-        if wanted >= len(mask):
+        count = -(-int(mask.count_nonzero()) // step) * step
+        if count >= len(mask):
             return cls(None, mask)
-        index = mask.detach().topk(wanted).indices.sort().values
+        index = mask.detach().topk(count).indices.sort().values
         return cls(index, mask[index])
 
     @property
     def filled(self) -> bool:
-        """Whether closed units are among them."""
+        """Return whether closed units are among them."""
         return self.mask is not None and not bool((self.mask > 0).all())
 
     def cut(self, weight: Tensor, dim: int = 0) -> Tensor:
-        """The weights of these units along a dimension."""
+        """Select the weights of these units along a dimension."""
         return weight if self.index is None else _Cut.apply(weight, dim, self.index)
 
     def scale(self, weight: Tensor, dim: int) -> Tensor:
-        """The weights that read these units' outputs, times the mask."""
+        """Select the weights that read the outputs of these units, and multiply the mask into them."""
         weight = self.cut(weight, dim)
         if self.mask is None:
             return weight
         return weight * self.mask.view([-1 if i == dim else 1 for i in range(weight.ndim)])
 
-    def repeat(self, times: int) -> OpenUnits:
-        """The same choice where each unit is so many rows."""
+    def repeat(self, times: int) -> ActiveUnits:
+        """Return the same choice for weights that have ``times`` rows for each unit."""
         if self.index is None:
             index = None
         else:
             index = (self.index[:, None] * times + torch.arange(times, device=self.index.device)).flatten()
-        return OpenUnits(index, None if self.mask is None else self.mask.repeat_interleave(times))
+        return ActiveUnits(index, None if self.mask is None else self.mask.repeat_interleave(times))
 
 
 class _Cut(torch.autograd.Function):
-    """``index_select`` whose gradient is copied, not added: no index comes twice."""
+    """``index_select`` whose gradient is copied rather than added, since no index comes twice."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, dim: int, index: Tensor) -> Tensor:

@@ -12,32 +12,32 @@ LEVELS = 1 << 16  # probabilities are whole multiples of 1 / LEVELS
 
 
 def draw(shape: torch.Size) -> Tensor:
-    """Whole random numbers from -LEVELS / 2 to below LEVELS / 2, int16, of torch's global generator.
+    """Draw integers from -LEVELS / 2 to below LEVELS / 2, int16, from torch's global generator.
 
-    Four come from one number of the generator: a quarter of the time of one Bernoulli trial each.
+    Four of them come from one number of the generator, in a quarter of the time of a Bernoulli trial each.
     """
     numbers = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     return numbers.view(torch.int16)[: shape.numel()].view(shape)
 
 
-def kept(numbers: Tensor, probability: float, dtype: torch.dtype) -> Tensor:
-    """1 where dropout with that probability of an element to be dropped keeps it, 0 elsewhere."""
+def keep_mask(numbers: Tensor, probability: float, dtype: torch.dtype) -> Tensor:
+    """Turn numbers of :func:`draw` into a mask that is 0 with that probability, else 1."""
     out = torch.empty(numbers.shape, dtype=dtype)
     return torch.ge(numbers, round(probability * LEVELS) - LEVELS // 2, out=out)
 
 
-def factor(probability: float) -> float:
-    """By what dropout scales what it keeps."""
+def scale(probability: float) -> float:
+    """Factor of the elements that dropout keeps."""
     return LEVELS / (LEVELS - round(probability * LEVELS))
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
-    """Drop elements of x at random and scale the others up."""
+    """Zero elements of x with that probability, and scale the others up."""
     if not probability:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, probability)
-    return x * kept(draw(x.shape), probability, x.dtype).mul_(factor(probability))
+    return x * keep_mask(draw(x.shape), probability, x.dtype).mul_(scale(probability))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, probability: float) -> Tensor:
@@ -47,6 +47,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, probability: fl
         q: (B, H, F, D / H); likewise k and v.
         bias: broadcastable to (B, H, F, F), added to the scores.
         probability: of a weight to be dropped.
+
+    Returns:
+        (B, H, F, D / H).
     """
     if q.device.type != "cpu" or not probability:
         return F.scaled_dot_product_attention(q, k, v, bias, probability)
@@ -55,7 +58,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, probability: fl
 
 
 class _Attention(torch.autograd.Function):
-    """torch's own kernel for the CPU knows no dropout, and its way round keeps five matrices of scores."""
+    """Attention with dropout that keeps two matrices of scores for the backward pass; torch keeps five."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, probability: float) -> Tensor:
@@ -66,19 +69,19 @@ class _Attention(torch.autograd.Function):
         numbers = draw(weights.shape)
         ctx.save_for_backward(q, k, v, weights, numbers)
         ctx.probability, ctx.bias = probability, None if bias is None else bias.shape
-        dropped = kept(numbers, probability, q.dtype).mul_(weights)
-        return torch.matmul(dropped, v * factor(probability))
+        dropped = keep_mask(numbers, probability, q.dtype).mul_(weights)
+        return torch.matmul(dropped, v * scale(probability))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, numbers = ctx.saved_tensors
-        gradient = gradients[0] * factor(ctx.probability)
-        mask = kept(numbers, ctx.probability, q.dtype)
+        gradient = gradients[0] * scale(ctx.probability)
+        mask = keep_mask(numbers, ctx.probability, q.dtype)
         of_v = torch.matmul((weights * mask).transpose(-1, -2), gradient)
         of_weights = torch.matmul(gradient, v.transpose(-1, -2)).mul_(mask)
         of_scores = torch._softmax_backward_data(of_weights, weights, -1, q.dtype)
         of_bias = of_scores.sum_to_size(ctx.bias) if ctx.needs_input_grad[3] else None
-        scale = q.shape[-1] ** -0.5
-        of_q = torch.matmul(of_scores, k).mul_(scale)
-        of_k = torch.matmul(of_scores.transpose(-1, -2), q).mul_(scale)
+        root = q.shape[-1] ** -0.5
+        of_q = torch.matmul(of_scores, k).mul_(root)
+        of_k = torch.matmul(of_scores.transpose(-1, -2), q).mul_(root)
         return of_q, of_k, of_v, of_bias, None

@@ -1,7 +1,7 @@
-"""Strided convolutions over frames x channels as plain matrix products, and maps of GELU, for training.
+"""Strided convolutions and linear maps of GELU(x), for training.
 
-Their inputs are the outputs of the layer before, ahead of its GELU: one tensor a layer is kept for the
-backward pass in place of two or three, and its windows are never copied.
+They take the output of the layer before ahead of its GELU, so that one tensor a layer is kept for the
+backward pass rather than two or three. Convolutions are matrix products of windows that are never copied.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ gelu, gelu_backward = torch.ops.aten.gelu, torch.ops.aten.gelu_backward
 
 
 def gelu_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """Convolution of GELU(x).
+    """Convolve GELU(x).
 
     Args:
         x: (B, T_in, C_in), contiguous.
-        weight: (C_out, C_in, K), of the same type.
+        weight: (C_out, C_in, K), in the type of x.
         bias: (C_out,), if there is one.
         stride: in frames of x; at most K.
 
@@ -57,12 +57,12 @@ class _GeluConv(torch.autograd.Function):
             kernel * x.shape[-1], len(weight), dtype=torch.promote_types(x.dtype, torch.float32)
         )
         for row, out, gradient in zip(x, of_x, gradients[0].contiguous(), strict=True):
-            opened = gelu(row)
+            activated = gelu(row)
             out[frames * stride :] = 0
             for first, count in _groups(kernel, stride):
                 part = taps[first : first + count].transpose(0, 1).flatten(1)
                 _add(_windows(out, first, count, stride, frames), gradient, part, fresh=not first)
-                windows = _windows(opened, first, count, stride, frames).t()
+                windows = _windows(activated, first, count, stride, frames).t()
                 _add(of_taps[first * x.shape[-1] :][: len(windows)], windows, gradient, fresh=False)
             out.copy_(gelu_backward(out, row))
         of_weight = of_taps.unflatten(0, (kernel, -1)).permute(2, 1, 0)
@@ -70,11 +70,15 @@ class _GeluConv(torch.autograd.Function):
 
 
 def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Linear map of GELU(x), which is computed again in the backward pass rather than kept.
+    """Apply a linear map to GELU(x), which is computed again in the backward pass rather than kept.
 
     Args:
         x: (..., inputs).
-        weight: (outputs, inputs), of the same type; likewise bias (outputs,).
+        weight: (outputs, inputs), in the type of x.
+        bias: (outputs,), in the type of x.
+
+    Returns:
+        (..., outputs).
     """
     return _GeluLinear.apply(x, weight, bias)
 
@@ -94,20 +98,20 @@ class _GeluLinear(torch.autograd.Function):
 
 
 def _groups(kernel: int, stride: int) -> Iterator[tuple[int, int]]:
-    """First tap and number of taps of each run of neighbours whose windows do not overlap."""
+    """Yield the first tap and the number of taps of each run of neighbours whose windows do not overlap."""
     for first in range(0, kernel, stride):
         yield first, min(stride, kernel - first)
 
 
 def _windows(x: Tensor, first: int, count: int, stride: int, frames: int) -> Tensor:
-    """The rows (frames, count C) of x (T, C) that so many taps meet, a view."""
+    """Return the windows (frames, count C) of x (T, C) that ``count`` taps from ``first`` on meet, a view."""
     width = x.shape[-1]
     start = x.storage_offset() + first * width
     return x.as_strided((frames, count * width), (stride * width, 1), start)
 
 
 def _add(out: Tensor, a: Tensor, b: Tensor, fresh: bool) -> None:
-    """Put a @ b into ``out``, or add it where something is there already."""
+    """Write a @ b to ``out`` if it is ``fresh``, else add it to what ``out`` holds."""
     if fresh:
         torch.mm(a, b, out=out)
     elif out.dtype == a.dtype:

@@ -1,8 +1,8 @@
-"""A student's hidden states in training, without computing its closed units.
+"""Hidden states of a student in training, without the units that its gates close.
 
 A sampled gate is exactly 0 with a probability that grows with the sparsity. Units behind it get no gradient
-and contribute nothing, so that leaving them out changes neither states nor gradients. Masks of the other
-units are multiplied into the weights that read them, which are smaller than their outputs.
+and contribute nothing, so leaving them out changes neither states nor gradients. The masks of the others are
+multiplied into the weights that read them, which are smaller than their outputs.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..feature_extractor import ConvLayer, FeatureExtractor, FeatureProjection, open_norm
-from ..masks import NO_MASKS, Masks
-from ..speech_model import SpeechModel, checked, normalise
-from ..transformer import Attention, FeedForward, TransformerLayer
-from .active_units import OpenUnits
+from ..feature_extractor import ConvLayer, FeatureExtractor, FeatureProjection
+from ..fft_conv import blocks, convolve, spectrum
+from ..masks import NO_MASKS, Masks, open_layer_norm
+from ..speech_model import SpeechModel, check_waveforms, normalise
+from ..transformer import Attention, FeedForward, PositionalConv, PositionalStack, TransformerLayer
+from .active_units import ActiveUnits
 from .dropout import attend, dropout
 from .gelu_ops import gelu_conv, gelu_linear
-from .positional import positional
 
 
-def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS) -> list[Tensor]:
-    """As :meth:`SpeechModel.extract_features` without padding, the same up to rounding but for its dropout.
+def sparse_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS) -> list[Tensor]:
+    """Compute the hidden states of a student without its closed units.
 
-    Random numbers of dropout are drawn in another way.
+    They are those of :meth:`SpeechModel.extract_features` up to rounding and dropout, whose random numbers
+    are drawn in another way.
 
     Args:
-        model: in training mode.
-        waveforms: (B, T) at 16 kHz.
-        masks: gates.
+        model: the student, in training mode.
+        waveforms: (B, T) at 16 kHz, without padding.
+        masks: sampled gates.
 
     Returns:
         L + 1 tensors (B, F, D).
+
+    Raises:
+        ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
     """
-    waveforms = checked(waveforms, model.config)
+    check_waveforms(waveforms, model.config)
     if model.config.normalize_waveform:
         waveforms = normalise(waveforms, None)
     device = waveforms.device.type
@@ -45,7 +49,7 @@ def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS
     x = _project(model.encoder.feature_projection, x, units, masks)
     states = [x]
     transformer = model.encoder.transformer
-    x = x + positional(transformer.pos_conv_embed, x)
+    x = x + _positional(transformer.pos_conv_embed, x)
     if not transformer.layer_norm_first:
         x = transformer.layer_norm(x)
     x = dropout(x, transformer.dropout.p)
@@ -60,37 +64,37 @@ def lean_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS
 
 def _extract(
     extractor: FeatureExtractor, waveforms: Tensor, masks: Masks, dtype: torch.dtype
-) -> tuple[Tensor, OpenUnits]:
-    """waveforms (B, T) -> the last conv layer's units (B, F, C') before their mask, and which they are."""
-    before, x = OpenUnits(), waveforms
+) -> tuple[Tensor, ActiveUnits]:
+    """Run the conv layers on waveforms (B, T); return the active units (B, F, C') of the last, not masked."""
+    before, x = ActiveUnits(), waveforms
     layers: Any = extractor.conv_layers
-    for place, layer in enumerate(layers):
-        over_channels = isinstance(layer.layer_norm, nn.LayerNorm) or place == len(layers) - 1
-        units = OpenUnits.of(masks.conv.get(place), skip=masks.exact or not over_channels)
+    for index, layer in enumerate(layers):
+        normed = isinstance(layer.layer_norm, nn.LayerNorm) or index == len(layers) - 1  # by the projection
+        units = ActiveUnits.of(masks.conv.get(index), skip=masks.exact or not normed)
         weight = before.scale(units.cut(layer.conv.weight), 1)
         bias = None if layer.conv.bias is None else units.cut(layer.conv.bias)
-        if place == 0:
-            x = _first(layer, x, weight, bias, units, dtype)
+        if index == 0:
+            x = _first_conv(layer, x, weight, bias, units, dtype)
         else:
             x = gelu_conv(x, weight.to(dtype), bias, layer.conv.stride[0])
         if isinstance(layer.layer_norm, nn.LayerNorm):
-            x = _normed(x, layer.layer_norm, units, masks.exact).to(dtype)
+            x = _layer_norm(x, layer.layer_norm, units, masks.exact).to(dtype)
         before = units
     return F.gelu(x) * before.cut(extractor.dummy_weight).to(x.dtype), before
 
 
-def _first(
+def _first_conv(
     layer: ConvLayer,
     waveforms: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    units: OpenUnits,
+    units: ActiveUnits,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The first conv layer as a product with windows of the waveform, (B, T) -> (B, T', C').
+    """First conv layer as a matrix product of windows of the waveform, (B, T) -> (B, T', C').
 
-    GroupNorm normalises each channel over time. Mean and variance of a channel follow from the
-    windows' mean and covariance, so the norm becomes part of the weights of each utterance.
+    GroupNorm normalises each channel over time. Mean and variance of a channel follow from the mean and
+    the covariance of the windows, so the norm becomes part of the weights of each utterance.
     """
     windows = waveforms.unfold(1, layer.conv.kernel_size[0], layer.conv.stride[0])  # (B, T', K)
     weight = weight[:, 0].expand(len(windows), -1, -1)  # (B, C', K)
@@ -112,36 +116,49 @@ def _first(
     return torch.bmm(F.pad(windows.to(dtype), (0, 1), value=1.0), weight.transpose(1, 2))
 
 
-def _normed(x: Tensor, norm: nn.LayerNorm, units: OpenUnits, exact: bool) -> Tensor:
-    """LayerNorm of x (B, F, C') over the open units, or over all that are there."""
+def _layer_norm(x: Tensor, norm: nn.LayerNorm, units: ActiveUnits, exact: bool) -> Tensor:
+    """LayerNorm of x (B, F, C') over its open units, or over all of them unless ``exact``."""
     weight, bias = units.cut(norm.weight), units.cut(norm.bias)
     if exact and units.filled and units.mask is not None:
-        return open_norm(x, weight, bias, norm.eps, units.mask > 0)
+        return open_layer_norm(x, weight, bias, norm.eps, units.mask > 0)
     return F.layer_norm(x, weight.shape, weight, bias, norm.eps)
 
 
-def _project(projection: FeatureProjection, x: Tensor, units: OpenUnits, masks: Masks) -> Tensor:
+def _project(projection: FeatureProjection, x: Tensor, units: ActiveUnits, masks: Masks) -> Tensor:
     """x (B, F, C') -> (B, F, D)."""
     if units.mask is not None:
         x = x * units.mask.to(x.dtype)
-    x = _normed(x, projection.layer_norm, units, masks.exact)
+    x = _layer_norm(x, projection.layer_norm, units, masks.exact)
     weight = units.cut(projection.projection.weight, 1)
     return dropout(F.linear(x, weight, projection.projection.bias), projection.dropout.p)
 
 
+def _positional(block: PositionalConv | PositionalStack, x: Tensor) -> Tensor:
+    """x (B, F, D) -> (B, F, D); on the CPU a single convolution takes the FFT, a third of the time."""
+    if x.device.type != "cpu" or not isinstance(block, PositionalConv):
+        return block(x)
+    conv, frames = block.conv, x.shape[1]
+    wide = torch.promote_types(x.dtype, torch.float32)  # smaller types have no complex one
+    weight = conv.weight().to(wide)
+    cut = blocks(x.to(wide), weight.shape[-1])  # (B, blocks, size, D)
+    y = convolve(cut.flatten(0, 1), spectrum(weight, conv.groups), weight.shape[-1])
+    y = y.unflatten(0, cut.shape[:2]).flatten(1, 2)[:, :frames]
+    return F.gelu(y + conv.bias).to(x.dtype)
+
+
 def _layer(layer: TransformerLayer, x: Tensor, table: Tensor | None, masks: Masks) -> Tensor:
     """x (B, F, D) -> (B, F, D)."""
-    first, place = layer.layer_norm_first, layer.index
+    first, index = layer.layer_norm_first, layer.index
     if layer.attention is not None:
         inner = layer.layer_norm(x) if first else x
-        out = _attend(layer.attention, inner, table, OpenUnits.of(masks.heads.get(place), step=1))
-        x = x + dropout(_gated(out, masks.attention.get(place)), layer.dropout.p)
+        out = _attend(layer.attention, inner, table, ActiveUnits.of(masks.heads.get(index), step=1))
+        x = x + dropout(_gated(out, masks.attention.get(index)), layer.dropout.p)
     if not first:
         x = layer.layer_norm(x)
     if layer.feed_forward is not None:
         inner = layer.final_layer_norm(x) if first else x
-        out = _feed(layer.feed_forward, inner, OpenUnits.of(masks.ffn.get(place)))
-        x = x + _gated(out, masks.feed_forward.get(place))
+        out = _feed(layer.feed_forward, inner, ActiveUnits.of(masks.ffn.get(index)))
+        x = x + _gated(out, masks.feed_forward.get(index))
     return x if first else layer.final_layer_norm(x)
 
 
@@ -149,8 +166,8 @@ def _gated(out: Tensor, gate: Tensor | None) -> Tensor:
     return out if gate is None else out * gate.to(out.dtype)
 
 
-def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: OpenUnits) -> Tensor:
-    """x (B, F, D) -> (B, F, D), over the open heads."""
+def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: ActiveUnits) -> Tensor:
+    """x (B, F, D) -> (B, F, D), from the active heads."""
     kept = attention.kept
     heads = range(len(kept)) if units.index is None else units.index.tolist()
     if not heads:
@@ -169,8 +186,8 @@ def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: OpenUn
     return F.linear(out, rows.scale(attention.out_proj.weight, 1), attention.out_proj.bias)
 
 
-def _feed(feed_forward: FeedForward, x: Tensor, units: OpenUnits) -> Tensor:
-    """x (B, F, D) -> (B, F, D), over the open units."""
+def _feed(feed_forward: FeedForward, x: Tensor, units: ActiveUnits) -> Tensor:
+    """x (B, F, D) -> (B, F, D), from the active units."""
     inner, outer = feed_forward.intermediate_dense, feed_forward.output_dense
     if not outer.in_features or (units.index is not None and not len(units.index)):
         out = outer.bias.expand_as(x)

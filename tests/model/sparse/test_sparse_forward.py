@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from s3prl_dphubert.model.fft_conv import blocks, convolve, spectrum
-from s3prl_dphubert.model.sparse.active_units import OpenUnits
-from s3prl_dphubert.model.sparse.dropout import attend, draw, dropout, factor, kept
+from s3prl_dphubert.model.sparse.active_units import ActiveUnits
+from s3prl_dphubert.model.sparse.dropout import attend, draw, dropout, keep_mask, scale
 from s3prl_dphubert.model.sparse.gelu_ops import gelu_conv
-from s3prl_dphubert.model.sparse.sparse_forward import lean_features
+from s3prl_dphubert.model.sparse.sparse_forward import sparse_features
 from tests.helpers.models import SHAPES, gated, tiny
 
 KINDS = ("conv", "heads", "ffn", "attention", "feed_forward")
@@ -48,9 +48,9 @@ def plain(model, waveforms, masks):
 @pytest.mark.parametrize("step", [1, 4, 16])
 def test_same_states_and_gradients(monkeypatch, shape, exact, step):
     """In float64, all kinds of gates, some sublayers closed; units in steps of 1 and of 4, or all of them."""
-    choose = OpenUnits.of.__func__
+    choose = ActiveUnits.of.__func__
     monkeypatch.setattr(
-        OpenUnits, "of", classmethod(lambda cls, mask, **k: choose(cls, mask, **{"step": step, **k}))
+        ActiveUnits, "of", classmethod(lambda cls, mask, **k: choose(cls, mask, **{"step": step, **k}))
     )
     closed = 0
     for seed in range(3):
@@ -61,7 +61,7 @@ def test_same_states_and_gradients(monkeypatch, shape, exact, step):
         expected, gradients = run(student, plain, masks)
         masks = student.gates.sample(torch.Generator().manual_seed(seed))
         masks = type(masks)(**{kind: getattr(masks, kind) for kind in KINDS}, exact=exact)
-        states, own = run(student, lean_features, masks)
+        states, own = run(student, sparse_features, masks)
         assert len(states) == len(expected) == 4
         for a, b in zip(states, expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
@@ -79,7 +79,7 @@ def test_bf16_is_as_near_to_float32_as_plain_bf16():
     masks = student.gates.sample(torch.Generator().manual_seed(0))
     truth = run(student, plain, masks)[0]
     errors = []
-    for function in (plain, lean_features):
+    for function in (plain, sparse_features):
         with torch.autocast("cpu", torch.bfloat16):
             states = run(student, function, student.gates.sample(torch.Generator().manual_seed(0)))[0]
         errors.append(
@@ -138,7 +138,7 @@ def test_dropout_keeps_the_mean_and_follows_the_seed():
     assert torch.equal(dropout(x, 0.1), y)
     assert dropout(x, 0.0) is x
     assert draw(torch.Size([100_000])).min() < -32_000
-    assert factor(0.5) == 2
+    assert scale(0.5) == 2
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -150,9 +150,9 @@ def test_attention_with_dropout_has_the_gradients_of_its_formula(bias):
     torch.manual_seed(1)
     y = attend(q, k, v, added, 0.3)
     torch.manual_seed(1)
-    mask = kept(draw(torch.Size([2, 3, 5, 5])), 0.3, torch.float64)
+    mask = keep_mask(draw(torch.Size([2, 3, 5, 5])), 0.3, torch.float64)
     scores = q @ k.transpose(-1, -2) / 2 + (0 if added is None else added)
-    expected = (scores.softmax(-1) * mask * factor(0.3)) @ v
+    expected = (scores.softmax(-1) * mask * scale(0.3)) @ v
     torch.testing.assert_close(y, expected)
     for own, true in zip(
         torch.autograd.grad(y.sum(), inputs), torch.autograd.grad(expected.sum(), inputs), strict=True
