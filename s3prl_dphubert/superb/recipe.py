@@ -203,7 +203,8 @@ def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
         task = find(folder.name)
     except ResultError as error:
         raise ConfigError(f"{folder}: {error}") from error
-    faults, needs = [], RecipeNeeds()
+    faults: list[str] = []
+    needs = RecipeNeeds()
     try:
         needs = from_dict(RecipeNeeds, read_yaml(folder / NEEDS))
     except ConfigError as error:

@@ -9,23 +9,24 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 _CHUNK = 1 << 16
-_NOTHING_BEHIND = 416  # HTTP's status
+_RANGE_NOT_SATISFIABLE = 416  # HTTP's status
 
 
 def download(url: str, part: Path, title: str, timeout: float) -> int | None:
-    """Download what is missing of a file, under a bar of progress.
+    """Download what is missing of a file, with a progress bar.
 
     Args:
         url: of the file.
-        part: where it goes; what is there counts as its beginning if the server can go on from it.
+        part: file to write; its content counts as the beginning of the file, if the server can resume.
         title: of the bar.
         timeout: seconds without an answer.
 
     Returns:
-        Bytes that the whole file should have, where that is known.
+        Size of the complete file in bytes, if the server states it.
 
     Raises:
-        OSError, HTTPException, ValueError: as :func:`urllib.request.urlopen` does; what came stays.
+        OSError, HTTPException, ValueError: as :func:`urllib.request.urlopen`; the bytes received stay in
+            ``part``.
     """
     start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "s3prl-dphubert", **({"Range": f"bytes={start}-"} if start else {})}
@@ -43,6 +44,6 @@ def download(url: str, part: Path, title: str, timeout: float) -> int | None:
                     bar.update(len(chunk))
             return total
     except HTTPError as error:
-        if error.code == _NOTHING_BEHIND and start:  # what is here is whole, or of another file
+        if error.code == _RANGE_NOT_SATISFIABLE and start:  # the part is complete, or of another file
             return None
         raise

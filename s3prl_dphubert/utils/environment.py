@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its configuration and its data."""
+"""Environment of a run: versions, hardware and number of processes, which its numbers depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Environment = dict[str, str | int]
 
 
 def environment(device: torch.device, precision: str, processes: int, accumulate: int) -> Environment:
-    """Versions, hardware and sharing out; runs go on to the bit where all of them are the same."""
+    """Return versions, hardware and division of the work; where all are the same, runs resume bit by bit."""
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
     return {
@@ -32,21 +32,20 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python, of this package and of those of the others that are installed."""
-    found = {"python": platform.python_version(), "s3prl_dphubert": __version__}
+    """Return the versions of Python, of this package and of those packages that are installed."""
+    versions = {"python": platform.python_version(), "s3prl_dphubert": __version__}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def changes(before: Environment, now: Environment) -> str:
-    """In words what is not as it was; empty where nothing has changed."""
-    differing = [
+    """Describe the entries that have changed; empty if none has."""
+    return ", ".join(
         f"{name} {value} (was {before[name]})"
         for name, value in now.items()
         if name in before and before[name] != value
-    ]
-    return ", ".join(differing)
+    )

@@ -1,8 +1,9 @@
-"""Preparation: from corpora as their publishers give them to what s3prl's tasks read.
+"""Preparation: from corpora as their publishers give them to the files that s3prl's tasks read.
 
-``step.py`` says what a step is and when it is made anew, ``fetch.py`` gets lists that lie elsewhere; one
-module per corpus has its steps. A recipe names those it needs in its ``recipe.yaml``. A new step is one
-:class:`Step` in the tuple below.
+Each corpus has a module with its steps; a recipe names those that it needs in its ``recipe.yaml``. ``step``
+defines a step and decides whether it has to be done again, ``fetch`` gets files that lie elsewhere,
+``corpus_files`` reads and checks the files of a corpus. A new step is one :class:`PreparationStep` in the
+tuple below.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from . import (
     voicebank,
     voxceleb,
 )
-from .step import Config, Step
+from .step import Config, PreparationStep
 
-STEPS: dict[str, Step] = {
+STEPS: dict[str, PreparationStep] = {
     step.name: step
     for step in (
         librispeech.LENGTHS,
@@ -44,4 +45,4 @@ STEPS: dict[str, Step] = {
 }
 """Name in ``recipe.yaml`` -> step."""
 
-__all__ = ["STEPS", "Config", "Step"]
+__all__ = ["STEPS", "Config", "PreparationStep"]

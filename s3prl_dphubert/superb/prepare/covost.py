@@ -17,8 +17,8 @@ from tqdm import tqdm
 from ...data.audio import probe
 from ...errors import DataError
 from ...utils.files import write_text
-from .step import Config, Step
-from .tsv import rows
+from .corpus_files import read_table
+from .step import Config, PreparationStep
 
 COMMON_VOICE = "https://commonvoice.mozilla.org/datasets (Common Voice Corpus 4, English)"
 COVOST = "https://dl.fbaipublicfiles.com/covost/covost_v2.en_de.tsv.tar.gz"
@@ -40,31 +40,31 @@ def tables(data: Path, out: Path, config: Config) -> None:
     pairs = list(_pairs(data))
     for split, labels in SPLITS.items():
         chosen = [row for row in pairs if row["split"] in labels]
-        made_of = sorted(_used(chosen, data / CORPUS / "clips", split), key=lambda row: row["n_frames"])
-        if not made_of:
+        rows = sorted(_rows(chosen, data / CORPUS / "clips", split), key=lambda row: row["n_frames"])
+        if not rows:
             raise DataError(f"{data / CORPUS / 'clips'}: holds no audio of {split}, from {COMMON_VOICE}")
-        lines = ["\t".join(COLUMNS), *("\t".join(str(row[key]) for key in COLUMNS) for row in made_of)]
+        lines = ["\t".join(COLUMNS), *("\t".join(str(row[key]) for key in COLUMNS) for row in rows)]
         write_text(made / f"{split}.tsv", "\n".join(lines) + "\n")
         if split == "train":
             for side in ("src_text", "tgt_text"):
-                letters([row[side] for row in made_of], made / f"spm-{side}")
-    told = {
+                write_letters([row[side] for row in rows], made / f"spm-{side}")
+    values = {
         "bpe_tokenizer": {"bpe": "sentencepiece", "sentencepiece_model": str(final / "spm-tgt_text.model")},
         "vocab_filename": "spm-tgt_text.txt",
         "audio_root": str((data / CORPUS / "clips").resolve()),
         "use_audio_input": True,
     }
-    write_text(made / "config.yaml", yaml.safe_dump(told))
+    write_text(made / "config.yaml", yaml.safe_dump(values))
 
 
-def kept(source: str, target: str) -> bool:
-    """Whether a pair is used: both sides have words, none far more than the other, none says REMOVE."""
+def is_usable(source: str, target: str) -> bool:
+    """Return whether both sides of a pair have words, neither far more than the other, and no REMOVE."""
     counts = sorted((len(source.split()), len(target.split())))
     return "REMOVE" not in source + target and counts[0] >= 1 and counts[1] <= RATIO * counts[0]
 
 
 def normalizer(language: str) -> Callable[[str], str]:
-    """Moses's normalization of punctuation, and no space before signs that end or join words.
+    """Return Moses's normalization of punctuation, without spaces before signs that end or join words.
 
     Raises:
         DataError: sacremoses is not installed.
@@ -77,17 +77,17 @@ def normalizer(language: str) -> Callable[[str], str]:
         lang=language, pre_replace_unicode_punct=True, post_remove_control_chars=True
     )
 
-    def normalize(said: str) -> str:
-        said = moses.normalize(said)
+    def normalize(sentence: str) -> str:
+        sentence = moses.normalize(sentence)
         for sign in ".?,'":
-            said = said.replace(f" {sign}", sign)
-        return said.replace("do n't", "don't")
+            sentence = sentence.replace(f" {sign}", sign)
+        return sentence.replace("do n't", "don't")
 
     return normalize
 
 
-def letters(sentences: Iterable[str], prefix: Path) -> None:
-    """Write a SentencePiece model of letters, and its vocabulary as fairseq's dictionary.
+def write_letters(sentences: Iterable[str], prefix: Path) -> None:
+    """Write a SentencePiece model of single letters, and its vocabulary as fairseq's dictionary.
 
     Raises:
         DataError: sentencepiece is not installed.
@@ -111,20 +111,20 @@ def letters(sentences: Iterable[str], prefix: Path) -> None:
 
 
 def _pairs(data: Path) -> Iterator[Row]:
-    """Sentences of Common Voice that CoVoST has a translation of."""
-    spoken = rows(data / CORPUS / "validated.tsv", ("path", "sentence"), COMMON_VOICE, escaped=True)
-    said = {row["path"]: row["sentence"] for row in spoken}
-    for row in rows(data / TABLE, ("path", "translation", "split"), COVOST, escaped=True):
-        if row["path"] in said:
-            yield {**row, "sentence": said[row["path"]]}
+    """Yield the sentences of Common Voice that CoVoST has a translation of."""
+    clips = read_table(data / CORPUS / "validated.tsv", ("path", "sentence"), COMMON_VOICE, escaped=True)
+    sentences = {row["path"]: row["sentence"] for row in clips}
+    for row in read_table(data / TABLE, ("path", "translation", "split"), COVOST, escaped=True):
+        if row["path"] in sentences:
+            yield {**row, "sentence": sentences[row["path"]]}
 
 
-def _used(chosen: list[Row], clips: Path, split: str) -> Iterator[Row]:
-    """What is written of the pairs whose audio is there."""
+def _rows(pairs: list[Row], clips: Path, split: str) -> Iterator[Row]:
+    """Yield a row of fairseq's table for each usable pair whose audio is there."""
     english, german = normalizer("en"), normalizer("de")
-    for row in tqdm(chosen, desc=f"CoVoST 2 {split}", unit="pair"):
+    for row in tqdm(pairs, desc=f"CoVoST 2 {split}", unit="pair"):
         path = clips / row["path"]
-        if not kept(row["sentence"], row["translation"]) or not path.is_file():
+        if not is_usable(row["sentence"], row["translation"]) or not path.is_file():
             continue
         info = probe(path)
         source = "".join(sign for sign in english(row["sentence"]) if sign not in DROPPED)
@@ -142,4 +142,4 @@ def _inputs(data: Path, config: Config) -> Iterable[Path]:
     return [data / CORPUS, data / CORPUS / "clips", data / CORPUS / "validated.tsv", data / TABLE]
 
 
-TABLES = Step("covost_en_de", tables, _inputs)
+TABLES = PreparationStep("covost_en_de", tables, _inputs)

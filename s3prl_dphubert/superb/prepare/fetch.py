@@ -1,4 +1,4 @@
-"""Lists that belong to a corpus and lie elsewhere: put there by hand, kept, or fetched and checked."""
+"""Public files that belong to a corpus and lie elsewhere: put there by hand, or fetched, checked and kept."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ...utils.hashing import git_blob_sha1, sha256_file
 from ...utils.locking import waiting_lock
 
 log = logging.getLogger(__name__)
-ATTEMPTS = 3  # for a connection that breaks; each goes on where the last one ended
+ATTEMPTS = 3  # for a connection that breaks; each resumes where the last one ended
 TIMEOUT = 30  # seconds without an answer
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A file that is public, does not change, and may not or need not be shipped.
+class PublicFile:
+    """A file on the web that does not change, and that cannot or need not be shipped.
 
     Args:
         name: of the file.
-        urls: where to get it; the first that gives the right file counts.
-        checksum: ``sha256:HEX``, or ``git:HEX``, by which git calls a file's content.
-        size: in bytes, where it is known.
-        places: below the folder of data, where the user may have put it.
+        urls: sources; the first that gives the right content is taken.
+        checksum: ``sha256:HEX``, or ``git:HEX``, the hash by which git names a file's content.
+        size: in bytes, if known.
+        places: paths below the folder of data where the user may have put it.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Listed:
     places: tuple[str, ...] = ()
 
     def obtain(self, data: Path) -> Path:
-        """Its path: the user's own copy, the one fetched before, or a new one.
+        """Return the path of the user's own copy, or of the cached one, fetched if need be.
 
-        A user's own file counts even where it is another one, as for a corpus of one's own; the log says so.
+        The user's own copy is taken even if its content differs, with a warning: the corpus may be another.
 
         Raises:
             DataError: it cannot be fetched; the message says why and where to put it by hand.
@@ -51,58 +51,58 @@ class Listed:
                 if fault := self.fault(data / place):
                     log.warning("%s is not the published %s: %s", data / place, self.name, fault)
                 return data / place
-        kept = user_cache_dir() / "lists" / self.checksum.partition(":")[2][:16] / self.name
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with waiting_lock(kept.with_name(f".{self.name}.lock")):
-            if not kept.is_file() or self.fault(kept):
-                self._fetch(kept, data)
-        return kept
+        cached = user_cache_dir() / "lists" / self.checksum.partition(":")[2][:16] / self.name
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(cached.with_name(f".{self.name}.lock")):
+            if not cached.is_file() or self.fault(cached):
+                self._fetch(cached, data)
+        return cached
 
     def inputs(self, data: Path) -> list[Path | str]:
-        """What a step depends on that uses it."""
+        """Return the inputs of a step that uses this file, for its :attr:`.PreparationStep.inputs`."""
         return [self.checksum, *(data / place for place in self.places)]
 
     def fault(self, path: Path) -> str:
-        """What is wrong with a file, or nothing."""
+        """Return how the content of a file differs from the published one, empty if it does not."""
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             return f"it has {size} bytes, not {self.size}"
-        kind, _, wanted = self.checksum.partition(":")
-        found = git_blob_sha1(path) if kind == "git" else sha256_file(path)
-        return "" if found == wanted else f"its {kind} checksum is {found}, not {wanted}"
+        kind, _, expected = self.checksum.partition(":")
+        checksum = git_blob_sha1(path) if kind == "git" else sha256_file(path)
+        return "" if checksum == expected else f"its {kind} checksum is {checksum}, not {expected}"
 
-    def _fetch(self, kept: Path, data: Path) -> None:
+    def _fetch(self, target: Path, data: Path) -> None:
         reasons = []
         for number, url in enumerate(self.urls):
-            part = kept.with_name(f".{self.name}.{number}.part")  # stays, so that the next try goes on
-            reason = self._from(url, part)
+            part = target.with_name(f".{self.name}.{number}.part")  # is left, so that the next try resumes
+            reason = self._fetch_from(url, part)
             if not reason:
-                os.replace(part, kept)
+                os.replace(part, target)
                 return
             reasons.append(f"{url}: {reason}")
         raise DataError(
             f"{self.name}: cannot be fetched ({'; '.join(reasons)}); fetch it elsewhere and put it at "
-            f"{data / self.places[0] if self.places else kept}"
+            f"{data / self.places[0] if self.places else target}"
         )
 
-    def _from(self, url: str, part: Path) -> str:
-        """Bring a file here; returns why not, or nothing."""
+    def _fetch_from(self, url: str, part: Path) -> str:
+        """Fetch the file from one source; return why that failed, or nothing."""
         reason = ""
         for _ in range(ATTEMPTS):
-            went_on = part.exists()
-            reason = _missing(url, part, self.name)
+            resumed = part.exists()
+            reason = _download_rest(url, part, self.name)
             if not reason:
                 reason = self.fault(part)
                 if not reason:
                     break
                 part.unlink()
-                if not went_on:  # else what was here may have been the beginning of another file
+                if not resumed:  # otherwise the part may have been the beginning of another file
                     break
         return reason
 
 
-def _missing(url: str, part: Path, title: str) -> str:
-    """Download what is missing of a file; returns why it is not whole, or nothing."""
+def _download_rest(url: str, part: Path, title: str) -> str:
+    """Download what is missing of a file; return why it is not complete, or nothing."""
     try:
         total = download(url, part, title, TIMEOUT)
     except HTTPError as error:

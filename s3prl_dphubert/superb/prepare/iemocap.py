@@ -13,8 +13,8 @@ from typing import Any
 from ...errors import DataError
 from ...utils.config_io import read_yaml
 from ...utils.files import write_text
-from .paths import folder, value
-from .step import Config, Step
+from .corpus_files import config_value, require_folder
+from .step import Config, PreparationStep
 
 log = logging.getLogger(__name__)
 SOURCE = "https://sail.usc.edu/iemocap (by request)"
@@ -29,40 +29,40 @@ def folds(data: Path, out: Path, config: Config) -> None:
     Improvised and scripted dialogues both count. With the whole corpus the lists are s3prl's own, in
     their order, on which the development set depends; the log says so where they are not.
     """
-    root = folder(Path(value(config, "datarc", "root")), "IEMOCAP", SOURCE)
+    root = require_folder(Path(config_value(config, "datarc", "root")), "IEMOCAP", SOURCE)
     sessions = [place for place in sorted(root.glob("Session[1-5]")) if place.is_dir()]
     if len(sessions) < 2:
         raise DataError(f"{root}: holds {len(sessions)} of the folders Session1 to Session5; from {SOURCE}")
-    said = {session.name: utterances(session) for session in sessions}
-    for name, tested in said.items():
-        others = [row for other, rows in said.items() if other != name for row in rows]
+    by_session = {session.name: utterances(session) for session in sessions}
+    for name, tested in by_session.items():
+        others = [row for other, rows in by_session.items() if other != name for row in rows]
         (out / "meta_data" / name).mkdir(parents=True)
         for split, rows in (("train", others), ("test", tested)):
             text = json.dumps({"labels": LABELS, "meta_data": rows})
             write_text(out / "meta_data" / name / f"{split}_meta_data.json", text)
-            if split == "test" and hashlib.sha256(text.encode()).hexdigest() != _known()[name]["sha256"]:
+            if split == "test" and hashlib.sha256(text.encode()).hexdigest() != _published()[name]["sha256"]:
                 log.warning("%s: %d utterances, not the list of s3prl", root / name, len(rows))
 
 
 def utterances(session: Path) -> list[dict[str, str]]:
-    """The utterances of a session with one of the four emotions, in s3prl's order.
+    """Return the utterances of a session with one of the four emotions, in s3prl's order.
 
     Raises:
-        DataError: it has no evaluations, or none of such an utterance that has audio.
+        DataError: the session has no evaluations, or no audio of such an utterance.
     """
-    place = folder(session / "dialog" / "EmoEvaluation", "evaluations of IEMOCAP", SOURCE)
-    audio = folder(session / "sentences" / "wav", "audio of IEMOCAP", SOURCE)
-    order = {name: index for index, name in enumerate(_known()[session.name]["dialogs"].split())}
-    files = [file for file in place.glob("*.txt") if not file.name.startswith(".")]
+    evaluations = require_folder(session / "dialog" / "EmoEvaluation", "evaluations of IEMOCAP", SOURCE)
+    audio = require_folder(session / "sentences" / "wav", "audio of IEMOCAP", SOURCE)
+    order = {name: index for index, name in enumerate(_published()[session.name]["dialogs"].split())}
+    files = [file for file in evaluations.glob("*.txt") if not file.name.startswith(".")]
     files.sort(key=lambda file: (order.get(file.stem[_FIRST:], len(order)), file.name))
-    found = [row for file in files for row in _dialog(file, audio)]
-    if not found:
-        raise DataError(f"{place}: holds no evaluation of an utterance in {audio}; unpack IEMOCAP anew")
-    return found
+    rows = [row for file in files for row in _dialog(file, audio)]
+    if not rows:
+        raise DataError(f"{evaluations}: holds no evaluation of an utterance in {audio}; unpack IEMOCAP anew")
+    return rows
 
 
 def _dialog(file: Path, audio: Path) -> list[dict[str, str]]:
-    """Lines such as ``[1.0 - 2.5]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, 2.5, 2.5]``."""
+    """Read lines such as ``[1.0 - 2.5]<tab>Ses01F_impro01_F000<tab>neu<tab>[2.5, 2.5, 2.5]``."""
     rows = []
     for line in file.read_text(encoding="utf8", errors="replace").splitlines():
         times, *words = line.split("\t")
@@ -77,14 +77,15 @@ def _dialog(file: Path, audio: Path) -> list[dict[str, str]]:
 
 
 @cache
-def _known() -> dict[str, Any]:
+def _published() -> dict[str, Any]:
+    """Read order and SHA-256 of s3prl's own lists, by session."""
     return read_yaml(Path(__file__).with_suffix(".yaml"))
 
 
 def _inputs(data: Path, config: Config) -> Iterable[Path]:
-    for session in sorted(Path(value(config, "datarc", "root")).glob("Session[1-5]")):
+    for session in sorted(Path(config_value(config, "datarc", "root")).glob("Session[1-5]")):
         yield session / "sentences" / "wav"
         yield from sorted((session / "dialog" / "EmoEvaluation").glob("*.txt"))
 
 
-FOLDS = Step("iemocap_folds", folds, _inputs)
+FOLDS = PreparationStep("iemocap_folds", folds, _inputs)

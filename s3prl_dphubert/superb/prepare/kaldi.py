@@ -1,4 +1,4 @@
-"""Kaldi folders whose ``wav.scp`` names files below the folder of data; s3prl wants whole paths."""
+"""Kaldi folders whose ``wav.scp`` has paths relative to the folder of data; s3prl needs absolute ones."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import DataError
 from ...utils.files import write_text
-from .paths import folder, present, text
-from .step import Config, Step
+from .corpus_files import read_pairs, require_files, require_folder
+from .step import Config, PreparationStep
 
 CORPUS = "conversations"  # below the folder of data
 SPLITS = ("train", "dev", "test")
@@ -18,14 +17,12 @@ SOURCE = "s3prl-dphubert mini-superb"
 
 
 def places(data: Path, out: Path, config: Config) -> None:
-    """Copy the tables of ``conversations/{train,dev,test}`` and write their ``wav.scp`` with whole paths."""
+    """Copy ``conversations/{train,dev,test}``, but for the audio; paths in ``wav.scp`` become absolute."""
     for split in SPLITS:
-        place = folder(data / CORPUS / split, "conversations of two voices", SOURCE)
-        present([place / table for table in TABLES], "a table of conversations", SOURCE)
-        rows = [line.split() for line in text(place / "wav.scp", "names of recordings", SOURCE)]
-        if bad := [row for row in rows if len(row) != 2]:
-            raise DataError(f"{place / 'wav.scp'}: {' '.join(bad[0])[:80]!r} is no name and path")
-        present([data / path for _, path in rows], f"{place / 'wav.scp'} lists it", SOURCE)
+        place = require_folder(data / CORPUS / split, "conversations of two voices", SOURCE)
+        require_files([place / table for table in TABLES], "a table of conversations", SOURCE)
+        rows = read_pairs(place / "wav.scp", "names of recordings", SOURCE, "name and path")
+        require_files([data / path for _, path in rows], f"{place / 'wav.scp'} lists it", SOURCE)
         made = out / CORPUS / split
         made.mkdir(parents=True)
         for table in TABLES:
@@ -39,4 +36,4 @@ def _inputs(data: Path, config: Config) -> Iterable[Path]:
         yield data / CORPUS / split / "wav"
 
 
-PLACES = Step("kaldi_places", places, _inputs)
+PLACES = PreparationStep("kaldi_places", places, _inputs)

@@ -1,4 +1,4 @@
-"""Libri2Mix: who speaks when in its mixtures, as folders in Kaldi's layout.
+"""Libri2Mix: the turns of the speakers in its mixtures, as folders in Kaldi's layout.
 
 The turns are those of the single utterances (RTTMs that come with SUPERB's fork of LibriMix, made by
 forced alignment), which a mixture of mode ``max`` starts together.
@@ -16,9 +16,9 @@ from tqdm import tqdm
 from ...constants import SAMPLE_RATE
 from ...errors import DataError
 from ...utils.files import write_text
-from .fetch import Listed
-from .paths import folder, text
-from .step import Config, Step
+from .corpus_files import read_lines, require_folder
+from .fetch import PublicFile
+from .step import Config, PreparationStep
 
 SOURCE = "https://github.com/s3prl/LibriMix (generate_librimix_sd.sh)"
 AUDIO = "Libri2Mix/wav16k/max"  # below the folder of data
@@ -29,9 +29,9 @@ _TURNS = (
 )
 
 
-def _turns(name: str, size: int, sha256: str) -> Listed:
+def _turns(name: str, size: int, sha256: str) -> PublicFile:
     places = tuple(f"{place}/{name}" for place in ("LibriMix/metadata/LibriSpeech", "Libri2Mix"))
-    return Listed(name, (_TURNS + name,), f"sha256:{sha256}", size, places)
+    return PublicFile(name, (_TURNS + name,), f"sha256:{sha256}", size, places)
 
 
 SPLITS = {  # folder of s3prl -> folder of Libri2Mix, turns of its utterances
@@ -57,11 +57,16 @@ Turns = dict[str, list[tuple[str, float, float]]]
 
 
 @dataclass
-class Tables:
-    """Rows of the files of one folder."""
+class KaldiTables:
+    """Rows of the files of one folder.
+
+    Args:
+        rows: file name -> rows.
+        turns: speaker -> names of turns.
+    """
 
     rows: dict[str, list[str]] = field(default_factory=dict)
-    said: dict[str, list[str]] = field(default_factory=dict)
+    turns: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, table: str, *words: object) -> None:
         """Add a row."""
@@ -70,30 +75,30 @@ class Tables:
     def turn(self, mixture: str, speaker: str, start: float, end: float) -> None:
         """Add a turn of a speaker in a mixture.
 
-        The speaker is part of a turn's name: two speakers of a mixture may speak from and to the same
-        hundredth of a second, and s3prl would take both turns for one's.
+        The name of a turn includes the speaker: two speakers of a mixture may start and end at the same
+        hundredth of a second, and s3prl would take both turns for one speaker's.
         """
         name = f"{speaker}-{mixture}-{round(1000 * start):06}-{round(1000 * end):06}"
         self.add("segments", name, mixture, start, end)
         self.add("utt2spk", name, speaker)
         self.add("rttm", f"SPEAKER {mixture} 1 {start:.3f} {end - start:.3f} <NA> <NA> {speaker} <NA> <NA>")
-        self.said.setdefault(speaker, []).append(name)
+        self.turns.setdefault(speaker, []).append(name)
 
-    def write(self, place: Path) -> None:
+    def write(self, folder: Path) -> None:
         """Write all files of the folder."""
-        place.mkdir()
-        for speaker, names in sorted(self.said.items()):
+        folder.mkdir()
+        for speaker, names in sorted(self.turns.items()):
             self.add("spk2utt", speaker, *names)
         for table, rows in self.rows.items():
-            write_text(place / table, "".join(f"{row}\n" for row in rows))
+            write_text(folder / table, "".join(f"{row}\n" for row in rows))
 
 
 def kaldi(data: Path, out: Path, config: Config) -> None:
     """Write ``train``, ``dev`` and ``test``: wav.scp, segments, utt2spk, spk2utt, reco2dur and rttm."""
-    root = folder(data / AUDIO, "Libri2Mix at 16 kHz in mode max", SOURCE)
+    root = require_folder(data / AUDIO, "Libri2Mix at 16 kHz in mode max", SOURCE)
     for name, (split, listed) in tqdm(SPLITS.items(), desc="Libri2Mix", unit="split"):
         turns = read_turns(listed.obtain(data))
-        tables = Tables()
+        tables = KaldiTables()
         for mixture, samples in _mixtures(root, split):
             audio = root / split / KIND / f"{mixture}.wav"
             if not audio.is_file():
@@ -114,9 +119,9 @@ def kaldi(data: Path, out: Path, config: Config) -> None:
 
 
 def _mixtures(root: Path, split: str) -> Iterable[tuple[str, int]]:
-    """Names and samples of the mixtures of a split, as LibriMix lists them."""
+    """Yield name and samples of the mixtures of a split, as LibriMix lists them."""
     table = root / "metadata" / f"mixture_{split}_{KIND}.csv"
-    for row in csv.DictReader(text(table, "a list of Libri2Mix's mixtures", SOURCE)):
+    for row in csv.DictReader(read_lines(table, "a list of Libri2Mix's mixtures", SOURCE)):
         try:
             yield row["mixture_ID"], int(row["length"])
         except (KeyError, TypeError, ValueError) as error:
@@ -130,7 +135,7 @@ def read_turns(path: Path) -> Turns:
         DataError: a line is none of an RTTM.
     """
     turns: Turns = {}
-    for line in text(path, "turns of LibriSpeech's utterances", SOURCE):
+    for line in read_lines(path, "turns of LibriSpeech's utterances", SOURCE):
         words = line.split()
         try:
             start, seconds, speaker = float(words[3]), float(words[4]), words[7]
@@ -147,4 +152,4 @@ def _inputs(data: Path, config: Config) -> Iterable[Path | str]:
         yield from listed.inputs(data)
 
 
-KALDI = Step("libri2mix", kaldi, _inputs)
+KALDI = PreparationStep("libri2mix", kaldi, _inputs)

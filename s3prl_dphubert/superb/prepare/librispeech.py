@@ -13,20 +13,20 @@ from tqdm import tqdm
 from ...data.audio import probe
 from ...errors import DataError
 from ...utils.files import write_text
-from .fetch import Listed
-from .paths import folder, value
-from .step import Config, Step
+from .corpus_files import config_value, require_folder
+from .fetch import PublicFile
+from .step import Config, PreparationStep
 
 SOURCE = "https://www.openslr.org/12"
 SPLITS = ("train", "dev-clean", "dev-other", "test-clean", "test-other")  # keys of the ASR task
 UNUSED = ("dev-other", "test-other")  # by SUPERB
 S3PRL = "https://raw.githubusercontent.com/s3prl/s3prl/ec8064b5889f81ca460fbe2c094ce576a6f120b7"
-_PIECE = 64  # files measured before the bar moves
+_CHUNK = 64  # files measured before the progress bar moves
 
 
-def _pronunciations(part: str, checksum: str, size: int | None = None) -> Listed:
+def _pronunciations(part: str, checksum: str, size: int | None = None) -> PublicFile:
     name = f"librispeech-lexicon-{part}-g2p.txt"
-    return Listed(
+    return PublicFile(
         name,
         (
             f"{S3PRL}/s3prl/downstream/ctc/lexicon/{name}",
@@ -47,42 +47,41 @@ LEXICA = (
 
 
 def splits(config: Config) -> list[Path]:
-    """Folders of the splits that an ASR configuration names, without those that SUPERB does not use
-    and that are not there."""
-    root, found = Path(value(config, "datarc", "libri_root")), []
+    """Return the folders of an ASR configuration's splits; those that SUPERB does not use may be missing."""
+    root, folders = Path(config_value(config, "datarc", "libri_root")), []
     for key in SPLITS:
         names = config["downstream_expert"]["datarc"].get(key) or ()
-        found += [root / name for name in names if key not in UNUSED or (root / name).is_dir()]
-    return list(dict.fromkeys(found))
+        folders += [root / name for name in names if key not in UNUSED or (root / name).is_dir()]
+    return list(dict.fromkeys(folders))
 
 
 def lengths(data: Path, out: Path, config: Config) -> None:
-    """Write ``lengths/SPLIT.csv``: file below the root and its samples, the longest first."""
+    """Write ``lengths/SPLIT.csv``: paths below the root and samples, the longest first."""
     (out / "lengths").mkdir()
     for split in splits(config):
-        folder(split, "a split of LibriSpeech", SOURCE)
+        require_folder(split, "a split of LibriSpeech", SOURCE)
         files = sorted(split.glob("*/*/*.flac")) or sorted(split.glob("*/*/*.wav"))
         if not files:
             raise DataError(f"{split}: holds no SPEAKER/CHAPTER/*.flac; unpack LibriSpeech from {SOURCE}")
         for chapter in sorted({file.parent for file in files}):
-            texts = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
-            if not texts.is_file():
-                raise DataError(f"{texts}: no such file; it holds transcripts of LibriSpeech, from {SOURCE}")
-        rows = sorted(
-            zip(files, _measured(files, split.name), strict=True), key=lambda row: (-row[1], row[0])
-        )
+            transcripts = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+            if not transcripts.is_file():
+                raise DataError(
+                    f"{transcripts}: no such file; it holds transcripts of LibriSpeech, from {SOURCE}"
+                )
+        rows = sorted(zip(files, _measure(files, split.name), strict=True), key=lambda row: (-row[1], row[0]))
         table = "".join(f"{file.relative_to(split.parent)},{samples}\n" for file, samples in rows)
         write_text(out / "lengths" / f"{split.name}.csv", f"file_path,length\n{table}")
 
 
-def _measured(files: list[Path], title: str) -> Iterator[int]:
-    """Samples of each file by its header; what is waited for is the disk, so threads do."""
+def _measure(files: list[Path], title: str) -> Iterator[int]:
+    """Yield the samples of each file by its header, read in threads, since the disk is the limit."""
     with (
         ThreadPoolExecutor(min(32, 4 * (os.cpu_count() or 1))) as pool,
         tqdm(desc=f"lengths of {title}", total=len(files), unit="file", mininterval=0.5) as bar,
     ):
-        pieces = [files[start : start + _PIECE] for start in range(0, len(files), _PIECE)]
-        for samples in pool.map(_lengths, pieces):
+        chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+        for samples in pool.map(_lengths, chunks):
             yield from samples
             bar.update(len(samples))
 
@@ -92,14 +91,14 @@ def _lengths(files: list[Path]) -> list[int]:
 
 
 def lexicon(data: Path, out: Path, config: Config) -> None:
-    """Put the pronunciations of LibriSpeech's words into ``lexicon/``."""
+    """Copy the pronunciations of LibriSpeech's words into ``lexicon/``."""
     (out / "lexicon").mkdir()
     for listed in LEXICA:
         shutil.copyfile(listed.obtain(data), out / "lexicon" / listed.name)
 
 
-LENGTHS = Step("librispeech_lengths", lengths, lambda data, config: splits(config))
-LEXICON = Step(
+LENGTHS = PreparationStep("librispeech_lengths", lengths, lambda data, config: splits(config))
+LEXICON = PreparationStep(
     "librispeech_lexicon",
     lexicon,
     lambda data, config: [each for listed in LEXICA for each in listed.inputs(data)],

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...utils.files import write_text
-from .paths import folder, text, value
-from .step import Config, Step
+from .corpus_files import config_value, read_lines, require_folder
+from .step import Config, PreparationStep
 
 SOURCE = "the preprocessed Audio SNIPS that s3prl's docs/superb.md links to"
 TEXTS = "all.iob.snips.txt"
@@ -18,26 +18,26 @@ NO_SLOT = "O"
 def slots(data: Path, out: Path, config: Config) -> None:
     """Write ``slots.txt``: ``O`` and the slots, as s3prl reads it, without an end of the last line.
 
-    The corpus's own ``slots.txt`` gives the order, so that checkpoints of s3prl fit; without it the
-    slots stand by how often they occur. Each split must have audio of its speakers.
+    The corpus's own ``slots.txt`` gives the order, so that checkpoints of s3prl fit; without it slots are
+    sorted by frequency. Each split must have audio of its speakers.
     """
-    root = folder(Path(value(config, "corpus", "path")), "Audio SNIPS", SOURCE)
-    used = _used(root)
-    known = _known(root) or sorted(used, key=lambda slot: (-used[slot], slot))
-    if missing := sorted(used.keys() - set(known)):
+    root = require_folder(Path(config_value(config, "corpus", "path")), "Audio SNIPS", SOURCE)
+    counts = _count_slots(root)
+    names = _listed_slots(root) or sorted(counts, key=lambda slot: (-counts[slot], slot))
+    if missing := sorted(counts.keys() - set(names)):
         raise DataError(f"{root / 'slots.txt'}: lacks {', '.join(missing)}, which {TEXTS} has")
     for split in ("train", "dev", "test"):
-        for name in value(config, "corpus", split):
-            _check_speakers(root / name, value(config, "corpus", f"{name}_speakers"))
-    write_text(out / "slots.txt", "\n".join([NO_SLOT, *known]))
+        for name in config_value(config, "corpus", split):
+            _check_speakers(root / name, config_value(config, "corpus", f"{name}_speakers"))
+    write_text(out / "slots.txt", "\n".join([NO_SLOT, *names]))
 
 
-def _used(root: Path) -> Counter[str]:
-    """Slot -> how many words bear it."""
+def _count_slots(root: Path) -> Counter[str]:
+    """Return the number of words of each slot."""
     counts: Counter[str] = Counter()
-    for line in text(root / TEXTS, "words and slots of Audio SNIPS", SOURCE):
-        name, _, said = line.strip().partition(" ")
-        words, tab, tags = said.partition("\t")
+    for line in read_lines(root / TEXTS, "words and slots of Audio SNIPS", SOURCE):
+        name, _, rest = line.strip().partition(" ")
+        words, tab, tags = rest.partition("\t")
         if not tab or len(words.split()) != len(tags.split()):
             raise DataError(f"{root / TEXTS}: {name} has not a tag for each word")
         counts.update(tags.split()[1:-1])
@@ -47,25 +47,25 @@ def _used(root: Path) -> Counter[str]:
     return counts
 
 
-def _known(root: Path) -> list[str]:
-    """The slots of the corpus's own table, without ``O``."""
+def _listed_slots(root: Path) -> list[str]:
+    """Return the slots of the corpus's own table without ``O``; none if there is no table."""
     table = root / "slots.txt"
-    names = text(table, "names of slots", SOURCE) if table.is_file() else []
+    names = read_lines(table, "names of slots", SOURCE) if table.is_file() else []
     return [name.strip() for name in names if name.strip() != NO_SLOT]
 
 
-def _check_speakers(place: Path, names: list[str]) -> None:
-    folder(place, "audio of Audio SNIPS", SOURCE)
+def _check_speakers(folder: Path, names: list[str]) -> None:
+    require_folder(folder, "audio of Audio SNIPS", SOURCE)
     for name in names:
-        if next(place.glob(f"{name}-*.wav"), None) is None:
-            raise DataError(f"{place}: holds no audio of {name} ({name}-….wav); take {SOURCE}")
+        if next(folder.glob(f"{name}-*.wav"), None) is None:
+            raise DataError(f"{folder}: holds no audio of {name} ({name}-….wav); take {SOURCE}")
 
 
 def _inputs(data: Path, config: Config) -> list[Path | str]:
-    corpus = value(config, "corpus")
-    root = Path(value(config, "corpus", "path"))
-    chosen = {key: corpus[key] for key in sorted(corpus) if key.endswith("_speakers")}
-    return [root / TEXTS, root / "slots.txt", root, str(chosen)]
+    corpus = config_value(config, "corpus")
+    root = Path(config_value(config, "corpus", "path"))
+    speakers = {key: corpus[key] for key in sorted(corpus) if key.endswith("_speakers")}
+    return [root / TEXTS, root / "slots.txt", root, str(speakers)]
 
 
-SLOTS = Step("snips_slots", slots, _inputs)
+SLOTS = PreparationStep("snips_slots", slots, _inputs)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...utils.files import write_text
-from .paths import folder
-from .step import Config, Step
+from .corpus_files import require_folder
+from .step import Config, PreparationStep
 
 SOURCE = "https://github.com/nii-yamagishilab/VCC2020-database (all of its archives, unpacked in one folder)"
 CORPUS = "VCC2020"  # below the folder of data
@@ -33,11 +33,11 @@ LISTS = {  # numbers of utterances, as s3prl splits them
 def speakers(data: Path, out: Path, config: Config) -> None:
     """Write ``vcc2020/SPEAKER/NUMBER.wav``, links to the corpus, and ``vcc2020/lists``.
 
-    Utterances of the evaluation that the corpus does not have are left out of their list; a speaker
-    without any, and a target without training or development, is an error.
+    Utterances that the corpus lacks for some speaker are left out of the list of the evaluation. Every
+    speaker must have utterances in it, and every target speaker in the other two lists.
     """
-    root, made = folder(data / CORPUS, "the VCC2020 database", SOURCE), out / "vcc2020"
-    faults, heard = [], []
+    root, made = require_folder(data / CORPUS, "the VCC2020 database", SOURCE), out / "vcc2020"
+    faults, available = [], []
     for speaker in (*SOURCES, *TARGETS):
         files = _files(root, speaker)
         (made / speaker).mkdir(parents=True)
@@ -45,18 +45,19 @@ def speakers(data: Path, out: Path, config: Config) -> None:
             os.symlink(path, made / speaker / f"{name}.wav")
         needed = ("eval_list",) if speaker in SOURCES else LISTS
         faults += [f"{speaker} has none of {name}" for name in needed if not files.keys() & set(LISTS[name])]
-        heard.append(files.keys())
+        available.append(files.keys())
     if faults:
         raise DataError(f"{root}: {'; '.join(faults)}; get them from {SOURCE}")
     (made / "lists").mkdir()
     for name, numbers in LISTS.items():
-        kept = [n for n in numbers if name != "eval_list" or all(n in files for files in heard)]
-        write_text(made / "lists" / f"{name}.txt", "\n".join(kept) + "\n")
+        if name == "eval_list":
+            numbers = [number for number in numbers if all(number in files for files in available)]
+        write_text(made / "lists" / f"{name}.txt", "\n".join(numbers) + "\n")
 
 
 def _files(root: Path, speaker: str) -> dict[str, Path]:
-    found = (path for place in PLACES for path in sorted((root / place / speaker).glob("E*.wav")))
-    return {path.stem: path.resolve() for path in found}
+    paths = (path for place in PLACES for path in sorted((root / place / speaker).glob("E*.wav")))
+    return {path.stem: path.resolve() for path in paths}
 
 
 def _inputs(data: Path, config: Config) -> Iterable[Path]:
@@ -64,4 +65,4 @@ def _inputs(data: Path, config: Config) -> Iterable[Path]:
     yield from (data / CORPUS / place / speaker for place in PLACES[1:] for speaker in (*SOURCES, *TARGETS))
 
 
-SPEAKERS = Step("vcc2020_speakers", speakers, _inputs)
+SPEAKERS = PreparationStep("vcc2020_speakers", speakers, _inputs)

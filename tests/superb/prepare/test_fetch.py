@@ -14,7 +14,7 @@ import pytest
 
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.superb.prepare import fetch
-from s3prl_dphubert.superb.prepare.fetch import Listed
+from s3prl_dphubert.superb.prepare.fetch import PublicFile
 from tests.helpers.hub_server import Repo, served
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -34,7 +34,7 @@ def server(monkeypatch, tmp_path):
 def listed(server, *names, checksum=None, size=SIZE):
     checksum = checksum or f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     urls = tuple(f"{server.url}/some/lists/resolve/main/{name}" for name in names or ["list.txt"])
-    return Listed("list.txt", urls, checksum, size, (PLACE,))
+    return PublicFile("list.txt", urls, checksum, size, (PLACE,))
 
 
 def leftovers(tmp_path):
@@ -135,7 +135,7 @@ def test_an_error_says_why_and_where_to_put_the_list(server, tmp_path, status):
 def test_no_network_is_an_error_too(tmp_path, monkeypatch):
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    closed = Listed("list.txt", ("http://127.0.0.1:9/list.txt",), "sha256:0", None, (PLACE,))
+    closed = PublicFile("list.txt", ("http://127.0.0.1:9/list.txt",), "sha256:0", None, (PLACE,))
     with pytest.raises(DataError, match=r"refused.*put it at"):
         closed.obtain(tmp_path)
 

@@ -20,11 +20,11 @@ from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.superb import recipe
 from s3prl_dphubert.superb.metrics.der import read_rttm
 from s3prl_dphubert.superb.prepare import STEPS, iemocap
-from s3prl_dphubert.superb.prepare.step import Step
+from s3prl_dphubert.superb.prepare.step import PreparationStep
 from s3prl_dphubert.utils import resources
 from tests.helpers import published_corpora
 
-RECIPES = recipe.listed()
+RECIPES = recipe.recipe_folders()
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_er_folds_are_what_s3prls_script_makes(data, tmp_path):
 
 def test_er_goes_through_dialogues_in_s3prls_order(tmp_path):
     """Of lists with all dialogues; that whole lists are equal to the byte takes the corpus to see."""
-    order = {name: values["dialogs"].split() for name, values in iemocap._known().items()}
+    order = {name: values["dialogs"].split() for name, values in iemocap._published().items()}
     assert [len(names) for names in order.values()] == [28, 30, 32, 30, 31]
     root = tmp_path / "IEMOCAP"
     for session, names in order.items():
@@ -365,7 +365,7 @@ def killed(step, data, out, moment):
 
 
 def test_a_step_that_is_killed_anywhere_leaves_old_or_new_or_is_made_again(tmp_path):
-    step = Step("kept", make, lambda data, config: [data / "input"])
+    step = PreparationStep("kept", make, lambda data, config: [data / "input"])
     (tmp_path / "input").write_text("old")
     wanted = {
         name: {each: name.encode() for each in ("one", "two", "inner/three")} for name in ("old", "new")
@@ -392,7 +392,7 @@ def test_two_processes_prepare_once(tmp_path):
         time.sleep(0.5)
         (folder / "made").touch()
 
-    step = Step("slow", slowly, lambda data, config: [])
+    step = PreparationStep("slow", slowly, lambda data, config: [])
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=step, args=(tmp_path, tmp_path / "out", {})) for _ in range(3)]
     for process in processes:
@@ -406,7 +406,7 @@ def test_two_processes_prepare_once(tmp_path):
 
 def test_steps_are_called_by_their_names_and_used():
     assert all(step.name == name for name, step in STEPS.items())
-    mini = recipe.listed(resources.find("downstream_recipes/mini_superb"))
+    mini = recipe.recipe_folders(resources.find("downstream_recipes/mini_superb"))
     folders = [*RECIPES.values(), *mini.values()]
     used = {name for folder in folders for name in recipe.load(folder).needs.prepare}
     assert used == STEPS.keys()

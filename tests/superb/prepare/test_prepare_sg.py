@@ -12,7 +12,7 @@ import soxr
 
 from s3prl_dphubert.data.audio import SAMPLE_RATE
 from s3prl_dphubert.errors import DataError
-from s3prl_dphubert.superb.prepare import STEPS, common_voice, covost, separation, tsv, vcc2020
+from s3prl_dphubert.superb.prepare import STEPS, common_voice, corpus_files, covost, separation, vcc2020
 from tests.helpers import sg_corpora
 from tests.helpers.corpora import lines, put
 
@@ -95,7 +95,7 @@ def test_mixtures_are_listed_and_a_thousand_drawn_as_s3prl_draws_them(data):
             assert path == str(root / "wav16k" / "min" / split.removesuffix("_1000") / "s1" / f"{name}.wav")
     names = [f"{number:04}" for number in range(3000)]
     state = random.getstate()
-    drawn = separation.drawn(reversed(names))
+    drawn = separation.draw(reversed(names))
     assert random.getstate() == state
     assert len(drawn) == 1000 and drawn == sorted(drawn)
     assert drawn[:4] == DRAWN and drawn[-1] == LAST
@@ -172,7 +172,8 @@ def test_languages_are_prepared(data):
     for part, wanted in counts.items():
         place = out / f"common_voice_{part}"
         rows = [
-            list(tsv.rows(place / f"{split}.tsv", ("path", "sentence"), "")) for split in common_voice.SPLITS
+            list(corpus_files.read_table(place / f"{split}.tsv", ("path", "sentence"), ""))
+            for split in common_voice.SPLITS
         ]
         assert tuple(map(len, rows)) == wanted
         lengths = [soundfile.info(place / "clips" / row["path"]).frames for row in rows[0]]
@@ -199,17 +200,19 @@ def test_tables_end_lines_at_line_feeds_only(tmp_path):
     path = lines(
         tmp_path / "table.tsv", "path\tsentence\tmore", "a\tone\u2028two\x85three\r", "", "b\tx\\\ty"
     )
-    rows = list(tsv.rows(path, ("path",), "there"))
+    rows = list(corpus_files.read_table(path, ("path",), "there"))
     assert rows[0] == {"path": "a", "sentence": "one\u2028two\x85three", "more": ""}
     assert rows[1] == {"path": "b", "sentence": "x\\", "more": "y"}
-    assert list(tsv.rows(lines(path, "path", "a\\\\b"), ("path",), "", escaped=True)) == [{"path": "a\\b"}]
+    assert list(corpus_files.read_table(lines(path, "path", "a\\\\b"), ("path",), "", escaped=True)) == [
+        {"path": "a\\b"}
+    ]
     with pytest.raises(DataError, match=r"table.tsv: has no column sentence, split; get it from there"):
-        list(tsv.rows(path, ("path", "sentence", "split"), "there"))
+        list(corpus_files.read_table(path, ("path", "sentence", "split"), "there"))
     with pytest.raises(DataError, match=r"absent.tsv: no such file; get it from there"):
-        list(tsv.rows(tmp_path / "absent.tsv", (), "there"))
+        list(corpus_files.read_table(tmp_path / "absent.tsv", (), "there"))
     path.write_bytes(b"path\n\xff\n")
     with pytest.raises(DataError, match=r"table.tsv: cannot be read"):
-        list(tsv.rows(path, ("path",), "there"))
+        list(corpus_files.read_table(path, ("path",), "there"))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +228,7 @@ def test_tables_end_lines_at_line_feeds_only(tmp_path):
     ],
 )
 def test_pairs_of_a_translation_are_kept(source, target, wanted):
-    assert covost.kept(source, target) is wanted
+    assert covost.is_usable(source, target) is wanted
 
 
 def test_covost_needs_its_packages(data, monkeypatch):
@@ -249,10 +252,10 @@ def test_covost_is_joined_and_sorted(data, monkeypatch):
     )
     monkeypatch.setattr(covost, "normalizer", lambda language: str.strip)
     monkeypatch.setattr(
-        covost, "letters", lambda sentences, prefix: prefix.with_suffix(".txt").write_text("x")
+        covost, "write_letters", lambda sentences, prefix: prefix.with_suffix(".txt").write_text("x")
     )
     out = made("covost_en_de", data) / "covost_en_de"
-    rows = list(tsv.rows(out / "train.tsv", covost.COLUMNS, ""))
+    rows = list(corpus_files.read_table(out / "train.tsv", covost.COLUMNS, ""))
     sizes = [int(row["n_frames"]) for row in rows]
     assert len(rows) == 6 and sizes == sorted(sizes)
     assert {row["sr"] for row in rows} == {"48000"}
