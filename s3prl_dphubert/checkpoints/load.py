@@ -97,7 +97,7 @@ def _read(source: str | Path, refresh: bool) -> Weights:
             return _read_hub(*parsed, refresh)
         except hub.DownloadError as error:
             raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
-    raise CheckpointError(f"{text}: no such file or directory, expected {SOURCES}")
+    raise CheckpointError(f"{text}: no such file or directory; expected {SOURCES}")
 
 
 def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> Weights:

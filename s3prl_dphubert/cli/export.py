@@ -1,4 +1,4 @@
-"""Commands that write a model anew: ``convert``, ``export-hub`` and ``export``."""
+"""Commands that write a model in another format: ``convert``, ``export-hub`` and ``export``."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .models import SOURCE
+
 DTYPES = ("float32", "float16")
-SOURCE = "name, directory, file, Hub id (user/repo) or torchaudio:BUNDLE"
 
 
 def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
-    convert = commands.add_parser("convert", help="turn a model of any format into a checkpoint or a .pth")
+    convert = commands.add_parser("convert", help="convert a model of any format into a checkpoint or a .pth")
     convert.set_defaults(run=_convert)
-    convert.add_argument("source", help=SOURCE)
+    convert.add_argument("model", metavar="MODEL", help=SOURCE)
     target = "checkpoint directory; with .pth, the published code's format"
     convert.add_argument("target", type=Path, help=target)
     convert.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), default="float32", help="weights (default float32)"
     )
 
-    hub = commands.add_parser("export-hub", help="write a folder for the Hub that s3prl runs as it is")
+    hub = commands.add_parser("export-hub", help="write a folder for the Hub that s3prl runs by itself")
     hub.set_defaults(run=_hub)
-    hub.add_argument("checkpoint", help=SOURCE)
-    hub.add_argument("folder", type=Path, help="folder to write, with expert.py, model.pt and all they need")
+    hub.add_argument("model", metavar="MODEL", help=SOURCE)
+    hub.add_argument("folder", type=Path, help="folder to write, with expert.py, model.pt and the code")
     hub.add_argument("--dtype", choices=DTYPES, default="float32", help="weights (default float32)")
 
     export = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO, with a report")
     export.set_defaults(run=_export)
-    export.add_argument("checkpoint", help=SOURCE)
+    export.add_argument("model", metavar="MODEL", help=SOURCE)
     export.add_argument("out", type=Path, help="NAME.onnx, or NAME.xml for OpenVINO")
     export.add_argument("--format", default="openvino", help="onnx or openvino (default openvino)")
     export.add_argument("--precision", default="fp32", help="fp32, bf16 or int8 (default fp32)")
     layers = "hidden states to return, 0,6,12 (default all)"
     export.add_argument("--layers", help=layers)
-    calibrate = "speech for int8's ranges (default: half of the embedded voices)"
+    calibrate = "speech that int8's ranges are measured on (default: half of the embedded voices)"
     export.add_argument("--calibrate", type=Path, metavar="MANIFEST", help=calibrate)
     check = "speech for the report (default: the other half)"
     export.add_argument("--check", type=Path, metavar="MANIFEST", help=check)
     limit = "relative error of hidden states that int8 may cause (default 0.03)"
     export.add_argument("--max-error", type=float, default=0.03, help=limit)
-    export.add_argument("--threads", type=int, help="of the runtime, for calibration and timing")
-    export.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    export.add_argument("--threads", type=int, help="threads of the runtime, for calibration and timing")
+    export.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def _hub(arguments: argparse.Namespace) -> None:
@@ -50,7 +51,7 @@ def _hub(arguments: argparse.Namespace) -> None:
 
     from ..upstream.hub_repo import export_hub
 
-    folder = export_hub(arguments.checkpoint, arguments.folder, getattr(torch, arguments.dtype))
+    folder = export_hub(arguments.model, arguments.folder, getattr(torch, arguments.dtype))
     files = [path for path in folder.rglob("*") if path.is_file()]
     print(f"{folder}  {len(files)} files, {sum(path.stat().st_size for path in files):,} bytes")
     print(f"upload: hf upload USER/REPO {folder}")
@@ -66,9 +67,9 @@ def _convert(arguments: argparse.Namespace) -> None:
 
     target: Path = arguments.target
     dtype = getattr(torch, arguments.dtype)
-    model = load_model(arguments.source)
+    model = load_model(arguments.model)
     if target.suffix != ".pth":
-        table = f"| | |\n|---|---|\n{rows_of({'source': arguments.source} | facts(model.config))}"
+        table = f"| | |\n|---|---|\n{rows_of({'source': arguments.model} | facts(model.config))}"
         text = f"# {target.name}\n\n{table}\n\n## Units\n\n{units_table(model.config)}\n"
         print(save_model(model, target, text, dtype))
         return
@@ -95,7 +96,7 @@ def _export(arguments: argparse.Namespace) -> None:
     needed("onnx", config.format)
     from ..export.exporter import export_model
 
-    report = export_model(arguments.checkpoint, arguments.out, config, arguments.overwrite)
+    report = export_model(arguments.model, arguments.out, config, arguments.overwrite)
     print(f"{arguments.out}  {report.bytes:,} bytes\n\n{report.to_markdown()}")
 
 

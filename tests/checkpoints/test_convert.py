@@ -54,7 +54,7 @@ def test_what_is_added_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("source", "target", "message"),
     [
-        ("nothing", "a", "nothing: no such file or directory, expected a path"),
+        ("nothing", "a", "nothing: no such file or directory; expected a path"),
         ("hubert_nano", "there", "there: exists already"),
         ("hubert_nano", "there.pth", "there.pth: exists already"),
         ("data2vec", "a.pth", "pos_conv_depth is 3, allowed: 1"),

@@ -297,10 +297,10 @@ def test_released_files_on_the_hub(server):
         ("some/model/x.pth@main", "cannot fetch x.pth"),
         (
             "nowhere",
-            "nowhere: no such file or directory, expected a path, a Hub id .* hubert_nano, hub",
+            "nowhere: no such file or directory; expected a path, a Hub id .* hubert_nano, hub",
         ),
-        ("/absolute/nowhere", "no such file or directory, expected"),
-        ("a/b@", "no such file or directory, expected"),
+        ("/absolute/nowhere", "no such file or directory; expected"),
+        ("a/b@", "no such file or directory; expected"),
     ],
 )
 def test_names_that_lead_nowhere(server, name, message):

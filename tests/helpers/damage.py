@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import math
-import re
 import sys
 import time
 import traceback
@@ -30,6 +29,7 @@ from s3prl_dphubert.data.audio import probe, read
 from s3prl_dphubert.data.manifest import scan
 from s3prl_dphubert.data.validate import check
 from s3prl_dphubert.errors import CheckpointError, DataError
+from tests.helpers import foreign_checkpoints
 from tests.helpers.golden import GOLDEN
 from tests.helpers.models import tiny
 from tests.helpers.speech import FORMATS, chirp, encoded, pack
@@ -273,39 +273,9 @@ def checkpoint(index, random, folder):
     return SOUND if SOUND in found else REFUSED
 
 
-FAIRSEQ_NAMES = {  # ours -> fairseq's
-    r"feature_extractor\.conv_layers\.(\d+)\.conv\.": r"feature_extractor.conv_layers.\1.0.",
-    r"feature_extractor\.conv_layers\.0\.layer_norm\.": "feature_extractor.conv_layers.0.2.",
-    r"encoder\.feature_projection\.layer_norm\.": "layer_norm.",
-    r"encoder\.feature_projection\.projection\.": "post_extract_proj.",
-    r"encoder\.transformer\.pos_conv_embed\.conv\.": "encoder.pos_conv.0.",
-    r"encoder\.transformer\.": "encoder.",
-    r"\.attention\.": ".self_attn.",
-    r"(layers\.\d+)\.layer_norm\.": r"\1.self_attn_layer_norm.",
-    r"feed_forward\.intermediate_dense\.": "fc1.",
-    r"feed_forward\.output_dense\.": "fc2.",
-}
-
-
 def fairseq(random, folder):
     """A damaged file of fairseq's form, in either of torch's formats."""
-    model = tiny("hubert")
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for pattern, theirs in FAIRSEQ_NAMES.items():
-            name = re.sub(pattern, theirs, name)
-        state[name] = tensor
-    del state["feature_extractor.dummy_weight"]
-    settings = {
-        "encoder_layers": 3,
-        "encoder_embed_dim": 32,
-        "encoder_ffn_embed_dim": 24,
-        "encoder_attention_heads": 4,
-        "conv_feature_layers": "[(12,10,5)] + [(12,3,2)] * 4 + [(12,2,2)] * 2",
-        "conv_pos": 16,
-        "conv_pos_groups": 4,
-        "normalize": False,
-    }
+    settings, state = foreign_checkpoints.fairseq()
     way, place = random.integers(5), folder / "a.pt"
     settings = changed(settings, random) if way == 0 else settings
     state = reshaped(state, random) if way == 1 else state
@@ -324,22 +294,7 @@ def fairseq(random, folder):
 
 def huggingface(random, folder):
     """A damaged directory as transformers writes it."""
-    model = tiny("hubert")
-    state = {}
-    for name, tensor in model.state_dict().items():
-        name = re.sub(r"^encoder\.(?:transformer\.)?", "encoder.", name)
-        state[name.replace("encoder.feature_projection", "feature_projection")] = tensor
-    del state["feature_extractor.dummy_weight"]
-    values = {
-        "model_type": "hubert",
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 24,
-        "conv_dim": [12] * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
+    values, state = foreign_checkpoints.transformers()
     way = random.integers(4)
     text = json.dumps(changed(values, random) if way == 0 else values).encode()
     (folder / "config.json").write_bytes(damaged(text, random) if way == 1 else text)

@@ -1,0 +1,283 @@
+"""One loader: every form of a source, through ``load_model``, the commands and the upstreams."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchaudio
+from safetensors.torch import save_file
+from torchaudio.pipelines import Wav2Vec2Bundle
+
+from s3prl_dphubert import load_model, load_teacher, save_model
+from s3prl_dphubert.checkpoints import dphubert_pth
+from s3prl_dphubert.checkpoints.teachers import TEACHERS
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.errors import CheckpointError
+from s3prl_dphubert.model.cost import macs, parameters
+from s3prl_dphubert.pruning.budget import Budget
+from s3prl_dphubert.pruning.structured import prune
+from s3prl_dphubert.upstream.entries import dphubert_local
+from s3prl_dphubert.utils import resources
+from s3prl_dphubert.utils.config_io import to_dict
+from tests.helpers import foreign_checkpoints
+from tests.helpers.golden import GOLDEN
+from tests.helpers.hub_server import Repo, served
+from tests.helpers.models import FAMILIES, assert_same, gated, outputs, tiny
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with served() as server:
+        for name, value in {
+            "HF_ENDPOINT": server.url,
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+        monkeypatch.chdir(tmp_path)
+        yield server
+
+
+def directory(server):
+    return save_model(tiny("hubert"), Path("ours"))
+
+
+def transformers_directory(server):
+    values, state = foreign_checkpoints.transformers()
+    Path("transformers").mkdir()
+    Path("transformers", "config.json").write_text(json.dumps(values))
+    save_file(state, "transformers/model.safetensors")
+    return "transformers"
+
+
+def dphubert_file(server):
+    dphubert_pth.write(tiny("hubert"), "a.pth")
+    return "a.pth"
+
+
+def fairseq_file(server):
+    settings, state = foreign_checkpoints.fairseq()
+    torch.save({"args": argparse.Namespace(**settings), "model": state}, "a.pt")
+    return "a.pt"
+
+
+def wavlm_file(server):
+    settings, state = foreign_checkpoints.fairseq()
+    torch.save({"cfg": settings, "model": state}, "a.pt")
+    return "a.pt"
+
+
+def s3prl_file(server):
+    settings, state = foreign_checkpoints.fairseq()
+    torch.save({"task_cfg": {}, "model_cfg": settings, "model_weight": state}, "a.pt")
+    return "a.pt"
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def teacher_on_the_hub(server):
+    server.repos["facebook/hubert-base-ls960"] = Repo(files(transformers_directory(server)))
+    return "hubert_base"
+
+
+def own_on_the_hub(server):
+    server.repos["user/repo"] = Repo(files(directory(server)))
+    return "user/repo"
+
+
+def revision_on_the_hub(server):
+    server.repos["user/repo"] = Repo(
+        {}, revisions={"v1": Repo(files(transformers_directory(server)), "f" * 40)}
+    )
+    return "user/repo@v1"
+
+
+def file_on_the_hub(server):
+    server.repos["user/repo"] = Repo({"sub/a.pth": Path(dphubert_file(server)).read_bytes()})
+    return "user/repo/sub/a.pth"
+
+
+def url(server):
+    file_on_the_hub(server)
+    return f"{server.url}/user/repo/resolve/main/sub/a.pth"
+
+
+def bundle(server):
+    arguments, state = foreign_checkpoints.torchaudio()
+    Path("torch", "checkpoints").mkdir(parents=True)
+    torch.save(state, "torch/checkpoints/tiny.pth")
+    torchaudio.pipelines.TINY = Wav2Vec2Bundle("tiny.pth", arguments, 16_000, False, "Wav2Vec2")
+    return "torchaudio:TINY"
+
+
+def states(stage, student, model, **more):
+    """A checkpoint of run_pretrain."""
+    recipe = {"stage": stage, "gates": to_dict(more["gates"]), "budget": to_dict(Budget(sparsity=0.5))}
+    module = {f"student.{name}": tensor for name, tensor in student.state_dict().items()}
+    full = Budget(sparsity=0.5).costs(model.config)
+    torch.save(
+        {
+            "Step": 3,
+            "Upstream_Config": {"recipe": recipe, "shape": model.config.to_dict(), "updates1": None},
+            "DPHuBERT": {"module": module, "full_costs": full},
+            "Args": argparse.Namespace(upstream="dphubert"),
+        },
+        f"states-{stage}.ckpt",
+    )
+    return f"states-{stage}.ckpt"
+
+
+def second_stage(server):
+    return states(2, tiny("hubert"), tiny("hubert"), gates=gated(tiny("hubert")).gates.config)
+
+
+FORMS = (
+    directory,
+    transformers_directory,
+    dphubert_file,
+    fairseq_file,
+    wavlm_file,
+    s3prl_file,
+    teacher_on_the_hub,
+    own_on_the_hub,
+    revision_on_the_hub,
+    file_on_the_hub,
+    url,
+    bundle,
+    second_stage,
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_model(form, server, monkeypatch):
+    monkeypatch.setattr(torchaudio.pipelines, "TINY", None, raising=False)  # taken away again afterwards
+    source, expected = form(server), tiny("hubert")
+    model = load_model(source)
+    assert_same(outputs(model), outputs(expected), 1e-6)
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == [
+        "feature_extractor.dummy_weight"
+    ]
+    assert not model.config.normalize_waveform
+    expert = dphubert_local(source)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), expert.parameters(), strict=True))
+
+
+def test_the_first_stage_of_a_pretraining_is_pruned(server):
+    torch.manual_seed(0)
+    student = gated(tiny("hubert"))
+    source = states(1, student, student.model, gates=student.gates.config)
+    model, budget = load_model(source), Budget(sparsity=0.5)
+    expected = prune(student, budget)
+    assert model.config == expected.config
+    assert parameters(model.config) <= 0.5 * parameters(student.model.config)
+    assert_same(outputs(model), outputs(expected), 0.0)
+
+
+def test_both_names_of_the_loader_are_one_function():
+    assert load_teacher is load_model
+    shipped = load_model(resources.find("assets/hubert_nano"))
+    assert_same(outputs(load_model("hubert_nano")), outputs(shipped), 0.0)
+
+
+def test_names_and_paths_of_the_same_name(server):
+    save_model(tiny("wavlm"), Path("hubert_nano"))
+    assert load_model("hubert_nano").config.num_buckets == 0
+    assert load_model("./hubert_nano").config.num_buckets == 32
+    assert load_model(Path("hubert_nano")).config.num_buckets == 32
+    server.repos["user/repo"] = Repo(files(directory(server)))
+    Path("user").mkdir()
+    Path("hubert_nano").rename("user/repo")
+    assert load_model(Path("hubert_nano")).config.num_buckets == 0  # nothing is there any more
+    assert load_model("user/repo").config.num_buckets == 32
+
+
+def test_refresh_downloads_again(server):
+    for form, name in ((own_on_the_hub, "model.safetensors"), (url, "a.pth")):
+        source = form(server)
+        load_model(source)
+        load_model(source)
+        assert server.fetched().count(name) == 1
+        load_model(source, refresh=True)
+        assert server.fetched().count(name) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing", r"^nothing: no such file or directory; expected a path, a Hub id .* wavlm_large,"),
+        ("x" * 5000, "no such file or directory; expected a path"),
+        ("torchaudio:NONE", "torchaudio:NONE: no such bundle; available: .*HUBERT_BASE"),
+        ("model.onnx", r"model\.onnx: an exported model, which s3prl_dphubert\.export\.load_exported loads"),
+        ("model.xml", "load_exported loads"),
+        ("empty", "empty: config.json is missing"),
+        ("text.pt", r"text\.pt: damaged"),
+        (GOLDEN / "wavlm_gated.pth", "holds the gates of a student in training"),
+    ],
+)
+def test_what_is_no_model_is_one_line(source, message, server):
+    for name in ("model.onnx", "model.xml", "text.pt"):
+        Path(name).write_text("text")
+    Path("empty").mkdir()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(source)
+    assert "\n" not in str(caught.value)
+    assert server.log == []
+
+
+COMMANDS = (
+    ["inspect", "{source}"],
+    ["profile", "{source}", "--seconds", "0.5", "--repeats", "1"],
+    ["convert", "{source}", "out"],
+    ["convert", "{source}", "out.pth"],
+    ["export-hub", "{source}", "out"],
+    ["export", "{source}", "out.onnx", "--format", "onnx"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:3:2]))
+def test_commands_take_what_the_loader_takes(command, server, capsys):
+    source = revision_on_the_hub(server)
+    assert main([word.format(source=source) for word in command]) == 0
+    if command[0] in ("inspect", "profile"):
+        assert f"{parameters(tiny('hubert').config):,}" in capsys.readouterr().out
+        assert main([word.format(source="hubert_nano") for word in command]) == 0
+        assert f"{TEACHERS['hubert_nano'].parameters:,}" in capsys.readouterr().out
+
+
+def test_teachers_are_as_large_as_their_shapes():
+    shapes = {
+        "hubert_nano": load_model("hubert_nano").config,
+        "wavlm_base_plus": FAMILIES["wavlm_base"],
+        "wav2vec2_large_lv60k": FAMILIES["wav2vec2_large"],
+    }
+    for name, teacher in TEACHERS.items():
+        shape = shapes.get(name) or FAMILIES[name]
+        assert (teacher.parameters, teacher.macs) == (parameters(shape), macs(shape, 160_000)), name
+
+
+def test_teachers_are_listed_without_torch(capsys):
+    assert main(["teachers"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "name"
+    assert [row.split()[0] for row in rows] == list(TEACHERS)
+    assert "  315,438,208" in rows[2] and rows[2].endswith("Apache-2.0    facebook/hubert-large-ll60k")
+    script = (
+        "import sys; from s3prl_dphubert.cli import main; main(['teachers']); "
+        "assert not {'torch', 'numpy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
