@@ -24,7 +24,7 @@ from ..checkpoints.directory import save_model
 from ..checkpoints.load import load_model
 from ..constants import SAMPLE_RATE
 from ..data.audio import read
-from ..demo.demo_speech import choose
+from ..demo.voice_corpus import choose
 from ..errors import ConfigError, DPHubertError
 from ..model import ModelConfig, SpeechModel
 from ..superb.run.feature_cache_policy import needed, options

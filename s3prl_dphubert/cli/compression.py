@@ -37,6 +37,6 @@ def _compress(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from ..demo.demo_run import demo
+    from ..demo.compression_demo import demo
 
     demo(arguments.out, arguments.config)

@@ -1,11 +1,11 @@
-"""The demo's second half: s3prl trains and evaluates speaker identification on three upstreams.
+"""Second half of the demo: s3prl trains and evaluates speaker identification on three upstreams.
 
-Below the folder that is given::
+Files below the output folder::
 
-    corpus/               the embedded voices in VoxCeleb1's layout
-    config.yaml           the recipe with the corpus's place
-    fbank/, teacher/, compressed/   folders of run_downstream (-p), and what it said in evaluation
-    fbank.train.log …     what it said in training
+    corpus/               the embedded voices in the layout of VoxCeleb1
+    config.yaml           the recipe with the location of the corpus
+    fbank/, teacher/, compressed/   folders of run_downstream (-p), with the logs of the evaluations
+    fbank.train.log …     logs of the trainings
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from ..utils.config_io import merge, read_yaml
 from ..utils.files import write_text
 from ..utils.hashing import sha256_file
 from ..utils.locking import folder_lock
-from . import demo_speech
+from . import voice_corpus
 
 MISSING = "SID left out: s3prl is not installed; pip install 's3prl-dphubert[s3prl]' and run the demo again"
 TASK = find("SID")
 
 
 @dataclass(frozen=True)
-class Upstream:
-    """A row of the table.
+class ComparedUpstream:
+    """An upstream, as a row of the table.
 
     Attributes:
-        name: of its folder.
-        title: what the table calls it.
-        parameters: how many it has.
-        macs: of the seconds that the table names; ``None`` for what is no network.
-        checkpoint: its directory; ``None`` for s3prl's fbank.
+        name: name of its folder.
+        title: name in the table.
+        parameters: number of parameters.
+        macs: MACs for the seconds that the table gives; ``None`` if it is not a network.
+        checkpoint: checkpoint directory; ``None`` for s3prl's fbank.
     """
 
     name: str
@@ -58,71 +58,82 @@ class Upstream:
     checkpoint: Path | None = None
 
     @property
-    def s3prl(self) -> UpstreamSpec:
-        """The same as s3prl is told of it."""
+    def spec(self) -> UpstreamSpec:
+        """The same upstream for s3prl."""
         if self.checkpoint is None:
             return UpstreamSpec(self.name)
         return UpstreamSpec("dphubert_local", str(self.checkpoint))
 
 
 def installed() -> bool:
-    """Whether there is an s3prl to run."""
+    """Return whether s3prl is installed."""
     return importlib.util.find_spec("s3prl") is not None
 
 
 def identify(
-    upstreams: list[Upstream], out: Path, recipe: Path | None = None, speech: Path | None = None
+    upstreams: list[ComparedUpstream], out: Path, recipe: Path | None = None, speech: Path | None = None
 ) -> tuple[dict[str, float], float]:
-    """Accuracy of each upstream on the test clips; what an earlier call finished is not done again.
+    """Measure the accuracy of each upstream on the test clips; finished steps are not repeated.
 
     Args:
-        upstreams: what to compare.
-        out: folder for all of it.
-        recipe: configuration of run_downstream without the corpus's place; by default
+        upstreams: upstreams to compare.
+        out: output folder.
+        recipe: configuration of run_downstream without the location of the corpus; by default
             ``downstream_recipes/demo_sid/config.yaml``.
-        speech: as for :func:`~s3prl_dphubert.demo.demo_speech.choose`.
+        speech: as for :func:`~s3prl_dphubert.demo.voice_corpus.choose`.
 
     Returns:
-        Name -> accuracy, and the accuracy of always naming the most frequent voice, as fractions.
+        Name -> accuracy, and the accuracy of always naming the most frequent voice, both as fractions.
 
     Raises:
         RunError: s3prl failed (the message ends with the last lines of its log), or another process
-            is at work in the folder.
-        ConfigError: the recipe saves no checkpoint after its last step.
+            uses the folder.
+        ConfigError: the recipe saves no checkpoint after the last step.
     """
     out = out.resolve()  # s3prl keeps paths in its checkpoints
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
-        clips = demo_speech.choose(speech)
-        demo_speech.build(out / "corpus", clips)
+        clips = voice_corpus.choose(speech)
+        voice_corpus.build(out / "corpus", clips)
         config = _configure(recipe or resources.find("downstream_recipes/demo_sid/config.yaml"), out)
         with Launcher(_environment(out)) as launcher:
-            found = {row.name: _accuracy(row, out, config, launcher) for row in upstreams}
-    return found, demo_speech.chance(clips)
+            accuracies = {each.name: _accuracy(each, out, config, launcher) for each in upstreams}
+    return accuracies, voice_corpus.chance(clips)
 
 
-def table(upstreams: list[Upstream], found: dict[str, float], chance: float, seconds: float) -> str:
-    """The accuracies beside what each upstream costs, with a word on what they are worth."""
+def table(
+    upstreams: list[ComparedUpstream], accuracies: dict[str, float], chance: float, seconds: float
+) -> str:
+    """Tabulate cost and accuracy of each upstream.
+
+    Args:
+        upstreams: the upstreams.
+        accuracies: name -> accuracy as a fraction.
+        chance: accuracy of a constant guess.
+        seconds: length of the audio that the MACs are given for.
+    """
     rows = [f"{'upstream':<24}{'parameters (M)':>15}{f'MACs of {seconds:g} s (G)':>20}{'accuracy (%)':>14}"]
     for upstream in upstreams:
         macs = "–" if upstream.macs is None else f"{upstream.macs / 1e9:.3f}"
-        size, score = f"{upstream.parameters / 1e6:.3f}", f"{100 * found[upstream.name]:.1f}"
+        size, score = f"{upstream.parameters / 1e6:.3f}", f"{100 * accuracies[upstream.name]:.1f}"
         rows.append(f"{upstream.title:<24}{size:>15}{macs:>20}{score:>14}")
     rows.append(f"{'always the same voice':<24}{'–':>15}{'–':>20}{100 * chance:>14.1f}")
     return "\n".join(rows)
 
 
 def _environment(out: Path) -> dict[str, str]:
-    """The lists of files that are kept of the corpus belong beside it, not in the user's cache. Small models
-    gain nothing from a second thread, and lose much where others use the machine."""
+    """Keep the cached lists of files with the corpus rather than in the user's cache, and use one thread.
+
+    Small models gain nothing from a second thread, and lose much if other processes use the machine.
+    """
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     return {"S3PRL_DPHUBERT_CACHE": str(out / "cache"), "OMP_NUM_THREADS": threads}
 
 
 def _configure(recipe: Path, out: Path) -> dict[str, Any]:
-    """The recipe with the corpus's place filled in, which is written, too."""
-    places = {"file_path": str(out / "corpus"), "meta_data": str(out / "corpus" / demo_speech.LIST)}
-    values = merge(read_yaml(recipe), {"downstream_expert": {"datarc": places}})
+    """Return the recipe with the location of the corpus, and write it to ``config.yaml``."""
+    paths = {"file_path": str(out / "corpus"), "meta_data": str(out / "corpus" / voice_corpus.LIST)}
+    values = merge(read_yaml(recipe), {"downstream_expert": {"datarc": paths}})
     steps, every = (values.get("runner", {}).get(name) for name in ("total_steps", "save_step"))
     if not isinstance(steps, int) or not isinstance(every, int) or every < 1 or steps < 1 or steps % every:
         raise ConfigError(
@@ -132,33 +143,41 @@ def _configure(recipe: Path, out: Path) -> dict[str, Any]:
     return values
 
 
-def _accuracy(row: Upstream, out: Path, config: dict[str, Any], launcher: Launcher) -> float:
-    """Accuracy of one upstream; a folder that was made from something else is made anew."""
-    clips = sha256_file(out / "corpus" / demo_speech.LIST)
-    folder, where = out / row.name, Slot("cpu")
+def _accuracy(upstream: ComparedUpstream, out: Path, config: dict[str, Any], launcher: Launcher) -> float:
+    """Train and evaluate one upstream; a folder made from other settings is replaced."""
+    clips = sha256_file(out / "corpus" / voice_corpus.LIST)
+    folder, where = out / upstream.name, Slot("cpu")
     experiment = Experiment(
-        folder, TASK.downstream, config, row.s3prl, row.s3prl, launcher, lists={demo_speech.LIST: clips}
+        folder,
+        TASK.downstream,
+        config,
+        upstream.spec,
+        upstream.spec,
+        launcher,
+        lists={voice_corpus.LIST: clips},
     )
     experiment.claim(renew=True)
     last = folder / f"states-{experiment.steps}.ckpt"
     if not experiment.finished:
-        log = out / f"{row.name}.train.log"
-        _told(row, f"training, {experiment.steps} steps", lambda: experiment.train(log, where))
+        log = out / f"{upstream.name}.train.log"
+        _timed(upstream, f"training, {experiment.steps} steps", lambda: experiment.train(log, where))
     if not experiment.is_evaluated(last, TASK.split, folder):
-        _told(row, "evaluation", lambda: experiment.evaluate(last, TASK.split, folder, where))
+        _timed(upstream, "evaluation", lambda: experiment.evaluate(last, TASK.split, folder, where))
     output = experiment.evaluate(last, TASK.split, folder, where)
     try:
         accuracy = TASK.read({"": output})["acc"]
     except ResultError as error:
-        raise RunError(f"{error}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}") from error
+        raise RunError(
+            f"{error}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}"
+        ) from error
     if fault := TASK.metric("acc").fault(accuracy):
         raise RunError(f"{fault}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}")
     return accuracy / 100
 
 
-def _told(row: Upstream, what: str, work: Callable[[], object]) -> None:
-    """Do something, in a line that says what and how long it took."""
-    print(f"  {row.title:<24}{what:<24}", end="", flush=True)
+def _timed(upstream: ComparedUpstream, step: str, work: Callable[[], object]) -> None:
+    """Do some work, and print a line with the name of the step and its duration."""
+    print(f"  {upstream.title:<24}{step:<24}", end="", flush=True)
     started = time.monotonic()
     try:
         work()

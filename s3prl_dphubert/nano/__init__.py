@@ -1,6 +1,6 @@
-"""How ``hubert_nano``, the small teacher that ships with this package, was made.
+"""The making of ``hubert_nano``, the small teacher that ships with this package.
 
-Three steps, each a command: :mod:`.speech` (gather recorded speech from Debian
-packages), :mod:`.pretrain` (HuBERT pre-training on it), :mod:`.probe` (what each
-layer knows about phones).
+Each step is a command: :mod:`.speech` gathers recorded speech from Debian packages, :mod:`.pretrain`
+pre-trains on it, :mod:`.probe` measures the phonetic content of each layer, and :mod:`.ship` writes the
+checkpoint and its card.
 """

@@ -1,10 +1,10 @@
-"""Pre-train ``hubert_nano`` by masked prediction of clusters (Hsu et al. 2021, section II).
+"""Pre-training of ``hubert_nano`` by masked prediction of clusters (Hsu et al. 2021, section II).
 
-``python -m s3prl_dphubert.nano.pretrain SPEECH_DIR OUT_DIR`` reads every FLAC below
-``SPEECH_DIR``, clusters features with k-means and trains the prediction of the clusters: of
-MFCCs in the first iteration, with ``--features CHECKPOINT:LAYER --init CHECKPOINT`` of an
-earlier model's own hidden states in the next. A run that was interrupted goes on with its
-last saved update; batches and masks depend on (seed, update) alone. Needs scikit-learn.
+``python -m s3prl_dphubert.nano.pretrain SPEECH_DIR OUT_DIR`` reads every FLAC below ``SPEECH_DIR``, clusters
+features with k-means and trains the prediction of the clusters. The features are MFCCs in the first
+iteration; in the next, ``--features CHECKPOINT:LAYER --init CHECKPOINT`` takes hidden states of the previous
+model. An interrupted run continues from its last saved update; batches and masks depend only on (seed,
+update). Needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ARCHITECTURE: dict[str, Any] = dict(
 
 
 class CosineLogits(nn.Module):
-    """Logits of the masked frames: cosine to each class embedding over a temperature (eq. 3)."""
+    """Logits of the masked frames: cosine to each class embedding, divided by a temperature (eq. 3)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -62,13 +62,13 @@ class CosineLogits(nn.Module):
         self.final_proj = nn.Linear(ARCHITECTURE["encoder_embed_dim"], FINAL_DIM)
 
     def forward(self, x: Tensor, labels: Tensor, masked: Tensor, unmasked: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, F, D), labels (B, F), masks (B, F) -> logits (N, classes), targets (N,)."""
+        """Select masked frames, x (B, F, D), labels and masks (B, F) -> logits (N, classes), targets (N,)."""
         projected = F.normalize(self.final_proj(x[masked]).float(), dim=-1)
         return projected @ F.normalize(self.label_embeddings, dim=-1).T / TEMPERATURE, labels[masked]
 
 
 def build_model(classes: int = 100) -> nn.Module:
-    """Return torchaudio's HuBERT pre-training model in the nano shape."""
+    """Return torchaudio's HuBERT pre-training model in the shape of ``hubert_nano``."""
     model = torchaudio.models.hubert_pretrain_model(
         **ARCHITECTURE,
         mask_prob=0.8,
@@ -94,7 +94,7 @@ def build_model(classes: int = 100) -> nn.Module:
 
 
 def start_from(model: nn.Module, checkpoint: Path) -> None:
-    """Copy the encoder of a checkpoint of the same shape; the prediction head stays new."""
+    """Copy the encoder from a checkpoint of the same shape; the prediction head keeps its initial values."""
     state = {
         name.replace("weight_g", "parametrizations.weight.original0").replace(
             "weight_v", "parametrizations.weight.original1"
@@ -106,24 +106,38 @@ def start_from(model: nn.Module, checkpoint: Path) -> None:
 
 
 def read_stream(speech: Path, cache: Path, held_out: bool) -> np.ndarray:
-    """Concatenate the clips in path order into one int16 array (T,), cached as ``.npy``."""
+    """Concatenate the clips in the order of their paths into one int16 array (T,), cached as ``.npy``.
+
+    Args:
+        speech: folder of the clips.
+        cache: the ``.npy`` file.
+        held_out: read the held-out voices instead of the others.
+    """
     if not cache.exists():
-        paths = sorted(p for p in speech.rglob("*.flac"))
-        chosen = [p for p in paths if bool(HELD_OUT.match(p.relative_to(speech).as_posix())) == held_out]
-        samples = [soundfile.read(p, dtype="int16")[0] for p in tqdm(chosen, desc=cache.stem)]
+        paths = sorted(speech.rglob("*.flac"))
+        paths = [p for p in paths if bool(HELD_OUT.match(p.relative_to(speech).as_posix())) == held_out]
+        samples = [soundfile.read(p, dtype="int16")[0] for p in tqdm(paths, desc=cache.stem)]
         with replacing(cache) as partial, open(partial, "wb") as file:
             np.save(file, np.concatenate(samples))
     return np.load(cache)
 
 
 class Windows:
-    """Random windows of a stream with the clusters of their frames."""
+    """Random windows of a stream with the clusters of their frames.
+
+    Args:
+        stream: int16 samples (T,).
+        labels: cluster of each frame (F,).
+        batch: windows per batch.
+        frames: frames per window.
+        seed: seed of the draws.
+    """
 
     def __init__(self, stream: np.ndarray, labels: np.ndarray, batch: int, frames: int, seed: int) -> None:
         self.stream, self.labels, self.batch, self.frames, self.seed = stream, labels, batch, frames, seed
 
     def draw(self, *key: int) -> tuple[Tensor, Tensor]:
-        """Waveforms (B, T) and labels (B, F), a function of the seed and the key alone."""
+        """Return waveforms (B, T) and labels (B, F), a function of the seed and the key only."""
         generator = np.random.default_rng((self.seed, *key))
         starts = generator.integers(0, len(self.labels) - self.frames, self.batch)
         waveforms = torch.stack([read_samples(self.stream, s, self.frames) for s in starts])
@@ -132,35 +146,35 @@ class Windows:
 
 
 def learning_rate(update: int, peak: float, updates: int, warmup: int = 300, decay: float = 0.3) -> float:
-    """Linear warm-up, constant, and linear to zero over the last share of the updates.
+    """Return the learning rate: linear warm-up, constant, and linear to zero over the last share of updates.
 
-    Until the decay begins the rates do not depend on ``updates``, so a run can be made longer
-    or shorter on the way.
+    Until the decay begins the rate does not depend on ``updates``, so a run can be extended or shortened
+    while it is under way.
     """
     return peak * min(1.0, (update + 1) / warmup, (updates - update) / (decay * updates))
 
 
 @torch.no_grad()
 def validate(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Accuracy in percent of the masked frames of held-out voices, masks fixed."""
+    """Return the accuracy in percent on the masked frames of held-out voices, with fixed masks."""
     model.eval()
     torch.manual_seed(0)
-    right = total = 0
+    correct = total = 0
     for waveforms, labels in batches:
         logits, targets, _ = masked_logits(model, waveforms, labels)
-        right, total = right + int((logits.argmax(-1) == targets).sum()), total + len(targets)
+        correct, total = correct + int((logits.argmax(-1) == targets).sum()), total + len(targets)
     model.train()
-    return 100 * right / total
+    return 100 * correct / total
 
 
 def masked_logits(model: nn.Module, waveforms: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the model in bfloat16; returns logits (N, classes), targets (N,), feature penalty."""
+    """Run the model in bfloat16; returns logits (N, classes), targets (N,) and the feature penalty."""
     with torch.autocast("cpu", torch.bfloat16):
         return model(waveforms, labels)
 
 
 def read_windows(a: argparse.Namespace, held_out: bool) -> Windows:
-    """The training or the held-out speech with its clusters."""
+    """Return windows of the training or the held-out speech, clustered on first use."""
     name = "held_out" if held_out else "train"
     stream = read_stream(a.speech_dir, a.out_dir / f"{name}.npy", held_out)
     features, means = features_named(a.features), a.out_dir / "kmeans.safetensors"
@@ -173,8 +187,8 @@ def read_windows(a: argparse.Namespace, held_out: bool) -> Windows:
 def train(a: argparse.Namespace) -> None:
     """Train, saving ``state.pt`` every 100 updates and ``model.safetensors`` at the end."""
     a.out_dir.mkdir(parents=True, exist_ok=True)
-    windows, unseen = read_windows(a, held_out=False), read_windows(a, held_out=True)
-    validation = [unseen.draw(2, i) for i in range(16)]
+    windows, held_out = read_windows(a, held_out=False), read_windows(a, held_out=True)
+    validation = [held_out.draw(2, i) for i in range(16)]
     torch.manual_seed(a.seed)
     model = build_model(a.classes)
     if a.init is not None:
@@ -215,14 +229,15 @@ def train(a: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Train as the arguments say; returns the exit code."""
     parser = argparse.ArgumentParser(description="Pre-train hubert_nano.")
     parser.add_argument("speech_dir", type=Path)
     parser.add_argument("out_dir", type=Path)
     parser.add_argument("--features", default="mfcc", help="mfcc, or CHECKPOINT:LAYER of an earlier model")
     parser.add_argument("--classes", type=int, default=100, help="clusters")
-    parser.add_argument("--init", type=Path, help="checkpoint that the encoder starts from")
+    parser.add_argument("--init", type=Path, help="checkpoint to initialise the encoder from")
     parser.add_argument("--updates", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=16, help="windows an update")
+    parser.add_argument("--batch", type=int, default=16, help="windows per update")
     parser.add_argument("--seconds", type=float, default=3.5, help="length of a window")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,9 +1,8 @@
-"""What each layer knows about phones: accuracy of a linear probe on voices nobody trained on.
+"""Phonetic content of each layer: accuracy of a linear probe on held-out voices.
 
 ``python -m s3prl_dphubert.nano.probe SPEECH_DIR PHONES.tsv.gz WEIGHTS --out probe.json``.
-``PHONES`` is a forced alignment with the columns path, speaker and phones
-(``PHONE:start:duration`` in 10 ms, separated by spaces); a row's clip is the FLAC whose file
-name ends the path.
+``PHONES`` is a forced alignment with the columns path, speaker and phones (``PHONE:start:duration`` in units
+of 10 ms, separated by spaces); the clip of a row is the FLAC with the file name of the path.
 """
 
 from __future__ import annotations
@@ -23,23 +22,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoints.load import load_model
+from ..mini.sources.recordings import QUEEN
 from ..model import SpeechModel
 from .speech import HELD_OUT
 from .targets import STRIDE, WINDOW, mfcc
 
-PACKAGE = "flight-of-the-amazon-queen"
-
 
 def read_alignment(path: Path, speech: Path) -> list[tuple[Path, str]]:
-    """Clips of the game that exist below ``speech``, each with its phones."""
+    """Return the clips of the game that exist below ``speech``, each with its phones."""
     with gzip.open(path, "rt", encoding="utf8") as file:
         rows = list(csv.reader(file, delimiter="\t"))[1:]
-    clips = ((speech / PACKAGE / Path(row[0]).name, row[2]) for row in rows if row[0].startswith("fotaq/"))
+    clips = ((speech / QUEEN / Path(row[0]).name, row[2]) for row in rows if row[0].startswith("fotaq/"))
     return [(clip, phones) for clip, phones in clips if clip.is_file()]
 
 
 def frame_labels(phones: str, frames: int, ids: dict[str, int]) -> Tensor:
-    """(F,) id of the phone in the middle of each 20 ms frame, -1 outside the alignment."""
+    """Return the id of the phone in the middle of each 20 ms frame (F,), or -1 outside the alignment.
+
+    Args:
+        phones: alignment of the clip.
+        frames: number of frames F.
+        ids: phone -> id, extended by new phones.
+    """
     labels = torch.full((frames,), -1)
     for part in phones.split():
         phone, start, duration = part.split(":")
@@ -53,7 +57,7 @@ def frame_labels(phones: str, frames: int, ids: dict[str, int]) -> Tensor:
 def collect(
     model: SpeechModel, clips: list[tuple[Path, str]], ids: dict[str, int]
 ) -> tuple[list[Tensor], Tensor]:
-    """Features (N, D) of MFCC+deltas and of every hidden state, and labels (N,)."""
+    """Return the features (N, D) from MFCC+deltas and from every hidden state, and the labels (N,)."""
     rows: list[list[Tensor]] = []
     labels = []
     for path, phones in tqdm(clips, mininterval=5):
@@ -61,15 +65,15 @@ def collect(
         if waveform.shape[1] < 1600:
             continue
         hidden, _ = model.extract_features(waveform)
-        wanted = frame_labels(phones, hidden[0].shape[1], ids)
-        keep = wanted >= 0
-        rows.append([state[0][keep] for state in [mfcc(waveform), *hidden]])
-        labels.append(wanted[keep])
+        frame_ids = frame_labels(phones, hidden[0].shape[1], ids)
+        aligned = frame_ids >= 0
+        rows.append([state[0][aligned] for state in [mfcc(waveform), *hidden]])
+        labels.append(frame_ids[aligned])
     return [torch.cat(column) for column in zip(*rows, strict=True)], torch.cat(labels)
 
 
 def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> float:
-    """Frame accuracy in percent on ``test`` of a linear map trained on ``train``."""
+    """Train a linear map on ``train``; returns its frame accuracy on ``test`` in percent."""
     mean, std = train[0].mean(0), train[0].std(0) + 1e-5
     x, y = (train[0] - mean) / std, train[1]
     torch.manual_seed(0)
@@ -78,17 +82,18 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], clas
     steps = 1500
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
-        pick = torch.randint(len(y), (2048,))
+        indices = torch.randint(len(y), (2048,))
         optimizer.zero_grad()
-        F.cross_entropy(layer(x[pick]), y[pick]).backward()
+        F.cross_entropy(layer(x[indices]), y[indices]).backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        right = layer((test[0] - mean) / std).argmax(-1) == test[1]
-    return round(100 * right.double().mean().item(), 2)
+        correct = layer((test[0] - mean) / std).argmax(-1) == test[1]
+    return round(100 * correct.double().mean().item(), 2)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Probe a trained and a random model; returns the exit code."""
     parser = argparse.ArgumentParser(description="Probe a checkpoint for phones.")
     parser.add_argument("speech_dir", type=Path)
     parser.add_argument("phones", type=Path)
@@ -99,13 +104,13 @@ def main(argv: list[str] | None = None) -> int:
     trained = load_model(a.checkpoint)
     torch.manual_seed(0)
     clips = read_alignment(a.phones, a.speech_dir)
-    unseen = [c for c in clips if HELD_OUT.match(c[0].relative_to(a.speech_dir).as_posix())]
-    seen = [c for c in clips if c not in unseen]
-    seen = [seen[i] for i in np.random.default_rng(0).permutation(len(seen))[: a.clips]]
-    result: dict[str, object] = {"train_clips": len(seen), "held_out_clips": len(unseen)}
+    held_out = [c for c in clips if HELD_OUT.match(c[0].relative_to(a.speech_dir).as_posix())]
+    others = [c for c in clips if c not in held_out]
+    training = [others[i] for i in np.random.default_rng(0).permutation(len(others))[: a.clips]]
+    result: dict[str, object] = {"train_clips": len(training), "held_out_clips": len(held_out)}
     for name, model in (("trained", trained), ("random", SpeechModel(trained.config).eval())):
         ids: dict[str, int] = {}
-        train, test = collect(model, seen, ids), collect(model, unseen, ids)
+        train, test = collect(model, training, ids), collect(model, held_out, ids)
         names = ["mfcc+deltas", *(f"layer {i}" for i in range(len(train[0]) - 1))]
         result[name] = {
             key: linear_probe((train[0][i], train[1]), (test[0][i], test[1]), len(ids))

@@ -1,4 +1,4 @@
-"""Turn a pre-training run into the checkpoint that ships, with its card.
+"""The checkpoint that ships, with its card, made from a pre-training run.
 
 ``python -m s3prl_dphubert.nano.ship SPEECH_DIR RUN_DIR TARGET [--probe probe.json]``
 """
@@ -34,7 +34,7 @@ redistributed with this package.
 
 
 def nano_config() -> ModelConfig:
-    """The shape of ``hubert_nano``; dropout as a student needs it, none."""
+    """Return the configuration of ``hubert_nano``, without dropout, as a student needs it."""
     channels, kernels, strides = zip(*ARCHITECTURE["extractor_conv_layer_config"], strict=True)
     layers, heads = ARCHITECTURE["encoder_num_layers"], ARCHITECTURE["encoder_num_heads"]
     return ModelConfig(
@@ -53,7 +53,7 @@ def nano_config() -> ModelConfig:
 
 
 def nano_model(weights: Path) -> SpeechModel:
-    """Load what :mod:`.pretrain` wrote, which has torchaudio's names."""
+    """Load weights that :mod:`.pretrain` wrote, under torchaudio's names."""
     config = nano_config()
     state, _ = split_state(load_file(weights))
     state["feature_extractor.dummy_weight"] = torch.ones(config.conv_channels[-1])
@@ -63,27 +63,35 @@ def nano_model(weights: Path) -> SpeechModel:
 
 
 def packages_table(speech: Path) -> str:
-    """Markdown table of the hours used for training and held out, by package and licence."""
+    """Return a Markdown table of the hours trained on and held out, by package and licence."""
     hours: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     with (speech / "speech.tsv").open(encoding="utf8") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             held_out = bool(HELD_OUT.match(row["path"]))
             hours[row["package"], row["licence"]][held_out] += float(row["seconds"]) / 3600
-    lines = ["| Debian package | licence | hours trained on | hours held out |", "|---|---|---|---|"]
-    for (package, licence), (used, kept) in sorted(hours.items()):
-        lines.append(f"| {package} | {licence} | {used:.3f} | {kept:.3f} |")
-    used, kept = (sum(column) for column in zip(*hours.values(), strict=True))
-    return "\n".join([*lines, f"| all | | {used:.2f} | {kept:.2f} |"])
+    rows = [
+        [package, licence, f"{trained:.3f}", f"{unseen:.3f}"]
+        for (package, licence), (trained, unseen) in sorted(hours.items())
+    ]
+    trained, unseen = (sum(column) for column in zip(*hours.values(), strict=True))
+    rows.append(["all", "", f"{trained:.2f}", f"{unseen:.2f}"])
+    return markdown.table(["Debian package", "licence", "hours trained on", "hours held out"], rows)
 
 
 def probe_table(probe: dict[str, Any]) -> str:
-    """Markdown table of the probe's accuracies."""
+    """Return a Markdown table of the accuracies of the probe."""
     rows = ([name, f"{value} %", f"{probe['random'][name]} %"] for name, value in probe["trained"].items())
     return markdown.table(["features", "trained", "random weights"], rows)
 
 
 def card(speech: Path, run: Path, probe: dict[str, Any] | None) -> str:
-    """The model card."""
+    """Return the model card.
+
+    Args:
+        speech: folder of the speech.
+        run: folder of the pre-training run.
+        probe: result of :mod:`.probe`, if there is one.
+    """
     config = nano_config()
     last = json.loads((run / "log.jsonl").read_text(encoding="utf8").splitlines()[-1])
     probed = ""
@@ -134,6 +142,7 @@ None of this speech is redistributed beyond the demo clips in `assets/speech`.
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the checkpoint; returns the exit code."""
     parser = argparse.ArgumentParser(description="Write the hubert_nano checkpoint.")
     parser.add_argument("speech_dir", type=Path)
     parser.add_argument("run_dir", type=Path)

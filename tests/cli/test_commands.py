@@ -13,7 +13,7 @@ import yaml
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.cli import main
-from s3prl_dphubert.demo.demo_run import demo
+from s3prl_dphubert.demo.compression_demo import demo
 from s3prl_dphubert.model.profiler import real_time_factors
 from s3prl_dphubert.version import __version__
 from tests.helpers.golden import GOLDEN
@@ -48,7 +48,7 @@ def test_manifest(corpus, tmp_path, capsys):
         (["manifest", "/nowhere", "--out", "x.tsv"], "no such folder"),
         (["manifest", ".", "--out", "x.tsv", "--split", "valid"], "'valid' has no glob"),
         (["compress", "nothing.yaml", "--out", "x"], "nothing.yaml: not readable"),
-        (["compress", "nothing", "--out", "x"], "does not ship; beside it are: README.md, any_corpus.yaml"),
+        (["compress", "nothing", "--out", "x"], "no such built-in file; available: README.md, any_corpus.yaml"),
         (["compress", "dphubert_base", "--out", "x", "--set", "lr"], "--set is 'lr', allowed: FIELD=VALUE"),
         (["inspect", "nothing"], "no such file or directory"),
     ],

@@ -12,7 +12,7 @@ import yaml
 
 from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.compression.compress_config import CompressConfig
-from s3prl_dphubert.demo.demo_run import show
+from s3prl_dphubert.demo.compression_demo import show
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
 from s3prl_dphubert.model.cost import parameters
 from s3prl_dphubert.model.state_dict import load_weights_only

@@ -11,8 +11,8 @@ import soundfile
 import yaml
 
 from s3prl_dphubert.checkpoints.directory import save_model
-from s3prl_dphubert.demo import demo_speech
-from s3prl_dphubert.demo.speaker_id import Upstream, identify, table
+from s3prl_dphubert.demo import voice_corpus
+from s3prl_dphubert.demo.speaker_id import ComparedUpstream, identify, table
 from s3prl_dphubert.errors import ConfigError, RunError
 from s3prl_dphubert.superb.run.workers.launcher import Launcher
 from s3prl_dphubert.utils import resources
@@ -50,29 +50,29 @@ def recipe(tmp_path):
 
 
 def test_every_voice_with_enough_clips_is_in_all_splits():
-    clips = demo_speech.choose()
+    clips = voice_corpus.choose()
     assert len({clip.name for clip in clips}) == len({clip.source for clip in clips}) == len(clips) == 281
     counts = {}
     for clip in clips:
         counts.setdefault(clip.speaker, [0, 0, 0])[clip.split - 1] += 1
     assert sorted(counts) == [f"id{number}" for number in range(10_001, 10_008)]
-    assert all(min(parts) >= 3 and sum(parts) <= demo_speech.MOST for parts in counts.values())
+    assert all(min(parts) >= 3 and sum(parts) <= voice_corpus.MOST for parts in counts.values())
     assert all(train > dev + test for train, dev, test in counts.values())
-    assert demo_speech.chance(clips) == pytest.approx(9 / 56)
+    assert voice_corpus.chance(clips) == pytest.approx(9 / 56)
 
 
 def test_who_speaks_two_languages_is_one_speaker():
-    allison = {clip.speaker for clip in demo_speech.choose() if "allison" in clip.name}
-    folders = {clip.name.split("/")[1] for clip in demo_speech.choose() if clip.speaker in allison}
+    allison = {clip.speaker for clip in voice_corpus.choose() if "allison" in clip.name}
+    folders = {clip.name.split("/")[1] for clip in voice_corpus.choose() if clip.speaker in allison}
     assert len(allison) == 1
     assert folders == {"asterisk_en_allison", "asterisk_es_allison"}
 
 
 def test_the_corpus_has_every_file_of_its_list(speech, tmp_path):
-    clips = demo_speech.choose(speech)
-    demo_speech.build(tmp_path / "a", clips)
-    demo_speech.build(tmp_path / "b", demo_speech.choose(speech))
-    lines = (tmp_path / "a" / demo_speech.LIST).read_text(encoding="utf8").splitlines()
+    clips = voice_corpus.choose(speech)
+    voice_corpus.build(tmp_path / "a", clips)
+    voice_corpus.build(tmp_path / "b", voice_corpus.choose(speech))
+    lines = (tmp_path / "a" / voice_corpus.LIST).read_text(encoding="utf8").splitlines()
     assert len(lines) == 16
     for line in lines:
         name = re.fullmatch(r"[123] (id1000[12]/\w+/\d{5}\.wav)", line)[1]
@@ -85,17 +85,20 @@ def test_the_corpus_has_every_file_of_its_list(speech, tmp_path):
 
 
 def test_a_whole_corpus_is_kept_and_another_choice_replaces_it(speech, tmp_path):
-    clips = demo_speech.choose(speech)
-    demo_speech.build(tmp_path / "corpus", clips)
+    clips = voice_corpus.choose(speech)
+    voice_corpus.build(tmp_path / "corpus", clips)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
-    demo_speech.build(tmp_path / "corpus", clips)
+    voice_corpus.build(tmp_path / "corpus", clips)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
-    demo_speech.build(tmp_path / "corpus", clips[:8])
+    voice_corpus.build(tmp_path / "corpus", clips[:8])
     assert len(list((tmp_path / "corpus").rglob("*.wav"))) == 8
 
 
 def test_table():
-    rows = [Upstream("fbank", "fbank"), Upstream("t", "big", 3_250_000, 1_500_000_000, Path("t"))]
+    rows = [
+        ComparedUpstream("fbank", "fbank"),
+        ComparedUpstream("t", "big", 3_250_000, 1_500_000_000, Path("t")),
+    ]
     lines = table(rows, {"fbank": 0.5, "t": 1.0}, 0.16, 10.0).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["fbank", "0.000", "–", "50.0"],
@@ -111,7 +114,7 @@ def test_a_recipe_must_save_its_last_step(speech, recipe, tmp_path):
     values["runner"]["save_step"] = 3
     recipe.write_text(yaml.safe_dump(values), encoding="utf8")
     with pytest.raises(ConfigError, match=r"runner\.save_step is 3, allowed: a divisor .* 2"):
-        identify([Upstream("fbank", "fbank")], tmp_path / "sid", recipe, speech)
+        identify([ComparedUpstream("fbank", "fbank")], tmp_path / "sid", recipe, speech)
 
 
 @pytest.mark.slow
@@ -119,7 +122,7 @@ def test_a_recipe_must_save_its_last_step(speech, recipe, tmp_path):
 def test_s3prl_trains_evaluates_resumes_and_is_not_run_again(speech, recipe, tmp_path, monkeypatch, capsys):
     """Real runs of s3prl: training and evaluation, then both again from the checkpoint of step 1."""
     model, out = save_model(tiny("hubert"), tmp_path / "model"), tmp_path / "sid"
-    upstreams = [Upstream("small", "a small one", checkpoint=model)]
+    upstreams = [ComparedUpstream("small", "a small one", checkpoint=model)]
     found, chance = identify(upstreams, out, recipe, speech)
     assert chance == 0.5
     assert 0 <= found["small"] <= 1

@@ -1,4 +1,4 @@
-"""The embedded voices as a corpus in the layout of VoxCeleb1, for speaker identification."""
+"""The embedded speech as a corpus in the layout of VoxCeleb1, for speaker identification."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..utils.files import write_text
 
 LIST = "veri_test_class.txt"
 TRAIN, DEV, TEST = 1, 2, 3
-TURN = (TRAIN, TRAIN, TRAIN, DEV, TEST)
-"""Which split a voice's clips go to, one after the other."""
+CYCLE = (TRAIN, TRAIN, TRAIN, DEV, TEST)
+"""Splits to which the clips of a voice are dealt in turn."""
 
 LEAST, MOST = 6, 45
-"""Clips of a voice: with fewer it is left out, more are thinned out, so that none is the safe guess."""
+"""Clips per voice: one with fewer is left out, more are thinned out so that no voice is a safe guess."""
 
 
 @dataclass(frozen=True)
-class Clip:
+class SpeakerClip:
     """One clip of the corpus.
 
     Attributes:
         source: the embedded file.
-        name: its path below ``dev/wav``, ``idXXXXX/voice/n.wav``.
-        split: 1 train, 2 dev, 3 test.
+        name: path below ``dev/wav``, ``idXXXXX/voice/n.wav``.
+        split: 1 for train, 2 for dev, 3 for test.
     """
 
     source: Path
@@ -40,18 +40,18 @@ class Clip:
 
     @property
     def speaker(self) -> str:
-        """``idXXXXX``."""
+        """Identifier of the speaker, ``idXXXXX``."""
         return self.name.partition("/")[0]
 
 
-def choose(speech: Path | None = None) -> list[Clip]:
+def choose(speech: Path | None = None) -> list[SpeakerClip]:
     """Deal the clips of the voices that have enough of them to train, dev and test.
 
-    Who speaks two languages is one speaker; as VoxCeleb's videos do, the folders in between tell them
-    apart.
+    A person who speaks two languages is one speaker; the languages are separate folders, as videos are in
+    VoxCeleb.
 
     Args:
-        speech: a folder with ``manifest.tsv`` and what it lists; the embedded speech by default.
+        speech: folder with ``manifest.tsv`` and the files it lists; the embedded speech by default.
     """
     speech = speech or resources.find("assets/speech")
     voices: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -59,21 +59,21 @@ def choose(speech: Path | None = None) -> list[Clip]:
         for row in csv.DictReader(file, delimiter="\t"):
             person = row["speaker"].replace(f"_{row['lang'][:2]}_", "_")
             voices[person].append((row["speaker"], row["path"]))
-    chosen = []
-    enough = [sorted(voices[voice]) for voice in sorted(voices) if len(voices[voice]) >= LEAST]
-    for speaker, clips in enumerate(enough, start=10_001):
+    selected = []
+    eligible = [sorted(voices[voice]) for voice in sorted(voices) if len(voices[voice]) >= LEAST]
+    for speaker, clips in enumerate(eligible, start=10_001):
         count = min(len(clips), MOST)
         for index in range(count):
             voice, path = clips[index * len(clips) // count]
             name = f"id{speaker}/{voice}/{index + 1:05}.wav"
-            chosen.append(Clip(speech / path, name, TURN[index % len(TURN)]))
-    return chosen
+            selected.append(SpeakerClip(speech / path, name, CYCLE[index % len(CYCLE)]))
+    return selected
 
 
-def build(out: Path, clips: list[Clip]) -> None:
+def build(out: Path, clips: list[SpeakerClip]) -> None:
     """Write ``dev/wav/idXXXXX/voice/n.wav`` at 16 kHz and, last, ``veri_test_class.txt``.
 
-    What is there already is left as it is, what another choice of clips has left is replaced.
+    A complete corpus of the same clips is left unchanged, one of other clips is replaced.
     """
     text = "".join(f"{clip.split} {clip.name}\n" for clip in clips)
     if (out / LIST).exists() and (out / LIST).read_text(encoding="utf8") == text:
@@ -86,7 +86,7 @@ def build(out: Path, clips: list[Clip]) -> None:
     write_text(out / LIST, text)
 
 
-def chance(clips: list[Clip]) -> float:
-    """Share of the test clips that the most frequent voice has: what a constant guess gets right."""
-    tested = [clip.speaker for clip in clips if clip.split == TEST]
-    return max(map(tested.count, tested)) / len(tested)
+def chance(clips: list[SpeakerClip]) -> float:
+    """Return the accuracy of a constant guess: the share of the most frequent voice in the test clips."""
+    speakers = [clip.speaker for clip in clips if clip.split == TEST]
+    return max(map(speakers.count, speakers)) / len(speakers)

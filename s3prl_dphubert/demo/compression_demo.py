@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on the speech and the teacher that ship, then s3prl on what came out."""
+"""The demo: compression of the teacher that ships on the speech that ships, then s3prl on the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..utils import resources
 from ..utils.config_io import from_dict, merge, read_yaml
 from . import speaker_id
 
-STEPS = {
+LOSSES = {
     "teacher_copy": "teacher copy",
     "student": "student at the start",
     "stage1": "after stage 1 (masked)",
@@ -28,18 +28,18 @@ STEPS = {
 
 
 def demo(out: Path, config: Path | None = None) -> None:
-    """Manifest of the embedded speech, compression of ``hubert_nano``, report and plots, SID by s3prl.
+    """List the embedded speech, compress ``hubert_nano`` on it, print a report, and run SID in s3prl.
 
     Args:
-        out: directory for the manifests and the runs; a demo that was interrupted goes on.
-        config: YAML laid under the manifests' paths; ``upstream_configs/demo.yaml`` by default.
+        out: directory for the manifests and the runs; an interrupted demo is continued.
+        config: YAML of the run, without the manifests; ``upstream_configs/demo.yaml`` by default.
 
     Raises:
-        DPHubertError: a part of it failed.
+        DPHubertError: a step failed.
     """
     speech = resources.find("assets/speech")
-    found, skipped = scan([speech], min_seconds=0.4, splits={"valid": "*[05].ogg"})
-    print(write(out / "speech.tsv", found, skipped, overwrite=True))
+    manifests, skipped = scan([speech], min_seconds=0.4, splits={"valid": "*[05].ogg"})
+    print(write(out / "speech.tsv", manifests, skipped, overwrite=True))
     values = read_yaml(config or resources.find("upstream_configs/demo.yaml"))
     paths = {"data": {"train": str(out / "speech.tsv"), "valid": str(out / "speech.valid.tsv")}}
     settings: CompressConfig = from_dict(CompressConfig, merge(values, paths))
@@ -52,7 +52,12 @@ def demo(out: Path, config: Path | None = None) -> None:
 
 
 def show(run: Path, settings: CompressConfig) -> None:
-    """Print what a finished run kept, cost and lost, and how fast its result is."""
+    """Print the remaining units, cost, losses and speed of a finished run.
+
+    Args:
+        run: directory of the run.
+        settings: its configuration.
+    """
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
     teacher, model = load_model(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
@@ -63,7 +68,7 @@ def show(run: Path, settings: CompressConfig) -> None:
         change = f"{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}"
         print(f"{title:<24}{change}   {share:.1f} % of the teacher")
     print("\nvalidation distillation loss")
-    for key, title in ((key, title) for key, title in STEPS.items() if results["valid"].get(key)):
+    for key, title in ((key, title) for key, title in LOSSES.items() if results["valid"].get(key)):
         print(f"  {title:<24}{results['valid'][key]['loss']:9.5f}")
     speed = real_time_factors({"teacher": teacher, "compressed": model})
     ratio = speed["compressed"] / speed["teacher"]
@@ -76,33 +81,35 @@ def show(run: Path, settings: CompressConfig) -> None:
 
 
 def identify(out: Path, run: Path, teacher: str) -> None:
-    """Have s3prl train and evaluate speaker identification on a finished run's models, and print it.
+    """Train and evaluate speaker identification by s3prl on the models of a run, and print the scores.
 
     Args:
-        out: directory for what s3prl writes.
-        run: the finished run.
-        teacher: its teacher.
+        out: directory for the output of s3prl.
+        run: directory of the finished run.
+        teacher: source of its teacher.
     """
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
-    upstreams = [speaker_id.Upstream("fbank", "fbank")]
-    for name, title, key, place in (
+    upstreams = [speaker_id.ComparedUpstream("fbank", "fbank")]
+    for name, title, key, checkpoint in (
         ("teacher", f"{Path(teacher).name} (teacher)", "teacher", _checkpoint(teacher, out)),
         ("compressed", "compressed", "model", run / "model"),
     ):
         cost = results[key]
-        upstreams.append(speaker_id.Upstream(name, title, cost["parameters"], cost["macs"], place))
+        upstreams.append(
+            speaker_id.ComparedUpstream(name, title, cost["parameters"], cost["macs"], checkpoint)
+        )
     print("\nspeaker identification by s3prl's run_downstream on the embedded voices", flush=True)
-    found, chance = speaker_id.identify(upstreams, out)
-    print(f"\n{speaker_id.table(upstreams, found, chance, results['macs_seconds'])}")
-    print("A check that all parts work together, not a result: few clips, few steps, and voices that")
-    print(f"language and codec give away.\nlogs    {out}")
+    accuracies, chance = speaker_id.identify(upstreams, out)
+    print(f"\n{speaker_id.table(upstreams, accuracies, chance, results['macs_seconds'])}")
+    print("This checks that all parts work together and is no benchmark: few clips, few steps, and voices")
+    print(f"that language and codec give away.\nlogs    {out}")
 
 
 def _checkpoint(teacher: str, out: Path) -> Path:
-    """The teacher as a checkpoint directory, which ``dphubert_local`` takes."""
+    """Return the teacher as a checkpoint directory, as ``dphubert_local`` needs it."""
     if teacher in TEACHERS and TEACHERS[teacher].repository is None:
         return resources.find(f"assets/{teacher}")
-    place = out / "teacher_model"
-    if not place.exists():
-        save_model(load_model(teacher), place)
-    return place
+    folder = out / "teacher_model"
+    if not folder.exists():
+        save_model(load_model(teacher), folder)
+    return folder
