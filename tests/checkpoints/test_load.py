@@ -210,10 +210,11 @@ def test_refresh_downloads_again(server):
     for form, name in ((own_on_the_hub, "model.safetensors"), (url, "a.pth")):
         source = form(server)
         load_model(source)
+        downloads = server.fetched().count(name)
         load_model(source)
-        assert server.fetched().count(name) == 1
+        assert server.fetched().count(name) == downloads > 0
         load_model(source, refresh=True)
-        assert server.fetched().count(name) == 2
+        assert server.fetched().count(name) == 2 * downloads
 
 
 @pytest.mark.parametrize(
