@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear complete or not at all, JSON files, and the user's cache folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CACHE = "S3PRL_DPHUBERT_CACHE"
 
 
 def user_cache_dir() -> Path:
-    """Return the folder for what can be made again: ``$S3PRL_DPHUBERT_CACHE`` or one in the user's cache."""
+    """Return this package's cache folder: ``$S3PRL_DPHUBERT_CACHE``, or one in the user's cache."""
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3prl-dphubert"
@@ -26,9 +26,9 @@ def user_cache_dir() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``path`` when the block ends without error.
+    """Yield a temporary path to write to, which becomes ``path`` when the block ends without error.
 
-    What is there and no file, such as ``/dev/stdout``, is written to as it is.
+    Paths that exist but are not regular files, such as ``/dev/stdout``, are written directly.
     """
     if path.exists() and not path.is_file():
         yield path
@@ -42,14 +42,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text that appears whole or not at all."""
+    """Write a UTF-8 text file, which appears complete or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf8")
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it becomes ``path`` when the block ends without error.
+    """Yield a temporary folder to fill, which becomes ``path`` when the block ends without error.
 
     Raises:
         CheckpointError: ``path`` exists already, or cannot be written.
@@ -77,9 +77,9 @@ def remove_partial(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a file, empty if there is none that can be read."""
+    """Read a mapping from a JSON file; it is empty if the file is missing, damaged or holds no mapping."""
     try:
-        found = json.loads(path.read_text(encoding="utf8"))
+        values = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}

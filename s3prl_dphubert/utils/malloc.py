@@ -1,4 +1,4 @@
-"""The C library's memory: pages that are kept for later, or given back."""
+"""Freed memory of the C library: kept for later allocations, or returned to the system."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PAD = 64 * 2**20  # bytes by which the heap grows
 
 
 def keep_pages() -> bool:
-    """Let this process keep what it frees, where the C library is glibc.
+    """Let this process keep the memory that it frees; return whether the C library is glibc and allows it.
 
     By default glibc returns every large block at once, and the next one of that size costs a page
-    fault each 4 kB: a tenth of an update on the CPU. Returns whether that has been set.
+    fault for each 4 kB: a tenth of an update on the CPU.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -26,7 +26,7 @@ def keep_pages() -> bool:
 
 
 def give_back_pages() -> None:
-    """Return to the system what this process has freed, where the C library is glibc."""
+    """Return the memory that this process has freed to the system, where the C library is glibc."""
     if not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError, AttributeError):  # other C libraries have no such call

@@ -8,13 +8,13 @@ from ..errors import DPHubertError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOTS = (PACKAGE / "_shipped", PACKAGE, PACKAGE.parent)
-"""Where to look: what a wheel carries, the package itself, the checkout around it."""
+"""Folders to search: the files that a wheel carries, the package itself, the checkout around it."""
 
 KINDS = ("assets", "upstream_configs", "downstream_recipes")
 
 
 class ResourceError(DPHubertError):
-    """A file that should ship is not there."""
+    """There is no built-in file of that name."""
 
 
 def find(name: str) -> Path:
@@ -28,10 +28,10 @@ def find(name: str) -> Path:
     """
     parts = Path(name).parts
     if not parts or parts[0] not in KINDS or ".." in parts:
-        raise ResourceError(f"{name!r} is no shipped file, allowed: a path below {', '.join(KINDS)}")
+        raise ResourceError(f"{name!r} is not a built-in file, allowed: a path below {', '.join(KINDS)}")
     for root in ROOTS:
         if (root / name).exists():
             return root / name
-    parents = (root / Path(*parts[:-1]) for root in ROOTS)
-    near = sorted({entry.name for parent in parents if parent.is_dir() for entry in parent.iterdir()})
-    raise ResourceError(f"{name}: does not ship; beside it are: {', '.join(near) or 'none'}")
+    folders = (root / Path(*parts[:-1]) for root in ROOTS)
+    available = sorted({entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()})
+    raise ResourceError(f"{name}: no such built-in file; available: {', '.join(available) or 'none'}")

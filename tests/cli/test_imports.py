@@ -58,7 +58,7 @@ def test_plots_are_imported_when_something_is_drawn():
         "bench.inference",
         "bench.training",
         "export.exporter",
-        "demo.demo_run",
+        "demo.compression_demo",
     )
     script = "\n".join(f"import s3prl_dphubert.{module}" for module in modules)
     assert "matplotlib" not in imported(script)
