@@ -17,6 +17,8 @@ import yaml
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.cli import main
+from s3prl_dphubert.superb.run.plan import RunPlan, choose
+from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
 from s3prl_dphubert.superb.scoring.score_file import ScoreRecord
 from s3prl_dphubert.utils import resources
 from tests.helpers import published_corpora, sg_corpora
@@ -180,3 +182,22 @@ def run(place: Path, tasks: str, *more: str, **options: str) -> Done:
     with mock.patch.dict(os.environ, environment(place)), redirect_stdout(out), redirect_stderr(err):
         code = main(words[3:])
     return Done(code, out.getvalue(), err.getvalue())
+
+
+def plan(folder: Path, tasks: str = "ks", **more: Any) -> RunPlan:
+    """A plan of filter banks on some tasks, by the recipes that ship."""
+    (folder / "data").mkdir(exist_ok=True)
+    recipes = choose(tasks, None, more.pop("changes", ()))
+    return RunPlan(UpstreamSpec("fbank"), recipes, folder / "data", folder / "out", **more)
+
+
+def recipe_folder(folder: Path, config: Any = None, needs: Any = None) -> Path:
+    """The shipped recipe of KS, changed."""
+    place = folder / "recipes" / "ks"
+    shutil.copytree(resources.find("downstream_recipes") / "ks", place)
+    for name, changes in (("config.yaml", config), ("recipe.yaml", needs)):
+        values = yaml.safe_load((place / name).read_text())
+        for key, value in (changes or {}).items():
+            values[key] = {**values[key], **value} if isinstance(value, dict) else value
+        (place / name).write_text(yaml.safe_dump(values))
+    return place

@@ -1,10 +1,9 @@
-"""Recipes, plans, what is missing and how far a run is: all that comes before and after s3prl."""
+"""Recipes and plans of a run, and what its results are made from: all that comes before s3prl."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,39 +16,15 @@ from s3prl_dphubert.superb.recipe import load
 from s3prl_dphubert.superb.run import fingerprints, preflight, selection
 from s3prl_dphubert.superb.run.feature_cache import FeatureCache
 from s3prl_dphubert.superb.run.part_run import PartRun, TaskContext
-from s3prl_dphubert.superb.run.plan import RunPlan, choose
+from s3prl_dphubert.superb.run.plan import choose
 from s3prl_dphubert.superb.run.run_files import format_rate
 from s3prl_dphubert.superb.run.slots import Slot
-from s3prl_dphubert.superb.run.status import status
 from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
-from s3prl_dphubert.superb.run.workers import logs
-from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.superb.tasks import all_tasks, find, spec
+from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.utils import resources
-from tests.helpers.superb_runs import upstream
+from tests.helpers.superb_runs import plan, recipe_folder, upstream
 
 SHIPPED = resources.find("downstream_recipes")
-
-
-def plan(folder, tasks="ks", **more):
-    (folder / "data").mkdir(exist_ok=True)
-    recipes = choose(tasks, None, more.pop("changes", ()))
-    return RunPlan(UpstreamSpec("fbank"), recipes, folder / "data", folder / "out", **more)
-
-
-def recipe_folder(folder, config=None, needs=None):
-    """The shipped recipe of KS, changed."""
-    place = folder / "recipes" / "ks"
-    shutil.copytree(SHIPPED / "ks", place)
-    for name, changes in (("config.yaml", config), ("recipe.yaml", needs)):
-        values = yaml.safe_load((place / name).read_text())
-        for key, value in (changes or {}).items():
-            values[key] = {**values[key], **value} if isinstance(value, dict) else value
-        (place / name).write_text(yaml.safe_dump(values))
-    return place
-
-
-# Recipes
 
 
 def test_all_faults_of_a_recipe_are_told_at_once(tmp_path):
@@ -271,67 +246,6 @@ def test_the_check_says_which_tasks_keep_none(tmp_path):
     assert remarks["ASV"].startswith("hidden states are not kept, since in training s3prl cuts 8 s")
 
 
-# What is missing
-
-
-def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
-    found = shutil.disk_usage(tmp_path)
-    Usage = namedtuple("Usage", ("total", "used", "free"))
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(*found[:2], int(1.5e9)))
-    monkeypatch.setattr(spec, "_is_missing", lambda module: module in ("librosa", "sklearn"))
-    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [80.0])
-    (row,) = preflight.check(plan(tmp_path, "asv", device="cuda", gpus=("3",)))
-    assert row.cells == ("2 of 2 missing", "2 missing", "full", "missing")
-    page = SHIPPED / "asv" / "README.md"
-    wanted = (
-        f"put VoxCeleb1/dev/wav, VoxCeleb1/test/wav below {tmp_path / 'data'}; {page} says where to get it",
-        "pip install librosa scikit-learn",
-        f"{tmp_path / 'out'} has 1.5 GB left, 2 GB are needed",
-        "GPU 3 is not there; --device cpu works, for small tests in reasonable time",
-    )
-    assert row.missing == wanted
-    text = preflight.table([row])
-    assert text.splitlines()[0].split() == list(preflight.COLUMNS)
-    assert all(f"ASV: {each}" in text for each in wanted)
-    assert text.endswith("left out: ASV")
-
-
-def test_room_for_data_that_is_to_come_and_small_gpus_are_told(tmp_path, monkeypatch):
-    place = recipe_folder(tmp_path, needs={"disk_gb": 100, "gpu_gb": 40.0, "prepare": ["nothing"]})
-    Usage = namedtuple("Usage", ("total", "used", "free"))
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(0, 0, int(50e9)))
-    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [16.0])
-    (tmp_path / "data").mkdir()
-    recipes = choose("ks", place.parent)
-    (row,) = preflight.check(
-        RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out", device="cuda")
-    )
-    assert row.cells[2:] == ("100 GB to come", "16 GB")
-    assert f"{tmp_path / 'data'} has 50 GB left, the data takes 100 GB" in row.missing
-    assert any(each.startswith("its recipe prepares nothing, allowed: ") for each in row.missing)
-    assert row.remarks == ("needs about 40 GB of GPU memory, 16 GB are there",)
-
-
-def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
-    for name in choose("ks")[0].needs.data:
-        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-    rows = preflight.check(plan(tmp_path))
-    assert rows[0].missing == rows[0].remarks == ()
-    assert preflight.table(rows).endswith("nothing is missing")
-
-
-def test_gpus_are_counted_elsewhere():
-    assert all(memory > 0 for memory in preflight._gpu_memories())
-
-
-def test_a_blocked_task_says_why(tmp_path):
-    place = recipe_folder(tmp_path, needs={"blocked": "the moon is full; wait"})
-    (tmp_path / "data").mkdir()
-    recipes = choose("ks", place.parent)
-    (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out"))
-    assert "the moon is full; wait" in row.missing
-
-
 # What was chosen
 
 
@@ -362,68 +276,6 @@ def test_lists_count_by_content_and_corpora_do_not(tmp_path):
     (own / "lists" / "a.txt").write_text("2")
     assert fingerprints.digests(config, [own])[str(own / "lists")] != first[str(own / "lists")]
     assert str(corpus / "a.wav") in fingerprints.digests(config, [own], [corpus / "a.wav", corpus])
-
-
-# How far a run is
-
-
-def states(out):
-    return [(state.name, state.state, state.text) for state in status(out)]
-
-
-def test_status_tells_waiting_running_failed_and_done(tmp_path):
-    plan(tmp_path, "ks,er,sid").write()
-    out = tmp_path / "out"
-    folds = [(f"er fold{number}", "waiting", "") for number in range(1, 6)]
-    assert states(out) == [("ks", "waiting", ""), ("sid", "waiting", ""), *folds]
-
-    train = out / "ks" / "train-lr1e-03"
-    train.mkdir(parents=True)
-    made_from = {"config": {"runner": {"total_steps": 200}}}
-    (train / "state.json").write_text(json.dumps({"made_from": made_from}))
-    (train / "states-50.ckpt").write_bytes(b"")
-    assert states(out)[0] == ("ks lr 1e-03", "stopped", "at step 50 of 200")
-    bar = "overall:  30%|###       | 60/200 [00:10<00:23,  6.00it/s]"
-    with logs.own(out / "ks" / "train-lr1e-03.log") as log:
-        assert states(out)[0] == ("ks lr 1e-03", "running", "trains, begins")
-        log.write(bar.encode())
-        log.flush()
-        assert states(out)[0] == ("ks lr 1e-03", "running", "trains, 60 of 200, 6.00it/s, 00:23 left")
-    (train / "states-200.ckpt").write_bytes(b"")
-    assert states(out)[0] == ("ks lr 1e-03", "stopped", "trained, to be evaluated")
-    with logs.own(out / "ks" / "evaluate.log") as log:
-        assert states(out)[0] == ("ks", "running", "evaluates")
-
-    (out / "er" / "fold2").mkdir(parents=True)
-    failed = {
-        "what": "er fold2",
-        "error": "s3prl ended with status 1; the last lines of x:\nTraceback\nOops: no",
-    }
-    (out / "er" / "fold2" / "failed.json").write_text(json.dumps(failed))
-    assert ("er fold2", "failed", "Oops: no") in states(out)
-
-    made = score_file.ScoreRecord(
-        "SID", "fbank", {"acc": 81.42}, 0, 1e-4, "0.4.18", "2026-11-24T10:00:00", "x"
-    )
-    score_file.write(made, out / "sid")
-    assert ("sid", "done", "acc 81.42") in states(out)
-
-
-def test_status_while_data_are_prepared_and_after_that_failed(tmp_path):
-    plan(tmp_path, "er").write()
-    folder = tmp_path / "out" / "er"
-    folder.mkdir()
-    with logs.own(folder / "prepare.log") as log:
-        log.write(b"lexicon:  50%|#####     | 5/10 [00:10<00:10,  2.00s/it]")
-        log.flush()
-        assert states(tmp_path / "out") == [("er", "running", "prepares 5 of 10, 2.00s/it, 00:10 left")]
-    (folder / "failed.json").write_text(json.dumps({"what": "preparation", "error": "no such folder"}))
-    assert states(tmp_path / "out") == [("er", "failed", "no such folder")]
-
-
-def test_status_of_another_folder_is_refused(tmp_path, capsys):
-    assert main(["superb", "status", str(tmp_path)]) == 2
-    assert "is no folder of a run; it holds no run.json" in capsys.readouterr().err
 
 
 def test_wrong_arguments_are_one_line(tmp_path, capsys):

@@ -1,0 +1,73 @@
+"""What a run says of missing data, packages, disk and GPUs before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+
+from s3prl_dphubert.superb.run import preflight
+from s3prl_dphubert.superb.run.plan import RunPlan, choose
+from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
+from s3prl_dphubert.superb.tasks import spec
+from s3prl_dphubert.utils import resources
+from tests.helpers.superb_runs import plan, recipe_folder
+
+SHIPPED = resources.find("downstream_recipes")
+
+
+def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
+    found = shutil.disk_usage(tmp_path)
+    Usage = namedtuple("Usage", ("total", "used", "free"))
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(*found[:2], int(1.5e9)))
+    monkeypatch.setattr(spec, "_is_missing", lambda module: module in ("librosa", "sklearn"))
+    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [80.0])
+    (row,) = preflight.check(plan(tmp_path, "asv", device="cuda", gpus=("3",)))
+    assert row.cells == ("2 of 2 missing", "2 missing", "full", "missing")
+    page = SHIPPED / "asv" / "README.md"
+    wanted = (
+        f"put VoxCeleb1/dev/wav, VoxCeleb1/test/wav below {tmp_path / 'data'}; {page} says where to get it",
+        "pip install librosa scikit-learn",
+        f"{tmp_path / 'out'} has 1.5 GB left, 2 GB are needed",
+        "GPU 3 is not there; --device cpu works, for small tests in reasonable time",
+    )
+    assert row.missing == wanted
+    text = preflight.table([row])
+    assert text.splitlines()[0].split() == list(preflight.COLUMNS)
+    assert all(f"ASV: {each}" in text for each in wanted)
+    assert text.endswith("left out: ASV")
+
+
+def test_room_for_data_that_is_to_come_and_small_gpus_are_told(tmp_path, monkeypatch):
+    place = recipe_folder(tmp_path, needs={"disk_gb": 100, "gpu_gb": 40.0, "prepare": ["nothing"]})
+    Usage = namedtuple("Usage", ("total", "used", "free"))
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(0, 0, int(50e9)))
+    monkeypatch.setattr(preflight, "_gpu_memories", lambda: [16.0])
+    (tmp_path / "data").mkdir()
+    recipes = choose("ks", place.parent)
+    (row,) = preflight.check(
+        RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out", device="cuda")
+    )
+    assert row.cells[2:] == ("100 GB to come", "16 GB")
+    assert f"{tmp_path / 'data'} has 50 GB left, the data takes 100 GB" in row.missing
+    assert any(each.startswith("its recipe prepares nothing, allowed: ") for each in row.missing)
+    assert row.remarks == ("needs about 40 GB of GPU memory, 16 GB are there",)
+
+
+def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
+    for name in choose("ks")[0].needs.data:
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+    rows = preflight.check(plan(tmp_path))
+    assert rows[0].missing == rows[0].remarks == ()
+    assert preflight.table(rows).endswith("nothing is missing")
+
+
+def test_gpus_are_counted_elsewhere():
+    assert all(memory > 0 for memory in preflight._gpu_memories())
+
+
+def test_a_blocked_task_says_why(tmp_path):
+    place = recipe_folder(tmp_path, needs={"blocked": "the moon is full; wait"})
+    (tmp_path / "data").mkdir()
+    recipes = choose("ks", place.parent)
+    (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), recipes, tmp_path / "data", tmp_path / "out"))
+    assert "the moon is full; wait" in row.missing
