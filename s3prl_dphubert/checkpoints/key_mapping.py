@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..model import ModelConfig
 from ..model.state_dict import raise_tensor_faults
-from ..utils.type_checks import is_int
+from ..utils.config_io import is_int
 
 State = dict[str, Tensor]
 Weights = tuple[ModelConfig, State]

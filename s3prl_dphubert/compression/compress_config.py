@@ -16,8 +16,7 @@ from ..pruning.budget import Budget
 from ..pruning.gates import GateConfig
 from ..training.train_config import TrainConfig
 from ..utils import resources
-from ..utils.config_io import from_dict, merge, read_yaml, to_dict
-from ..utils.type_checks import is_number
+from ..utils.config_io import from_dict, is_number, merge, read_yaml, to_dict
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..constants import SAMPLE_RATE
 from ..errors import ConfigError, DataError
-from ..utils.type_checks import is_int, is_number
+from ..utils.config_io import is_int, is_number
 from .audio import TOLERANCE, read
 from .manifest import Manifest, Skipped
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..utils.type_checks import is_int
+from ..utils.config_io import is_int
 
 Match = int | tuple[int, int]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.model_config import dense_heads
-from ..utils.type_checks import is_int
+from ..utils.config_io import is_int
 
 LAYER = re.compile(r"(encoder\.transformer\.layers\.)(\d+)(.*)")
 

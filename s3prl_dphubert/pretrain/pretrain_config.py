@@ -17,8 +17,7 @@ from ..errors import ConfigError
 from ..pruning.budget import Budget
 from ..pruning.gates import GateConfig
 from ..training.train_config import TrainConfig
-from ..utils.config_io import from_dict, read_yaml, to_dict
-from ..utils.type_checks import is_int
+from ..utils.config_io import from_dict, is_int, read_yaml, to_dict
 
 OPTIMIZER = "DPHuBERT"
 

@@ -1,4 +1,4 @@
-"""A budget: how much of the teacher's cost has to go, and the penalty that brings it about."""
+"""Budget of a pruned model, and the penalty that trains a gated model towards it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
 from ..model.cost import SUPERB_LENGTHS, Number, Widths, macs, parameters
 from ..model.model_config import ModelConfig
-from ..utils.type_checks import is_number
+from ..utils.config_io import is_number
 from .latency import latency, read_table
 
 COUNTS = ("parameters", "published", "macs", "superb_macs", "latency")
-"""What can be counted: parameters, in training with or without (``published``) the relative
-positions of WavLM; MACs of one utterance; MACs summed over the SUPERB challenge's utterances; seconds of
-one utterance on the machine of a table."""
+"""Quantities that a budget may limit: parameters, in training with or without (``published``) the
+relative positions of WavLM; MACs of one utterance; MACs summed over the utterances of the SUPERB challenge;
+seconds that one utterance takes on the machine of a table."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The share of the teacher's cost to remove, in one count or in several at once.
+    """Share of the teacher's cost to remove, in one count or in several at once.
 
     Args:
-        sparsity: count -> share of the teacher that has to go; ``{"parameters": 0.75}`` keeps a
-            quarter of the parameters. A plain number is a share of the parameters. Other
-            counts: ``macs`` of one utterance of ``seconds``; ``superb_macs``, the sum over the
-            SUPERB challenge's utterances; ``published``, parameters which in training leave
-            out WavLM's relative positions, as the published formula does; ``latency``, seconds on
-            the machine of ``table``.
+        sparsity: count -> share of the teacher to remove; ``{"parameters": 0.75}`` keeps a quarter of the
+            parameters. A plain number is a share of the parameters. Other counts are ``macs`` of one
+            utterance of ``seconds``; ``superb_macs``, the sum over the utterances of the SUPERB
+            challenge; ``published``, parameters without WavLM's relative positions in training, as in
+            the published formula; ``latency``, seconds on the machine of ``table``.
         warmup: updates in which the targets rise linearly from 0.
-        seconds: length of the utterance whose MACs count.
-        round_to: cut conv channels and feed-forward units to multiples of this, which kernels
-            like (8); a group that stays whole keeps its size.
-        table: what units cost in time, written by ``bench --table``; needed for ``latency``.
+        seconds: length in seconds of the utterance whose MACs are counted.
+        round_to: multiple to which conv channels and feed-forward units are cut, such as 8 for faster
+            kernels; a group that is not cut keeps its size.
+        table: file with the latency of units, written by ``bench --table``; needed for ``latency``.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: listing every field that is wrong.
     """
 
     sparsity: float | dict[str, float] = 0.75
@@ -67,7 +66,7 @@ class Budget:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Count -> share of the teacher that has to go, in the order of ``COUNTS``."""
+        """Count -> share of the teacher to remove, in the order of ``COUNTS``."""
         return dict(self.sparsity)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
@@ -76,12 +75,12 @@ class Budget:
     def costs(
         self, config: ModelConfig, widths: Widths | None = None, training: bool = False
     ) -> dict[str, Number]:
-        """Count -> cost of a shape under open units.
+        """Return the cost of a model in each count.
 
         Args:
-            config: the shape before the gates.
-            widths: open units; ``None`` counts the model as it stands.
-            training: count ``published`` by its formula, not by the parameters there are.
+            config: shape before pruning.
+            widths: open units, as numbers or tensors; all units by default.
+            training: count ``published`` by its formula, not by the actual parameters.
         """
         return {count: self._cost(count, config, widths, training) for count in self.shares}
 
@@ -95,20 +94,24 @@ class Budget:
         return parameters(config, widths, published=training and count == "published")
 
     def limits(self, full: dict[str, Number]) -> dict[str, float]:
-        """Count -> the most that the pruned model may cost, given the teacher's costs."""
+        """Return the highest cost of the pruned model in each count, given the costs of the teacher."""
         return {count: (1 - share) * float(full[count]) for count, share in self.shares.items()}
 
-    def targets(self, update: int, begin: dict[str, float] | None = None) -> dict[str, float]:
-        """Count -> sparsity wanted at that update (counted from 0).
+    def targets(self, update: int, initial: dict[str, float] | None = None) -> dict[str, float]:
+        """Return the target sparsity of each count at an update, counted from 0.
 
-        The targets rise from ``begin``, the sparsity of a student that is smaller than its teacher
-        before any pruning; from 0 by default.
+        Args:
+            update: number of the update.
+            initial: sparsity from which the targets rise, of a student that is smaller than its teacher
+                before any pruning; 0 by default.
         """
         if update >= self.warmup:
             return self.shares
-        first = {count: min((begin or {}).get(count, 0.0), share) for count, share in self.shares.items()}
-        done = update / self.warmup
-        return {count: first[count] + (share - first[count]) * done for count, share in self.shares.items()}
+        first = {count: min((initial or {}).get(count, 0.0), share) for count, share in self.shares.items()}
+        progress = update / self.warmup
+        return {
+            count: first[count] + (share - first[count]) * progress for count, share in self.shares.items()
+        }
 
 
 def _share_faults(shares: dict[Any, Any]) -> list[str]:
@@ -126,11 +129,14 @@ def _share_faults(shares: dict[Any, Any]) -> list[str]:
 
 
 class Lagrangian(torch.nn.Module):
-    """Penalty l1 (s - t) + l2 (s - t)^2 whose two multipliers ascend (Wang et al. 2020, eq. 8).
+    """Penalty l1 (s - t) + l2 (s - t)^2 on sparsity s and target t (Wang et al. 2020, eq. 8).
 
-    Every count has its own pair. Of several, each one that falls short of its target counts;
-    when none does, the one closest to its target does alone, so that a count which a tighter
-    one drags beyond its target is not pulled back.
+    The two multipliers are trained by gradient ascent; every count has its own pair. Of several counts,
+    those that fall short of their targets are penalized. If none does, only the one closest to its target
+    is, so that a count which a tighter one drags beyond its target is not pulled back.
+
+    Args:
+        counts: counts of the budget.
     """
 
     def __init__(self, counts: Iterable[str] = ("parameters",)) -> None:
@@ -139,8 +145,8 @@ class Lagrangian(torch.nn.Module):
         self.multipliers = torch.nn.Parameter(torch.zeros(len(self.counts), 2))
 
     def forward(self, sparsity: dict[str, Tensor], targets: dict[str, float]) -> Tensor:
-        """Sparsity (0-d) and target of each count -> penalty, 0-d."""
+        """Return the penalty, 0-d, given sparsity (0-d) and target of each count."""
         gap = torch.stack([sparsity[count] - targets[count] for count in self.counts])
         gap = gap.to(self.multipliers)
-        matters = (gap < 0) | (gap == gap.min())
-        return ((self.multipliers[:, 0] * gap + self.multipliers[:, 1] * gap.square()) * matters).sum()
+        penalized = (gap < 0) | (gap == gap.min())
+        return ((self.multipliers[:, 0] * gap + self.multipliers[:, 1] * gap.square()) * penalized).sum()

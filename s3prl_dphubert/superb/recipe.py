@@ -16,8 +16,7 @@ from typing import Any
 
 from ..errors import ConfigError, ResultError
 from ..utils import resources
-from ..utils.config_io import apply_changes, from_dict, read_yaml, type_faults
-from ..utils.type_checks import is_int, is_number
+from ..utils.config_io import apply_changes, from_dict, is_int, is_number, read_yaml, type_faults
 from .tasks import all_tasks, find
 from .tasks.spec import SuperbTask
 

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from ..errors import ConfigError
 
@@ -271,6 +271,16 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer; ``True`` and ``False`` are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value is an integer or a float, be it infinite; ``True`` and ``False`` are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

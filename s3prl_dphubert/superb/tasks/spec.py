@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, ResultError
-from ...utils.type_checks import is_number
+from ...utils.config_io import is_number
 from ..metrics.parsers import Output, Parser
 
 HIGHER, LOWER = "higher", "lower"
