@@ -35,6 +35,11 @@ def add(commands: Any) -> None:
     report.add_argument("--no-published", action="store_true", help="leave the published rows out")
     report.add_argument("--overwrite", action="store_true", help="replace reports that are there")
 
+    _add_submission(group)
+    _add_mini(commands)
+
+
+def _add_submission(group: Any) -> None:
     submit = group.add_parser("submit", help="build and check predict.zip for the leaderboard")
     submit.set_defaults(run=_submit)
     submit.add_argument("folder", type=Path, metavar="DIR", help="folder of one upstream's tasks")
@@ -57,6 +62,8 @@ def add(commands: Any) -> None:
     check.add_argument("archive", type=Path, help="the archive")
     check.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
 
+
+def _add_mini(commands: Any) -> None:
     mini = commands.add_parser("mini-superb", help="build a small SUPERB of real speech from Debian packages")
     mini.set_defaults(run=_mini)
     mini.add_argument(

@@ -48,7 +48,10 @@ def test_manifest(corpus, tmp_path, capsys):
         (["manifest", "/nowhere", "--out", "x.tsv"], "no such folder"),
         (["manifest", ".", "--out", "x.tsv", "--split", "valid"], "'valid' has no glob"),
         (["compress", "nothing.yaml", "--out", "x"], "nothing.yaml: not readable"),
-        (["compress", "nothing", "--out", "x"], "no such built-in file; available: README.md, any_corpus.yaml"),
+        (
+            ["compress", "nothing", "--out", "x"],
+            "no such built-in file; available: README.md, any_corpus.yaml",
+        ),
         (["compress", "dphubert_base", "--out", "x", "--set", "lr"], "--set is 'lr', allowed: FIELD=VALUE"),
         (["inspect", "nothing"], "no such file or directory"),
     ],

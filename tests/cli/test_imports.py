@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+from s3prl_dphubert.superb.scoring.score_file import ScoreRecord, write
+
 FORWARDED = [["run_downstream"], ["run_pretrain"]]  # these hand --help on to s3prl
 HEAVY = ("torch", "numpy", "matplotlib", "s3prl")
 
@@ -41,10 +43,12 @@ for words in found:
 
 
 def test_status_of_a_run_imports_nothing_heavy(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"upstream": "fbank", "tasks": ["KS", "ER"]}))
+    (tmp_path / "run.json").write_text(json.dumps({"upstream": "fbank", "tasks": ["KS", "ER", "SID"]}))
     training = tmp_path / "ks" / "train"
     training.mkdir(parents=True)
     (training / "state.json").write_text("{}")
+    done = ScoreRecord("SID", "fbank", {"acc": 81.42}, 0, 1e-4, "0.4.18", "2026-11-24T10:00:00", "x")
+    write(done, tmp_path / "sid")
     script = f"from s3prl_dphubert.cli import main; assert main(['superb', 'status', {str(tmp_path)!r}]) == 0"
     assert imported(script) == set()
 
@@ -52,7 +56,7 @@ def test_status_of_a_run_imports_nothing_heavy(tmp_path):
 def test_plots_are_imported_when_something_is_drawn():
     modules = (
         "compression.pipeline",
-        "superb.report.write",
+        "superb.report.tables",
         "superb.run.runner",
         "mini.results",
         "bench.inference",

@@ -64,9 +64,7 @@ class FeatureCache:
             feature_cache_policy.options(self.folder, self.limit, evaluation=True),
         )
         training = cached if keeps_training else uncached
-        evaluation = training if keeps_training else cached_evaluation
-        if not keeps_evaluation:
-            evaluation = uncached
+        evaluation = uncached if not keeps_evaluation else cached if keeps_training else cached_evaluation
 
         def with_options(name: str, options: dict[str, Any]) -> UpstreamSpec:
             path = out / f"{name}.yaml"
