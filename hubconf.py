@@ -5,8 +5,8 @@ from pathlib import Path
 
 dependencies = ["torch", "numpy", "safetensors", "yaml", "huggingface_hub", "filelock"]
 
-# torch.hub takes this folder off sys.path when an entry returns; what is imported later, and by other
-# processes, has to be found all the same. At the end, so that it hides nothing.
+# torch.hub removes this folder from sys.path when an entry returns, but later imports, and those of other
+# processes, need it. It goes to the end, so that it hides nothing.
 _HERE = str(Path(__file__).resolve().parent)
 if _HERE not in sys.path[1:]:
     sys.path.append(_HERE)

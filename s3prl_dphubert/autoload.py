@@ -1,8 +1,8 @@
-"""Waits for ``import s3prl`` and then registers this package's upstreams; started by a ``.pth`` file.
+"""Wait for ``import s3prl``, then register this package's upstreams. A ``.pth`` file starts this module.
 
-It runs at the start of every interpreter of the environment, so it imports nothing: not before s3prl
-is imported, and nothing ever where s3prl is not installed. Whatever goes wrong here is one line on
-stderr, and s3prl goes on without us.
+It runs at the start of every interpreter of the environment, so it imports nothing before s3prl is
+imported, and never anything where s3prl is not installed. A failure here is one line on stderr, and
+s3prl goes on without these upstreams.
 """
 
 import sys
@@ -12,10 +12,10 @@ started = False
 
 
 class Trigger:
-    """A meta path finder that gives way to the real one as soon as s3prl is looked for."""
+    """Meta path finder that the finder of the upstreams replaces as soon as s3prl is imported."""
 
     def find_spec(self, name, path=None, target=None):
-        """Find nothing, but have the import of s3prl watched."""
+        """Find nothing, but watch the import of s3prl."""
         if name != "s3prl":
             return None
         try:
@@ -31,7 +31,7 @@ class Trigger:
 
 
 def start() -> None:
-    """Wait for s3prl; a second call does nothing."""
+    """Start to wait for s3prl; a second call does nothing."""
     global started
     if not started:
         started = True

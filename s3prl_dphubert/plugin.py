@@ -1,4 +1,4 @@
-"""The plugin's switch: make the upstreams known to s3prl in this process, or take them back."""
+"""Register the upstreams with s3prl in this process, or remove them again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["register", "unregister"]
 
 
 def unregister() -> None:
-    """Take the upstreams off ``s3prl.hub`` and stop waiting for s3prl.
+    """Remove the upstreams from ``s3prl.hub``, and stop waiting for s3prl.
 
-    Repairs of s3prl that have been made stay, since modules that use them may be in use.
+    Repairs of s3prl that have been applied stay, since modules that rely on them may be in use.
     """
     registry.remove()
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Trigger)]

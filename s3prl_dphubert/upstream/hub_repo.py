@@ -1,8 +1,8 @@
-"""A folder for the Hugging Face Hub that s3prl and the SUPERB challenge run without this package.
+"""Write a folder for the Hugging Face Hub that s3prl and the SUPERB challenge run without this package.
 
 s3prl (``run_downstream --hub huggingface -u USER/REPO``) and the challenge's hidden-set submissions
-take a repository with ``expert.py``, ``model.pt`` and ``requirements.txt``. The model's code goes along
-as a package of its own: copies of the modules here that :data:`ENTRY` imports.
+take a repository with ``expert.py``, ``model.pt`` and ``requirements.txt``. The folder also has the code,
+as a package of copies of :data:`ENTRY` and the modules that it imports.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EXPERT = '''"""Upstream for s3prl and the SUPERB challenge, written by s3prl-dph
 import os
 import sys
 
-# Not the target of a link: the Hub's cache keeps this file elsewhere, without its neighbours.
+# The path of the link, not of its target: the Hub's cache stores the target apart from its neighbours.
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 if FOLDER not in sys.path:
     sys.path.append(FOLDER)
@@ -45,14 +45,14 @@ if FOLDER not in sys.path:
 from {package}.upstream import standalone  # noqa: E402
 
 
-class UpstreamExpert(standalone.UpstreamExpert):
+class UpstreamExpert(standalone.StandaloneExpert):
     """A list of waveforms (T,) at 16 kHz in, hidden states of every layer out.
 
     Args:
-        ckpt: the weights; model.pt beside this file by default.
+        ckpt: file with the weights; model.pt beside this file by default.
         model_config: YAML file with the options precision and padding.
-        refresh: makes no difference.
-        options: options, before those of the file.
+        refresh: ignored.
+        options: options that override those of the file.
     """
 
     def __init__(self, ckpt=None, model_config=None, refresh=False, **options):
@@ -61,12 +61,15 @@ class UpstreamExpert(standalone.UpstreamExpert):
 
 
 def export_hub(source: str | Path, target: str | Path, dtype: torch.dtype | None = None) -> Path:
-    """Write the folder; it appears whole or not at all, and only if its weights load back.
+    """Write the folder; it appears whole or not at all, and only if its weights can be loaded.
 
     Args:
-        source: anything that :func:`~s3prl_dphubert.load_model` takes.
+        source: source of the model, as for :func:`~s3prl_dphubert.load_model`.
         target: folder that does not exist yet.
-        dtype: store weights in that type (``torch.float16`` halves the file); they run in float32.
+        dtype: type of the stored weights (``torch.float16`` halves the file); they are loaded in float32.
+
+    Returns:
+        ``target``.
 
     Raises:
         CheckpointError: ``source`` cannot be loaded, ``target`` exists or cannot be written, or a
@@ -96,31 +99,31 @@ def export_hub(source: str | Path, target: str | Path, dtype: torch.dtype | None
 
 
 def sources() -> dict[str, str]:
-    """Path below this package -> text of every module that :data:`ENTRY` needs, itself included."""
-    found: dict[str, str] = {}
-    waiting = [ENTRY]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = (ROOT / name).read_text(encoding="utf8")
-            waiting += _relative(name, found[name])
-    return dict(sorted(found.items()))
+    """Return path below this package -> text, for :data:`ENTRY` and every module that it imports."""
+    texts: dict[str, str] = {}
+    queue = [ENTRY]
+    while queue:
+        name = queue.pop()
+        if name not in texts:
+            texts[name] = (ROOT / name).read_text(encoding="utf8")
+            queue += _relative(name, texts[name])
+    return dict(sorted(texts.items()))
 
 
 def imports() -> list[str]:
-    """Lines of requirements.txt: what those modules import that is neither theirs nor Python's."""
+    """Return the lines of requirements.txt, for the third-party packages that those modules import."""
     names = {name for text in sources().values() for name in _absolute(text)}
     return sorted(REQUIREMENTS[name] for name in names - sys.stdlib_module_names)
 
 
 def package_name(files: dict[str, str]) -> str:
-    """The copies' package, named by what is in it: two folders in one process never mix up theirs."""
+    """Name the package of the copies by its content, so that two folders in one process stay apart."""
     content = "\0".join(part for item in sorted(files.items()) for part in item)
     return f"dphubert_export_{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def licence() -> str:
-    """The licence of the code, as installed or as in a checkout."""
+    """Return the licence of the code, from the installed package or the checkout."""
     try:
         text = metadata.distribution("s3prl-dphubert").read_text("licenses/LICENSE")
     except metadata.PackageNotFoundError:
@@ -133,7 +136,7 @@ def _statements(text: str) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def _absolute(text: str) -> Iterator[str]:
-    """Top-level names that a module imports from outside its package."""
+    """Yield the top-level names that a module imports from outside its package."""
     for node in _statements(text):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -142,7 +145,7 @@ def _absolute(text: str) -> Iterator[str]:
 
 
 def _relative(name: str, text: str) -> Iterator[str]:
-    """Files that a module imports from its own package, with the ``__init__.py`` on their way."""
+    """Yield the files that a module imports from its package, and the ``__init__.py`` above them."""
     for node in _statements(text):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
@@ -157,7 +160,7 @@ def _relative(name: str, text: str) -> Iterator[str]:
 
 
 def card(title: str, config: ModelConfig, source: str | Path, package: str) -> str:
-    """Model card of the folder; of a source on this machine it tells the name alone."""
+    """Return the model card of the folder; a source on this machine appears by its name alone."""
     origin = Path(source).resolve().name if Path(source).exists() else str(source)
     macs = superb_macs(config)
     rows = facts(config) | {f"SUPERB MACs, {bucket}": f"{count:,}" for bucket, count in macs.items()}
@@ -206,7 +209,7 @@ python -m s3prl.run_downstream --hub huggingface -u USER/REPO -m train -d voxcel
 ```
 
 s3prl 0.4.18 logs in to the Hub in a way that is gone from huggingface_hub; where s3prl-dphubert is
-installed beside it, that is repaired. Nothing else here needs s3prl-dphubert. Without s3prl:
+installed beside it, this is repaired. Nothing else here needs s3prl-dphubert. Without s3prl:
 
 ```python
 import sys
@@ -223,13 +226,13 @@ with torch.no_grad():
     hidden = upstream([torch.randn(16_000)])["hidden_states"]  # waveforms (T,) in, (B, F, D) out
 ```
 
-It needs Python 3.10 and what `requirements.txt` says. Options, in a YAML file (`-g FILE`) or as
-keywords: `precision` (`fp32`, `bf16`, `fp16`) and `padding` (`batch`: as the published models were
+It needs Python 3.10 or later and the packages in `requirements.txt`. Options, in a YAML file (`-g FILE`)
+or as keywords: `precision` (`fp32`, `bf16`, `fp16`) and `padding` (`batch`: as the published models were
 evaluated; `exact`: every utterance gets the hidden states that it has alone).
 
 ## Licence
 
 The code in `{package}` and `expert.py` is under the Apache License 2.0.
-**The weights: yours to choose**, within the licence of the model that they were made from and of its
-data. Put it here and as `license:` into the head of this file.
+**The licence of the weights is yours to choose**, within those of the model that they were made from and
+of its data. State it here and as `license:` at the top of this file.
 """

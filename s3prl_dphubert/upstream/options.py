@@ -1,4 +1,4 @@
-"""What ``-g config.yaml`` may set."""
+"""Options of an upstream, from ``-g config.yaml`` or keywords."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = TypeVar("Kind", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """How an upstream computes.
+    """Options of every upstream.
 
     Args:
         precision: type of the matrix products and convolutions (autocast); hidden states are always
@@ -25,7 +25,7 @@ class Options:
         padding: ``batch`` runs all utterances together, padded to the longest, as the published
             models were trained and evaluated. GroupNorm's statistics then include the padding, which
             changes valid frames by 1 to 3 %. ``exact`` gives every utterance the hidden states that
-            it has alone, at the price of one run for each length in the batch.
+            it has alone, at the cost of one run for each length in the batch.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -38,7 +38,7 @@ class Options:
         ConfigError.raise_for("upstream options", self.faults())
 
     def faults(self) -> Iterator[str]:
-        """What is wrong, field by field."""
+        """Yield the faults, field by field."""
         choices = ("precision", self.precision, PRECISIONS), ("padding", self.padding, PADDINGS)
         for name, value, allowed in choices:
             if value not in allowed:
@@ -46,10 +46,14 @@ class Options:
 
     @classmethod
     def read(cls: type[Kind], config: str | Path | None, more: Mapping[str, Any]) -> Kind:
-        """Options of a YAML file, and others that take precedence over it.
+        """Read options from a YAML file, and override them by others.
+
+        Args:
+            config: YAML file that holds a mapping, or ``None``.
+            more: options that override those of the file.
 
         Raises:
-            ConfigError: the file cannot be read or is not a mapping, or there is no such option.
+            ConfigError: the file cannot be read or is not a mapping, or an option is unknown or wrong.
         """
         values = {**(_mapping(Path(config)) if config else {}), **more}
         return from_dict(cls, values, "upstream options")
@@ -63,5 +67,5 @@ def _mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({error})") from error
     if not isinstance(values, dict | None):
-        raise ConfigError(f"{path}: holds {type(values).__name__}, allowed: options as name: value")
+        raise ConfigError(f"{path}: holds {type(values).__name__}, expected options as name: value")
     return {str(name): value for name, value in (values or {}).items()}

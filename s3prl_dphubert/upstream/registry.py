@@ -19,9 +19,9 @@ _added: dict[str, Callable[..., Any]] = {}
 
 
 def register() -> None:
-    """Make the upstreams known to s3prl in this process, as the ``.pth`` file does in all of them.
+    """Add the upstreams to ``s3prl.hub`` in this process, as the ``.pth`` file does in every process.
 
-    A second call does nothing. A name that s3prl itself has already is left alone.
+    A second call does nothing. Upstreams of s3prl itself that have the same name stay.
 
     Raises:
         RunError: s3prl is not installed.
@@ -33,7 +33,7 @@ def register() -> None:
 
 
 def remove() -> None:
-    """Take exactly what was added off ``s3prl.hub`` and stop watching its import."""
+    """Remove from ``s3prl.hub`` exactly what was added, and stop watching its import."""
     hub = sys.modules.get(HUB)
     for name, entry in _added.items():
         if hub is not None and vars(hub).get(name) is entry:
@@ -43,7 +43,7 @@ def remove() -> None:
 
 
 def registered() -> list[str]:
-    """Names that are on ``s3prl.hub`` because of this package."""
+    """Return the names that this package has added to ``s3prl.hub``."""
     return sorted(_added)
 
 
@@ -70,7 +70,7 @@ def _after(name: str, module: ModuleType) -> None:
 def _safely(function: Callable[..., None], *arguments: Any) -> None:
     try:
         function(*arguments)
-    except Exception as error:  # whatever is wrong with us, s3prl has to start
+    except Exception as error:  # s3prl has to start, whatever is wrong with this package
         complain(error)
 
 

@@ -1,4 +1,4 @@
-"""The upstream of a folder that ``export-hub`` wrote. It runs from there, without this package."""
+"""The upstream of a folder that ``export-hub`` wrote, where copies of this module and its imports run it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
-from ..model.state_dict import build_model, load_weights_only
-from . import expert
+from ..model.state_dict import build_model, checkpoint_errors, load_weights_only
+from .expert import UpstreamExpert
 from .options import Options
 
 CONFIG, STATE = "config", "state_dict"
 TASKS = ("PR", "SID", "ER", "ASR", "ASV", "SD", "QbE", "ST", "SS", "SE", "secret")
-"""Keys that the challenge's check of a submission looks up; it finds no hidden states without them."""
+"""Keys under which the challenge's check of a submission looks up the hidden states."""
 
 
-class UpstreamExpert(expert.UpstreamExpert):
-    """The upstream as s3prl and the SUPERB challenge construct it.
+class StandaloneExpert(UpstreamExpert):
+    """An upstream with the constructor that s3prl and the SUPERB challenge call.
 
     Args:
         ckpt: ``model.pt`` of the folder.
         model_config: YAML file with options.
-        refresh: makes no difference: s3prl has fetched the whole folder before.
-        options: options, before those of the file.
+        refresh: ignored, since s3prl has downloaded the whole folder before.
+        options: options that override those of the file.
 
     Raises:
         DPHubertError: the file cannot be loaded, or an option is wrong.
@@ -39,18 +39,18 @@ class UpstreamExpert(expert.UpstreamExpert):
         super().__init__(read(Path(ckpt)), checked)
 
     def forward(self, wavs: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        """As every upstream here; besides, each of :data:`TASKS` names the list of all hidden states."""
+        """Compute hidden states, and name their list by each of :data:`TASKS` too."""
         result = super().forward(wavs)
         return result | dict.fromkeys(TASKS, result["hidden_states"])
 
 
 def write(model: SpeechModel, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a ``model.pt``: plain values and tensors, so that ``weights_only`` loads it.
+    """Write a ``model.pt`` of plain values and tensors, which ``torch.load(weights_only=True)`` reads.
 
     Args:
-        model: what to write.
+        model: model to write.
         path: file to write to.
-        dtype: store weights in that type.
+        dtype: type of the stored weights; unchanged by default.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -59,36 +59,35 @@ def write(model: SpeechModel, path: Path, dtype: torch.dtype | None = None) -> N
     state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
     try:
         torch.save({CONFIG: config, STATE: state}, path)
-    except RuntimeError as error:  # what torch makes of a full disk
+    except RuntimeError as error:  # torch's error on a full disk
         raise CheckpointError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
 
 
 def read(path: Path) -> SpeechModel:
-    """Read a ``model.pt`` that :func:`write` wrote, in float32 and eval mode.
+    """Load a ``model.pt`` that :func:`write` wrote, in float32 and eval mode.
 
     Raises:
-        CheckpointError: it is missing, damaged, something else, or does not fit its own configuration.
+        CheckpointError: the file is missing, damaged or of another format, or its tensors do not fit its
+            configuration.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     content = load_weights_only(path)
     if not isinstance(content, dict) or set(content) != {CONFIG, STATE}:
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path}: holds {found or 'nothing'}, allowed: {CONFIG} and {STATE}")
+        keys = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: holds {keys or 'nothing'}, expected {CONFIG} and {STATE}")
     values, state = content[CONFIG], content[STATE]
     for name, mapping in content.items():
         if not isinstance(mapping, dict):
-            raise CheckpointError(f"{path}: {name} is {type(mapping).__name__}, allowed: a mapping")
+            raise CheckpointError(f"{path}: {name} is {type(mapping).__name__}, expected a mapping")
     other = [str(name) for name, tensor in state.items() if not isinstance(tensor, Tensor)]
     if other:
-        raise CheckpointError(f"{path}: {STATE} has {', '.join(other[:5])}, allowed: tensors")
-    try:
+        raise CheckpointError(f"{path}: {STATE} has {', '.join(other[:5])}, expected tensors")
+    with checkpoint_errors(path):
         config = ModelConfig.from_dict(values)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     return build_model(config, state, path)
 
 
 def _plain(value: Any) -> Any:
-    """Lists for tuples, also inside."""
+    """Turn tuples into lists, nested ones too."""
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -13,7 +13,7 @@ import torch
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.errors import ConfigError, RunError
-from s3prl_dphubert.upstream import cache_stats, standalone
+from s3prl_dphubert.upstream import cached_expert, standalone
 from s3prl_dphubert.upstream.cached_expert import CachedExpert, CachedOptions, FeatureOptions
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
@@ -61,8 +61,8 @@ def test_first_pass_later_passes_and_other_processes_agree_to_the_bit(tmp_path, 
     made = states(first)
     assert same(made, states(first))
     assert same(made, states(other))
-    assert (first.tally.computed, first.tally.read) == (6, 6)
-    assert (other.tally.computed, other.tally.read) == (0, 6)
+    assert (first.statistics.computed, first.statistics.read) == (6, 6)
+    assert (other.statistics.computed, other.statistics.read) == (0, 6)
     plain = states(UpstreamExpert(model, Options(padding="exact")).eval())
     for a, b in zip(made, plain, strict=True):
         assert a.dtype == torch.float32
@@ -133,7 +133,7 @@ def test_an_autocast_around_it_is_a_precision_of_its_own(tmp_path):
             with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
                 for a, b in zip(states(expert), states(plain), strict=True):
                     torch.testing.assert_close(a, b.float(), atol=1e-6, rtol=2**-10)
-    assert expert.tally.computed == expert.tally.read == 12
+    assert expert.statistics.computed == expert.statistics.read == 12
     assert len(list(tmp_path.glob("*/about.json"))) == 2
 
 
@@ -146,14 +146,14 @@ def test_what_fp16_cannot_hold_stays_as_it_is_and_is_not_stored(tmp_path):
     assert same(first, second)
     assert all(state.isfinite().all() for state in first)
     assert first[-1].abs().max() > 65504
-    assert expert.tally.stored == expert.tally.read == 0
+    assert expert.statistics.stored == expert.statistics.read == 0
 
 
 def test_the_limit_is_kept_and_told_once(tmp_path, capsys):
     expert, wavs = cached(tmp_path, limit="20KB"), waveforms()
     first = states(expert)
     assert same(first, states(expert))
-    assert 0 < expert.tally.stored < len(wavs)
+    assert 0 < expert.statistics.stored < len(wavs)
     assert sum(path.stat().st_size for path in tmp_path.glob("*/*")) <= 20_000
     states(expert)
     said = capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_training_is_refused(tmp_path):
             expert.train(mode)(waveforms())
     with torch.inference_mode():
         states(expert.eval())
-    assert expert.tally.stored == 6
+    assert expert.statistics.stored == 6
 
 
 def test_downstreams_that_crop_are_refused(tmp_path, monkeypatch):
@@ -209,19 +209,19 @@ def test_where_some_waveforms_are_random_the_second_sight_stores(tmp_path, monke
     counts = []
     for _ in range(3):
         states(expert)
-        counts.append((expert.tally.stored, expert.tally.read))
+        counts.append((expert.statistics.stored, expert.statistics.read))
     assert counts == [(0, 0), (6, 0), (6, 6)]
 
 
 def test_storing_stops_where_waveforms_stay_new(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cache_stats, "PERIOD", 8)
+    monkeypatch.setattr(cached_expert, "PERIOD", 8)
     generator, expert, again = torch.Generator().manual_seed(0), cached(tmp_path), cached(tmp_path / "again")
     fixed = waveforms((500, 600, 700, 800))
     for _ in range(8):
         states(expert, [torch.randn(500, generator=generator) for _ in range(4)])
         states(again, fixed)
-    assert expert.tally.stored == 16  # two periods: a first epoch may be as long as one
-    assert again.tally.stored == 4
+    assert expert.statistics.stored == 16  # two periods: a first epoch may be as long as one
+    assert again.statistics.stored == 4
     said = capsys.readouterr().err
     assert said.count("100 % of the last 8 waveforms were new, as if cropped at random") == 1
 
@@ -229,11 +229,11 @@ def test_storing_stops_where_waveforms_stay_new(tmp_path, monkeypatch, capsys):
 def test_it_tells_what_it_brought(tmp_path, capsys):
     expert = cached(tmp_path)
     states(expert, waveforms((16_000,)))
-    expert.tally.report()
+    expert.statistics.report()
     assert "were read" not in capsys.readouterr().err  # s3prl's first look is no news
     states(expert)
     states(expert)
-    expert.tally.report()
+    expert.statistics.report()
     said = capsys.readouterr().err
     assert "hidden states of 6 utterances were read and of 7 computed (7 stored)" in said
     assert re.search(r"[\d.]+ s instead of [\d.]+ s, speed-up of the upstream [\d.]+$", said)
@@ -247,7 +247,10 @@ def test_it_tells_what_it_brought(tmp_path, capsys):
     [
         ("somewhere", "features is 'somewhere', expected a mapping or null"),
         ({"limit": 3}, "features.cache is missing"),
-        ({"cache": "x", "limit": "much"}, "features.limit is 'much', allowed: bytes, or such as 500MB"),
+        (
+            {"cache": "x", "limit": "much"},
+            "features.limit is 'much', allowed: bytes, or a size such as 500MB",
+        ),
         ({"cache": "x", "limit": True, "evaluation": 1}, "limit is True.*features.evaluation is 1"),
         ({"cache": "x", "size": 3}, "features.size: unknown field; available: cache, limit, evaluation"),
         ({"cache": "x"}, "padding is 'batch', allowed with features: exact"),
@@ -281,5 +284,5 @@ def test_options_of_a_file_make_a_cached_upstream(tmp_path):
 
 def test_what_export_hub_ships_knows_nothing_of_it(tmp_path):
     with pytest.raises(ConfigError, match=r"features: unknown field; available: precision, padding$"):
-        standalone.UpstreamExpert(tmp_path / "model.pt", features={"cache": "x"}, padding="exact")
-    assert not {"upstream/features.py", "upstream/cached.py", "upstream/tally.py"} & set(sources())
+        standalone.StandaloneExpert(tmp_path / "model.pt", features={"cache": "x"}, padding="exact")
+    assert "upstream/cached_expert.py" not in sources()

@@ -186,7 +186,7 @@ def test_options_from_a_file(tmp_path):
             "precision: int8\npadding: [1]\n",
             r"padding is \[1\], expected a string; precision is 'int8', allowed",
         ),
-        ("- precision\n", "holds list, allowed: options as name: value"),
+        ("- precision\n", "holds list, expected options as name: value"),
         ("precision: {\n", "not a readable YAML file"),
         (None, "not a readable YAML file"),
     ],
@@ -200,7 +200,9 @@ def test_wrong_options_are_refused_before_anything_is_loaded(tmp_path, text, sai
 
 
 def test_checkpoints_are_asked_for_and_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"dphubert_local: ckpt \(-k\) is missing, expected a path, a Hub id"):
+    with pytest.raises(
+        ConfigError, match=r"dphubert_local: ckpt \(-k\) is missing, expected a path, a Hub id"
+    ):
         dphubert_local(model_config=None, refresh=False)
     with pytest.raises(ConfigError, match=r"dphubert: ckpt \(-k\) is 'some\.pth', allowed: none"):
         dphubert(ckpt="some.pth")
