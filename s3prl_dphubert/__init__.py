@@ -1,23 +1,50 @@
 """Joint distillation and structured pruning of speech SSL models.
 
-Names are looked up when they are first used: importing the package alone costs nothing, which
-matters since a plugin is imported at the start of every interpreter.
+Names are imported when they are first used. Importing the package alone costs next to nothing, which
+matters because the s3prl plugin is imported at the start of every interpreter.
 """
 
-TYPE_CHECKING = False  # typing alone would take milliseconds to import
+TYPE_CHECKING = False  # importing typing would take milliseconds
 if TYPE_CHECKING:
     from .checkpoints.directory import save_model
     from .checkpoints.load import load_model, load_teacher
+    from .compression.compress_config import CompressConfig
     from .compression.pipeline import compress
+    from .data.batches import BatchConfig
+    from .data.dataset import DataConfig
+    from .distillation.objective import ObjectiveConfig
+    from .distillation.student_init import StudentConfig
+    from .errors import DPHubertError
+    from .export import ExportConfig, export_model, load_exported
+    from .model import ModelConfig, SpeechModel
     from .model.inference.folded import fold
     from .plugin import register, unregister
+    from .pruning.budget import Budget
+    from .pruning.gated_model import GatedModel
+    from .pruning.gates import GateConfig
     from .pruning.structured import prune
+    from .training.train_config import TrainConfig
     from .version import __version__
 
 _HOMES = {
+    "BatchConfig": "data.batches",
+    "Budget": "pruning.budget",
+    "CompressConfig": "compression.compress_config",
+    "DPHubertError": "errors",
+    "DataConfig": "data.dataset",
+    "ExportConfig": "export",
+    "GateConfig": "pruning.gates",
+    "GatedModel": "pruning.gated_model",
+    "ModelConfig": "model",
+    "ObjectiveConfig": "distillation.objective",
+    "SpeechModel": "model",
+    "StudentConfig": "distillation.student_init",
+    "TrainConfig": "training.train_config",
     "__version__": "version",
     "compress": "compression.pipeline",
+    "export_model": "export",
     "fold": "model.inference.folded",
+    "load_exported": "export",
     "load_model": "checkpoints.load",
     "load_teacher": "checkpoints.load",
     "prune": "pruning.structured",
@@ -25,11 +52,27 @@ _HOMES = {
     "save_model": "checkpoints.directory",
     "unregister": "plugin",
 }
+"""Public name -> module that defines it."""
 
 __all__ = [
+    "BatchConfig",
+    "Budget",
+    "CompressConfig",
+    "DPHubertError",
+    "DataConfig",
+    "ExportConfig",
+    "GateConfig",
+    "GatedModel",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "SpeechModel",
+    "StudentConfig",
+    "TrainConfig",
     "__version__",
     "compress",
+    "export_model",
     "fold",
+    "load_exported",
     "load_model",
     "load_teacher",
     "prune",

@@ -1,4 +1,4 @@
-"""Numbers that every package agrees on."""
+"""Constants that all packages share."""
 
 SAMPLE_RATE = 16_000
-"""Samples a second of all audio that models see."""
+"""Samples per second of all audio that models take."""

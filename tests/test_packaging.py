@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
+import venv
 import zipfile
 from pathlib import Path
 
+import pytest
+
 LIMIT = 12 * 1024**2
+
+
+@pytest.fixture(scope="module")
+def interpreter(wheel, tmp_path_factory):
+    """Python of a virtual environment that has the wheel, but neither the checkout nor its dependencies."""
+    home = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(home, symlinks=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
+    subprocess.run([*pip, str(wheel)], check=True)
+    return home / "bin" / "python"
 
 
 def test_size_and_licences(wheel):
@@ -28,15 +43,14 @@ def test_size_and_licences(wheel):
         "downstream_recipes/mini_superb/pr/phonemes.txt",
         "downstream_recipes/pr/phonemes.txt",
         "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
+        "s3prl_dphubert/py.typed",
     ):
         assert any(name.endswith(ending) for name in names), ending
     assert sum(name.endswith(".ogg") for name in names) == 355
 
 
-def test_installed_files_are_found(wheel, tmp_path):
-    site = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
-    subprocess.run([*pip, str(wheel)], check=True)
+def test_installed_files_are_found(interpreter, tmp_path):
+    (site,) = interpreter.parents[1].glob("lib/python*/site-packages")
     script = (
         "from s3prl_dphubert import load_model\n"
         "from s3prl_dphubert.utils import resources\n"
@@ -57,3 +71,40 @@ def test_installed_files_are_found(wheel, tmp_path):
     assert len(paths) == 3
     assert all(Path(path).is_relative_to(site) for path in paths)
     assert int(count) == 3_253_632
+
+
+USER_SCRIPT = """
+    from s3prl_dphubert import Budget, CompressConfig, DataConfig, GateConfig, GatedModel, ModelConfig
+    from s3prl_dphubert import SpeechModel, TrainConfig, __version__, compress, fold, load_model, prune
+    from s3prl_dphubert import export_model, load_exported, load_teacher, register, save_model, unregister
+
+    teacher: SpeechModel = load_teacher("hubert_nano")
+    shape: ModelConfig = teacher.config
+    gated = GatedModel(teacher, GateConfig(kinds=("heads", "ffn")))
+    pruned: SpeechModel = prune(gated, Budget({"macs": 0.5}))
+    config = CompressConfig("hubert_nano", DataConfig("speech.tsv"), stage2=TrainConfig(updates=9, warmup=1))
+    small = compress(config, "run")
+    small = compress("dphubert_base", "run", seed=1)
+    small = compress(teacher="hubert_nano", data="speech.tsv", budget=0.75, out="run")
+    folded = fold(small)
+    print(__version__, save_model(small, "model"), len(shape.heads))
+"""
+
+
+def test_type_checkers_know_the_public_names(interpreter, tmp_path):
+    """mypy accepts a user's script against the installed package, and finds a mistake in it."""
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--python-executable",
+        str(interpreter),
+        "--cache-dir",
+        str(tmp_path),
+    ]
+    mistakes = "compress(3, out='run')\nSpeechModel(7)\nload_model()\n"
+    for added, lines in (("", 0), (mistakes, 3)):
+        script = tmp_path / "script.py"
+        script.write_text(textwrap.dedent(USER_SCRIPT) + added)
+        run = subprocess.run([*mypy, str(script)], cwd=tmp_path, capture_output=True, text=True)
+        assert run.stdout.count("script.py:") - run.stdout.count("note:") == lines, run.stdout

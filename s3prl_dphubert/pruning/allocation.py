@@ -1,4 +1,4 @@
-"""How many units of each group a budget allows, given what the gates have learnt."""
+"""Allocation of a budget to the groups of gates: the number of units that each group keeps."""
 
 from __future__ import annotations
 
@@ -17,55 +17,57 @@ from .gates import Gates, HardConcrete
 SUBLAYER = {"heads": "attention", "ffn": "feed_forward"}
 UNIT_KINDS = ("conv", *SUBLAYER)
 Group = tuple[str, int]  # kind, layer
-Sizes = dict[Group, int]  # units that each group keeps; of a sublayer 1 or 0
+Sizes = dict[Group, int]  # open units of each group; of a sublayer 1 or 0
 
 
-def fit(config: ModelConfig, gates: Gates, masks: Masks, budget: Budget, limits: dict[str, float]) -> Masks:
-    """Resize all gate groups together, so that no cost exceeds its limit and the binding one comes close.
+def fit_masks(
+    config: ModelConfig, gates: Gates, masks: Masks, budget: Budget, limits: dict[str, float]
+) -> Masks:
+    """Resize all groups of gates together, so that no cost exceeds its limit and the binding one comes close.
 
-    Every group keeps its likeliest units, in number one common factor times what its gates
-    expect, rounded as the budget asks; then single steps are reopened where rounding took most,
-    while there is room in every count. Sublayers stay as their gates have it, unless the least
-    likely have to close since no choice of units fits, or the likeliest fit beside all units.
+    Every group keeps its likeliest units. Their number is one common factor times the number that the
+    gates expect to be open, rounded as the budget asks. Then single steps are reopened where rounding
+    took most, as long as every count has room. Sublayers stay as their gates have it, unless the least
+    likely ones have to close because no choice of units fits, or further ones fit beside all units.
 
     Args:
-        config: the shape before the gates.
-        gates: what has been learnt.
-        masks: the gates, each group rounded alone.
-        budget: what is counted, and the multiples that widths are rounded to.
-        limits: count -> the most that the result may cost.
+        config: shape before pruning.
+        gates: trained gates.
+        masks: masks of the gates, each group rounded by itself.
+        budget: counts, and the multiples that widths are rounded to.
+        limits: count -> highest cost of the result.
 
     Raises:
         RunError: no choice of the gated units keeps the limits.
     """
-    fitting = _Fitting(config, gates, masks, budget, limits)
-    fitting.check()
-    return fitting.masks(fitting.sizes())
+    allocation = _Allocation(config, gates, masks, budget, limits)
+    allocation.check()
+    return allocation.masks(allocation.sizes())
 
 
 def check_reachable(config: ModelConfig, gates: Gates, budget: Budget, limits: dict[str, float]) -> None:
     """Refuse limits that no choice of units can keep, before anything is trained.
 
     Raises:
-        RunError: as for :func:`fit`.
+        RunError: as for :func:`fit_masks`.
     """
-    _Fitting(config, gates, gates.masks(), budget, limits).check()
+    _Allocation(config, gates, gates.masks(), budget, limits).check()
 
 
-class _Fitting:
+class _Allocation:
     def __init__(
         self, config: ModelConfig, gates: Gates, masks: Masks, budget: Budget, limits: dict[str, float]
     ) -> None:
         self.config, self.rounded, self.budget, self.limits = config, masks, budget, limits
         self.widths = masked_widths(config, replace(masks, exact=True))
         self.gates: dict[Group, HardConcrete] = {(kind, i): gate for kind, i, gate in gates.items()}
-        self.size = {key: len(gate.log_alpha) for key, gate in self.gates.items()}
-        self.expected = {key: g.open_probability().sum().item() for key, g in self.gates.items()}
-        self.step = {key: 1 if key[0] == "heads" else budget.round_to for key in self.gates}
+        self.size = {group: len(gate.log_alpha) for group, gate in self.gates.items()}
+        self.expected = {group: g.open_probability().sum().item() for group, g in self.gates.items()}
+        self.step = {group: 1 if group[0] == "heads" else budget.round_to for group in self.gates}
 
     def check(self) -> None:
-        """Refuse limits that are broken even with every gate closed that may close."""
-        closed = {key: 0 for key in self.gates if key[0] not in UNIT_KINDS}
+        """Refuse limits that are exceeded even with every gate closed that may close."""
+        closed = {group: 0 for group in self.gates if group[0] not in UNIT_KINDS}
         costs = self.costs(closed | self.scaled(0, closed))
         if any(costs[count] > limit for count, limit in self.limits.items()):
             faults = [f"{costs[c]:,.0f} {c}, allowed: at most {self.limits[c]:,.0f}" for c in costs]
@@ -75,61 +77,62 @@ class _Fitting:
             )
 
     def sizes(self) -> Sizes:
-        """The choice of units that fits."""
-        sublayers = self.sublayers()
-        kept = self.grow(sublayers)
-        for key in sorted(sublayers, key=lambda key: -self.expected[key]):
-            whole = all(kept[group] == self.size[group] for group in kept if group not in sublayers)
-            more = sublayers | {key: 1}
-            if whole and more != sublayers and self.fits(more | self.scaled(0, more)):
-                sublayers, kept = more, self.grow(more)
-        return kept
+        """Return the number of open units of each group."""
+        sublayers = self.open_sublayers()
+        sizes = self.grow(sublayers)
+        for group in sorted(sublayers, key=lambda group: -self.expected[group]):
+            is_full = all(sizes[units] == self.size[units] for units in sizes if units not in sublayers)
+            reopened = sublayers | {group: 1}
+            if is_full and reopened != sublayers and self.fits(reopened | self.scaled(0, reopened)):
+                sublayers, sizes = reopened, self.grow(reopened)
+        return sizes
 
-    def sublayers(self) -> Sizes:
-        """Sublayers that stay: those with an open gate, but for the least likely if that is too much."""
-        keys = [key for key in self.gates if key[0] not in UNIT_KINDS]
-        kept = {(kind, i): int(getattr(self.rounded, kind)[i] > 0) for kind, i in keys}
-        while not self.fits(kept | self.scaled(0, kept)):
-            kept[min((key for key in keys if kept[key]), key=lambda key: self.expected[key])] = 0
-        return kept
+    def open_sublayers(self) -> Sizes:
+        """Return the sublayers that stay: those with an open gate, the likeliest if not all of them fit."""
+        groups = [group for group in self.gates if group[0] not in UNIT_KINDS]
+        sublayers = {(kind, i): int(getattr(self.rounded, kind)[i] > 0) for kind, i in groups}
+        while not self.fits(sublayers | self.scaled(0, sublayers)):
+            still_open = (group for group in groups if sublayers[group])
+            sublayers[min(still_open, key=lambda group: self.expected[group])] = 0
+        return sublayers
 
-    def is_used(self, key: Group, sublayers: Sizes) -> bool:
-        """Whether a group of units lies in a sublayer that stays."""
-        kind, layer = key
+    def is_used(self, group: Group, sublayers: Sizes) -> bool:
+        """Return whether a group of units lies in a sublayer that stays."""
+        kind, layer = group
         return kind not in SUBLAYER or bool(sublayers.get((SUBLAYER[kind], layer), 1))
 
     def grow(self, sublayers: Sizes) -> Sizes:
-        """The most units, in the proportion that the gates expect, that fit into these sublayers."""
-        least = self.scaled(0, sublayers)
-        ratios = [self.size[key] / max(self.expected[key], 1e-9) for key in least]
+        """Return the largest sizes that fit into these sublayers, in the proportion that the gates expect."""
+        smallest = self.scaled(0, sublayers)
+        ratios = [self.size[group] / max(self.expected[group], 1e-9) for group in smallest]
         low, high = 0.0, 1 + max(ratios, default=0.0)
         for _ in range(60):
             middle = (low + high) / 2
             fits = self.fits(sublayers | self.scaled(middle, sublayers))
             low, high = (middle, high) if fits else (low, middle)
-        kept = sublayers | self.scaled(low, sublayers)
-        room = True
-        while room:
-            room = False
-            for key in sorted(least, key=lambda key: kept[key] - low * self.expected[key]):
-                more = kept | {key: min(self.size[key], kept[key] + self.step[key])}
-                if more[key] > kept[key] and self.fits(more):
-                    kept, room = more, True
+        sizes = sublayers | self.scaled(low, sublayers)
+        has_room = True
+        while has_room:
+            has_room = False
+            for group in sorted(smallest, key=lambda group: sizes[group] - low * self.expected[group]):
+                larger = sizes | {group: min(self.size[group], sizes[group] + self.step[group])}
+                if larger[group] > sizes[group] and self.fits(larger):
+                    sizes, has_room = larger, True
                     break
-        return kept
+        return sizes
 
     def scaled(self, factor: float, sublayers: Sizes) -> Sizes:
-        """Units of each group in use: the factor times what is expected, rounded; at least a step of conv."""
+        """Return the expected sizes of the groups in use, times a factor and rounded; conv keeps one step."""
         sizes = {}
-        for key in self.gates:
-            if key[0] in UNIT_KINDS and self.is_used(key, sublayers):
-                step = self.step[key]
-                wanted = step * int(factor * self.expected[key] / step + 0.5)
-                sizes[key] = min(self.size[key], max(wanted, step * (key[0] == "conv")))
+        for group in self.gates:
+            if group[0] in UNIT_KINDS and self.is_used(group, sublayers):
+                step = self.step[group]
+                rounded = step * int(factor * self.expected[group] / step + 0.5)
+                sizes[group] = min(self.size[group], max(rounded, step * (group[0] == "conv")))
         return sizes
 
     def fits(self, sizes: Sizes) -> bool:
-        """Whether every count is within its limit."""
+        """Return whether every count is within its limit."""
         return all(cost <= self.limits[count] for count, cost in self.costs(sizes).items())
 
     def costs(self, sizes: Sizes) -> dict[str, float]:
@@ -144,8 +147,8 @@ class _Fitting:
         return {count: float(cost) for count, cost in self.budget.costs(self.config, widths).items()}
 
     def masks(self, sizes: Sizes) -> Masks:
-        """The soft values of the likeliest units of each group, 0 for the others."""
-        rows: dict[str, dict[int, Tensor]] = {
+        """Return masks with the soft values of the likeliest units of each group, and 0 for the others."""
+        masks: dict[str, dict[int, Tensor]] = {
             kind: dict(getattr(self.rounded, kind)) for kind in (*UNIT_KINDS, *SUBLAYER.values())
         }
         for (kind, layer), count in sizes.items():
@@ -153,5 +156,5 @@ class _Fitting:
             mask = torch.zeros_like(soft)
             index = torch.topk(soft, count).indices
             mask[index] = soft[index]
-            rows[kind][layer] = mask
-        return Masks(**rows, exact=self.rounded.exact)
+            masks[kind][layer] = mask
+        return Masks(**masks, exact=self.rounded.exact)

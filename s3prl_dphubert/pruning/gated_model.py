@@ -1,4 +1,4 @@
-"""A student while it is pruned: a model together with its gates."""
+"""Model under pruning: an encoder together with the gates over its units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from .gates import GateConfig, Gates
 
 
 class GatedModel(nn.Module):
-    """Owns a model and the gates over its units; the model itself holds no pruning state."""
+    """A model and hard concrete gates over its units; the model itself holds no pruning state.
+
+    :func:`~s3prl_dphubert.compress` trains the gates together with the model, and
+    :func:`~s3prl_dphubert.prune` removes the units whose gates have closed.
+
+    Args:
+        model: encoder to prune, taken over without a copy.
+        gates: units to gate; conv channels, heads and feed-forward units by default.
+    """
 
     def __init__(self, model: SpeechModel, gates: GateConfig | None = None) -> None:
         super().__init__()
@@ -23,12 +31,21 @@ class GatedModel(nn.Module):
     def extract_features(
         self, waveforms: Tensor, lengths: Tensor | None = None, masks: Masks | None = None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """As :meth:`SpeechModel.extract_features`, under ``masks`` or else the rounded gates."""
+        """Compute hidden states as :meth:`SpeechModel.extract_features` does, with units masked.
+
+        Args:
+            waveforms: (B, T) at 16 kHz.
+            lengths: (B,) samples of each waveform.
+            masks: masks of the units; by default those of the gates, rounded to their expected number.
+
+        Returns:
+            Hidden states [L+1] (B, F, D), and their lengths (B,) if ``lengths`` is given.
+        """
         masks = self.gates.masks() if masks is None else masks
         return self.model.extract_features(waveforms, lengths, masks=masks)
 
     def expected_costs(self, budget: Budget) -> dict[str, Tensor]:
-        """Count -> differentiable cost of the units that the gates expect to keep."""
+        """Return each count of the budget for the units expected to stay open, 0-d and differentiable."""
         widths = expected_widths(self.model.config, self.gates.expected())
         costs = budget.costs(self.model.config, widths, training=True)
         return {count: torch.as_tensor(cost) for count, cost in costs.items()}

@@ -1,4 +1,4 @@
-"""Hard concrete gates (Louizos et al. 2018): which units stay open. They know nothing of layers."""
+"""Hard concrete gates (Louizos et al. 2018). They know nothing of the layers whose units they close."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ SHARPNESS = 0.8  # slope of the deterministic mask, from the published implement
 EDGE = 1e-6  # keeps the uniform noise off 0 and 1
 
 KINDS = {"conv": 0.01, "heads": 0.01, "ffn": 0.5, "attention": 0.01, "feed_forward": 0.01}
-"""Prunable kinds of unit and the drop rate their gates start from."""
+"""Kind of prunable unit -> initial drop rate of its gates."""
 
 DEFAULT_KINDS = ("conv", "heads", "ffn")
 
 
 @dataclass(frozen=True)
 class GateConfig:
-    """Which units get gates.
+    """Units that have gates.
 
     Args:
-        kinds: any of ``conv`` (conv output channels), ``heads``, ``ffn`` (feed-forward units),
+        kinds: any of ``conv`` (output channels of conv layers), ``heads``, ``ffn`` (feed-forward units),
             ``attention`` and ``feed_forward`` (whole sublayers).
-        std: spread of the initial log_alpha.
+        std: standard deviation of the initial ``log_alpha``.
         exact: prune exactly; ``False`` reproduces the published implementation.
+
+    Raises:
+        ConfigError: listing every field that is wrong.
     """
 
     kinds: tuple[str, ...] = DEFAULT_KINDS
@@ -52,19 +55,25 @@ class GateConfig:
 
 
 def open_probability(log_alpha: Tensor) -> Tensor:
-    """Probability that a gate is not exactly zero (Louizos et al., eq. 12), of the shape of ``log_alpha``."""
+    """Return the probability that a gate is not exactly zero (Louizos et al., eq. 12), of the same shape."""
     return torch.sigmoid(log_alpha + SHIFT)
 
 
 def sample(log_alpha: Tensor, uniform: Tensor) -> Tensor:
-    """Stretched and clamped samples for uniform noise in (0, 1) (eq. 10, 11), each of the same shape."""
+    """Return stretched and clamped samples for uniform noise in (0, 1) of the same shape (eq. 10, 11)."""
     noise = torch.log(uniform / (1 - uniform))
     concrete = torch.sigmoid((noise + log_alpha) / TEMPERATURE)
     return (concrete * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
 
 
 class HardConcrete(nn.Module):
-    """``size`` gates with a learnt location ``log_alpha`` (N,)."""
+    """Gates with a learned location ``log_alpha`` (N,).
+
+    Args:
+        size: number of gates N.
+        drop_rate: initial probability that a gate is closed.
+        std: standard deviation of the initial ``log_alpha``.
+    """
 
     def __init__(self, size: int, drop_rate: float = 0.5, std: float = 0.01) -> None:
         super().__init__()
@@ -72,19 +81,19 @@ class HardConcrete(nn.Module):
         self.log_alpha = nn.Parameter(torch.randn(size) * std + mean)
 
     def open_probability(self) -> Tensor:
-        """(N,) probability that a gate is not exactly zero (Louizos et al., eq. 12)."""
+        """Return the probabilities (N,) that gates are not exactly zero (Louizos et al., eq. 12)."""
         return open_probability(self.log_alpha)
 
     def sample(self, uniform: Tensor) -> Tensor:
-        """(N,) stretched and clamped sample for uniform noise (N,) in (0, 1) (eq. 10, 11)."""
+        """Return stretched and clamped samples (N,) for uniform noise (N,) in (0, 1) (eq. 10, 11)."""
         return sample(self.log_alpha, uniform)
 
     def soft(self) -> Tensor:
-        """(N,) deterministic value of every gate."""
+        """Return the deterministic values (N,) of the gates."""
         return torch.sigmoid(self.log_alpha / TEMPERATURE * SHARPNESS)
 
     def hard_mask(self) -> Tensor:
-        """(N,) eval mask: the round(N - expected open) smallest values are 0, the rest soft."""
+        """Return the mask (N,) for evaluation: soft values, but the round(N - expected open) smallest 0."""
         mask = self.soft().detach().clone()
         closed = round(len(mask) - self.open_probability().sum().item())
         mask[torch.topk(mask, closed, largest=False).indices] = 0.0
@@ -92,7 +101,7 @@ class HardConcrete(nn.Module):
 
 
 class Gates(nn.Module):
-    """All gates of a model, grouped by kind and layer index."""
+    """All gates of a model, grouped by kind and layer."""
 
     def __init__(self, model: ModelConfig, config: GateConfig | None = None) -> None:
         super().__init__()
@@ -110,7 +119,7 @@ class Gates(nn.Module):
                 yield kind, int(index), gates
 
     def sample(self, generator: torch.Generator) -> Masks:
-        """Masks of one training step; noise comes from the CPU generator alone."""
+        """Sample the masks of one training step, with noise from a generator of the CPU."""
         alpha = self._log_alphas()
         uniform = torch.rand(len(alpha), generator=generator).clamp(EDGE, 1 - EDGE)
         if alpha.device.type == "cuda":
@@ -121,11 +130,11 @@ class Gates(nn.Module):
         return Masks(**rows, exact=self.config.exact)
 
     def _log_alphas(self) -> Tensor:
-        """All locations in one (N,), in the order of :meth:`items`."""
+        """Return all locations in one tensor (N,), in the order of :meth:`items`."""
         return torch.cat([gates.log_alpha for _, _, gates in self.items()])
 
     def _split(self, values: Tensor) -> dict[str, dict[int, Tensor]]:
-        """One value of each gate (N,) -> kind -> layer -> those of the group."""
+        """Split values (N,) of all gates by kind and layer."""
         rows: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
         parts = values.split([len(gates.log_alpha) for _, _, gates in self.items()])
         for (kind, index, _), part in zip(self.items(), parts, strict=True):
@@ -133,7 +142,7 @@ class Gates(nn.Module):
         return rows
 
     def masks(self) -> Masks:
-        """Deterministic masks, each group rounded to its expected openness."""
+        """Return deterministic masks, each group rounded to its expected number of open gates."""
         masks: dict[str, dict[int, Tensor]] = {kind: {} for kind in KINDS}
         for kind, index, gates in self.items():
             mask = gates.hard_mask()
@@ -141,12 +150,12 @@ class Gates(nn.Module):
         return Masks(**masks, exact=self.config.exact)
 
     def expected(self) -> dict[str, dict[int, Tensor]]:
-        """kind -> layer -> (N,) differentiable probability that each unit is open."""
+        """Return, by kind and layer, the differentiable probabilities (N,) that units are open."""
         return self._split(open_probability(self._log_alphas()))
 
 
 def gate_sizes(model: ModelConfig) -> dict[str, dict[int, int]]:
-    """kind -> layer -> number of units that a gate can close in this model."""
+    """Return, by kind and layer, the number of units that gates can close in a model."""
     heads = {i: len(kept) for i, kept in enumerate(model.heads) if kept}
     ffn = {i: width for i, width in enumerate(model.ffn) if width}
     return {
@@ -159,6 +168,6 @@ def gate_sizes(model: ModelConfig) -> dict[str, dict[int, int]]:
 
 
 def _keep_one(mask: Tensor, gates: HardConcrete) -> Tensor:
-    """Reopen the likeliest unit of a group that closed altogether."""
+    """Reopen the likeliest unit of a group whose gates are all closed."""
     best = torch.arange(len(mask), device=mask.device) == gates.log_alpha.argmax()
-    return torch.where(best & (mask <= 0).all(), gates.soft(), mask)  # without asking the device
+    return torch.where(best & (mask <= 0).all(), gates.soft(), mask)  # no read-back from the device

@@ -1,4 +1,4 @@
-"""Cut the closed units out of a student. Pure: the student stays as it was."""
+"""Structured pruning: remove closed units from a gated model, which itself stays unchanged."""
 
 from __future__ import annotations
 
@@ -6,46 +6,53 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import Number
 from ..model.masks import Masks
-from .allocation import fit
+from .allocation import fit_masks
 from .budget import Budget
 from .gated_model import GatedModel
 
 
 def prune(
-    student: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+    gated: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
 ) -> SpeechModel:
-    """Return the pruned model, which runs at once and can be gated and pruned again.
+    """Return a pruned model, which is ready to use, and to be gated and pruned again.
 
     Args:
-        student: model and gates; not changed.
-        budget: adjust all masks together so that the result never costs more than the budget
-            in any of its counts, and as little less in the one that binds as the units allow.
-            ``None`` rounds each gate group alone, as the published implementation does.
-        full_costs: count -> what the budget's sparsity refers to; the student's own cost by default.
+        gated: model and gates; neither is changed.
+        budget: adjust all masks together so that no count of the result exceeds the budget, and the binding
+            one comes as close as the units allow. ``None`` rounds each group of gates by itself, as the
+            published implementation does.
+        full_costs: count -> cost that the budget's shares refer to; by default that of the gated model.
 
     Raises:
+        ConfigError: the model has no gates.
         RunError: no choice of the gated units keeps the budget.
     """
-    return cut(student.model, final_masks(student, budget, full_costs))
+    if not isinstance(gated, GatedModel):
+        raise ConfigError(
+            f"prune: model is {type(gated).__name__}, expected a GatedModel, whose trained gates say which "
+            "units to remove; GatedModel(model) adds gates, and compress trains them and prunes"
+        )
+    return cut(gated.model, final_masks(gated, budget, full_costs))
 
 
 def final_masks(
-    student: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
+    gated: GatedModel, budget: Budget | None = None, full_costs: dict[str, Number] | None = None
 ) -> Masks:
-    """The masks that :func:`prune` cuts by; the masked student equals the pruned model."""
-    masks = student.gates.masks()
+    """Return the masks that :func:`prune` cuts by; under them the gated model equals the pruned one."""
+    masks = gated.gates.masks()
     if budget is None:
         return masks
-    config = student.model.config
+    config = gated.model.config
     full = budget.costs(config) if full_costs is None else full_costs
-    return fit(config, student.gates, masks, budget, budget.limits(full))
+    return fit_masks(config, gated.gates, masks, budget, budget.limits(full))
 
 
 def cut(model: SpeechModel, masks: Masks) -> SpeechModel:
-    """Remove the units whose mask is 0 and fold the soft values of the rest into what follows."""
+    """Remove the units whose mask is 0, and fold the soft values of the others into the next weights."""
     config = model.config
     pruned = cut_config(config, masks)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -70,45 +77,45 @@ def cut(model: SpeechModel, masks: Masks) -> SpeechModel:
 
 
 def cut_config(config: ModelConfig, masks: Masks) -> ModelConfig:
-    """The shape that :func:`cut` leaves."""
-    channels = [len(_kept(masks.conv.get(i), n)) for i, n in enumerate(config.conv_channels)]
+    """Return the shape that :func:`cut` produces."""
+    channels = [len(_open_units(masks.conv.get(i), n)) for i, n in enumerate(config.conv_channels)]
     heads: list[tuple[int, ...] | None] = []
     ffn: list[int | None] = []
     for i, (ids, width) in enumerate(zip(config.heads, config.ffn, strict=True)):
-        keep = ids is not None and _is_open(masks.attention.get(i))
-        left = tuple(ids[h] for h in _kept(masks.heads.get(i), len(ids))) if ids and keep else ()
-        heads.append(left if keep and (left or masks.exact or not ids) else None)
-        keep = width is not None and _is_open(masks.feed_forward.get(i))
-        units = len(_kept(masks.ffn.get(i), width)) if width and keep else 0
-        ffn.append(units if keep and (units or masks.exact or not width) else None)
+        stays = ids is not None and _is_open(masks.attention.get(i))
+        open_ids = tuple(ids[h] for h in _open_units(masks.heads.get(i), len(ids))) if ids and stays else ()
+        heads.append(open_ids if stays and (open_ids or masks.exact or not ids) else None)
+        stays = width is not None and _is_open(masks.feed_forward.get(i))
+        units = len(_open_units(masks.ffn.get(i), width)) if width and stays else 0
+        ffn.append(units if stays and (units or masks.exact or not width) else None)
     return replace(config, conv_channels=tuple(channels), heads=tuple(heads), ffn=tuple(ffn))
 
 
-def _kept(mask: Tensor | None, size: int) -> list[int]:
-    """Indices of the open units among ``size``."""
+def _open_units(mask: Tensor | None, size: int) -> list[int]:
+    """Return the indices of the open ones among ``size`` units."""
     return list(range(size)) if mask is None else mask.nonzero().squeeze(-1).tolist()
 
 
 def _is_open(gate: Tensor | None) -> bool:
-    """Whether a whole sublayer stays, given its gate (1,)."""
+    """Return whether a whole sublayer stays, given its gate (1,)."""
     return gate is None or bool(gate > 0)
 
 
 def _cut_conv(state: dict[str, Tensor], masks: Masks, last: int) -> None:
     for i, mask in sorted(masks.conv.items()):
-        kept = mask.nonzero().squeeze(-1)
+        index = mask.nonzero().squeeze(-1)
         prefix = f"feature_extractor.conv_layers.{i}."
         for name in ("conv.weight", "conv.bias", "layer_norm.weight", "layer_norm.bias"):
             if prefix + name in state:
-                state[prefix + name] = state[prefix + name][kept]
+                state[prefix + name] = state[prefix + name][index]
         if i < last:
             after = f"feature_extractor.conv_layers.{i + 1}.conv.weight"
-            state[after] = (state[after] * mask[:, None])[:, kept]
+            state[after] = (state[after] * mask[:, None])[:, index]
         else:
-            state["feature_extractor.dummy_weight"] = (state["feature_extractor.dummy_weight"] * mask)[kept]
+            state["feature_extractor.dummy_weight"] = (state["feature_extractor.dummy_weight"] * mask)[index]
             for name in ("layer_norm.weight", "layer_norm.bias", "projection.weight"):
                 key = f"encoder.feature_projection.{name}"
-                state[key] = state[key][..., kept]
+                state[key] = state[key][..., index]
 
 
 def _cut_attention(
@@ -136,7 +143,7 @@ def _cut_feed_forward(state: dict[str, Tensor], masks: Masks, layer: int, prefix
 
 
 def _scale(state: dict[str, Tensor], output: str, gate: Tensor | None) -> None:
-    """Fold a whole sublayer's gate (1,) into its output map."""
+    """Fold the gate (1,) of a whole sublayer into its output map."""
     if gate is not None:
         for part in ("weight", "bias"):
             state[f"{output}.{part}"] = state[f"{output}.{part}"] * gate

@@ -15,7 +15,7 @@ from s3prl_dphubert.distillation.task import JointPruning
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.cost import macs, masked_widths, parameters
-from s3prl_dphubert.pruning.allocation import fit
+from s3prl_dphubert.pruning.allocation import fit_masks
 from s3prl_dphubert.pruning.budget import COUNTS, Budget
 from s3prl_dphubert.pruning.gated_model import GatedModel
 from s3prl_dphubert.pruning.gates import DEFAULT_KINDS, GateConfig, Gates
@@ -193,7 +193,7 @@ def test_budget_is_kept_at_hubert_base_size(shares):
     budget = Budget(shares)
     limits = budget.limits(budget.costs(config))
     assert list(limits) == list(shares)
-    fitted = fit(config, gates, gates.masks(), budget, limits)
+    fitted = fit_masks(config, gates, gates.masks(), budget, limits)
     costs = budget.costs(config, masked_widths(config, fitted))
     used = [float(costs[count]) / limit for count, limit in limits.items()]
     assert 0.999 <= max(used) <= 1
