@@ -1,4 +1,4 @@
-"""The model card that a checkpoint carries."""
+"""Parts of model cards: what a model is, its costs and its units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..utils import markdown
 
 
 def kind(config: ModelConfig) -> str:
-    """What a model is, in words: family, place of the norms, dense or pruned, size."""
+    """Describe a model in words: family, place of the norms, dense or pruned, size."""
     family = "HuBERT or wav2vec 2.0"
     if config.num_buckets:
         family = "WavLM"
@@ -20,7 +20,7 @@ def kind(config: ModelConfig) -> str:
 
 
 def facts(config: ModelConfig) -> dict[str, str]:
-    """What a model is and costs, by name."""
+    """Return a model's description and costs, by name."""
     count = parameters(config)
     return {
         "model": kind(config),
@@ -32,12 +32,12 @@ def facts(config: ModelConfig) -> dict[str, str]:
 
 
 def rows_of(values: dict[str, str]) -> str:
-    """Rows of a Markdown table of two columns."""
+    """Return the rows of a Markdown table of two columns."""
     return "\n".join(f"| {name} | {value} |" for name, value in values.items())
 
 
 def units_table(config: ModelConfig) -> str:
-    """Markdown table of the conv channels, heads and feed-forward units per layer."""
+    """Return the conv channels, and a Markdown table of heads and feed-forward units per layer."""
     channels = ", ".join(map(str, config.conv_channels))
     rows = []
     for index, (heads, width) in enumerate(zip(config.heads, config.ffn, strict=True), start=1):

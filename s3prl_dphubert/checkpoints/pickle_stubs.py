@@ -1,4 +1,4 @@
-"""What a pickle wanted to make of classes and functions that are not trusted, and plain values of it."""
+"""Stand-ins for the untrusted classes and functions of a pickle, and their conversion to plain values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ..errors import CheckpointError
 
 
 class Stub:
-    """What a pickle wanted to make of a class or function that is not trusted; never more than a note.
+    """Record of how a pickle uses a class or function that is not trusted; calls nothing.
 
-    A reference to the class itself is a subclass of this one, a made object an instance.
+    A reference to the class itself becomes a subclass of this one, an object an instance of it.
 
     Attributes:
-        module: where the pickle says the class or function lives.
-        name: what it is called there.
-        args: positional arguments it was to be called with.
-        kwargs: named ones.
-        state: what was to be put into the object afterwards (usually its ``__dict__``).
-        items: what was to be appended, or ``(key, value)`` pairs that were to be set.
+        module: module of the class or function, as the pickle states it.
+        name: its name there.
+        args: positional arguments of the call.
+        kwargs: keyword arguments of the call.
+        state: state of the object (usually its ``__dict__``).
+        items: appended items, or ``(key, value)`` pairs.
     """
 
     module = name = ""
@@ -28,33 +28,33 @@ class Stub:
     items: list[Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Stub:
-        """Note the arguments."""
+        """Record the arguments."""
         stub = super().__new__(cls)
         stub.args, stub.kwargs, stub.items = args, kwargs, []
         return stub
 
     def __call__(self, *args: Any) -> Stub:
-        """Note a call of what a call would have returned."""
+        """Record a call of the result of a call."""
         made = type(self)(*args)
         made.state = {"called": self}
         return made
 
     def __setstate__(self, state: Any) -> None:
-        """Note the state."""
+        """Record the state."""
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Note an item."""
+        """Record an item."""
         self.items.append((key, value))
 
     def append(self, item: Any) -> None:
-        """Note an item."""
+        """Record an item."""
         self.items.append(item)
 
     add = append
 
     def extend(self, items: list[Any]) -> None:
-        """Note several items."""
+        """Record several items."""
         self.items.extend(items)
 
     def __repr__(self) -> str:
@@ -64,11 +64,11 @@ class Stub:
 def plain(value: Any) -> Any:
     """Replace the stubs in the result of :func:`.unpickler.read_foreign_pickle` by plain values.
 
-    An object becomes the dict of its attributes, an omegaconf node what it holds, an enumeration's
-    member its value, a reference to a class or function its dotted name.
+    An object becomes the dict of its attributes, an omegaconf node its content, a member of an
+    enumeration its value, and a reference to a class or function its dotted name.
 
     Raises:
-        CheckpointError: the tree holds itself or is too deep.
+        CheckpointError: the tree contains itself or is nested too deep.
     """
     try:
         return _plain(value, {})
@@ -83,7 +83,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return value
     if id(value) in done:
         if done[id(value)] is ...:
-            raise CheckpointError("the pickle's configuration holds itself")
+            raise CheckpointError("the pickle's configuration contains itself")
         return done[id(value)]
     done[id(value)] = ...
     result: Any
@@ -98,7 +98,7 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _content(stub: Stub) -> Any:
-    """What an object of that class would hold."""
+    """Return the content that the object would have."""
     state = stub.state
     if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
         state = {**(state[0] or {}), **(state[1] or {})}

@@ -1,8 +1,8 @@
-"""Pickles of other projects: their tensors and plain containers are read, nothing in them is run.
+"""Read pickles of other projects: tensors and plain containers, without running any code.
 
-fairseq and s3prl put configuration objects into their checkpoints, which ``weights_only`` loading
-refuses. Here every class and function that is not on a short list becomes a :class:`Stub`, which
-notes what the pickle wanted and does nothing; :func:`plain` opens stubs into plain values.
+fairseq and s3prl pickle configuration objects into their checkpoints, which ``weights_only`` loading
+refuses. Here every class and function that is not on a short list becomes a :class:`Stub`, which records
+how the pickle uses it and does nothing; :func:`plain` turns stubs into plain values.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def read_foreign_pickle(path: str | Path) -> Any:
     """Read a file of ``torch.save`` (zip or the format before it) or a plain pickle; runs no code.
 
     Returns:
-        What the file holds: tensors on the CPU, dicts, lists, tuples, sets, numbers and texts, and a
-        :class:`Stub` for everything else; :func:`plain` opens those.
+        The content of the file: tensors on the CPU, dicts, lists, tuples, sets, numbers and strings, and
+        a :class:`Stub` for everything else; :func:`plain` turns stubs into plain values.
 
     Raises:
-        CheckpointError: no such file, damaged, or of a kind that is not read (TorchScript, tar).
+        CheckpointError: the file is missing, damaged or of an unsupported kind (TorchScript, tar).
     """
     path = Path(path)
     try:
@@ -64,19 +64,19 @@ def read_foreign_pickle(path: str | Path) -> Any:
             if head.startswith(b"PK"):
                 return _read_zip(file)
             if head[257:262] == b"ustar":
-                raise CheckpointError("tar files (torch before 0.1.10) are not read")
+                raise CheckpointError("tar files (torch before 0.1.10) are not supported")
             return _read_old(file)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle provokes any of them
+    except Exception as error:  # a damaged pickle may provoke any
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise CheckpointError(f"{path}: damaged, or no file of torch.save ({reason})") from error
+        raise CheckpointError(f"{path}: damaged, or not written by torch.save ({reason})") from error
 
 
 class _Storage:
-    """Numbers that tensors of the file look at; filled when they have been read."""
+    """Memory that tensors of the file are views of; filled when it has been read."""
 
     __slots__ = ("dtype", "size", "values")
 
@@ -85,15 +85,15 @@ class _Storage:
         self.values: Tensor | None = None
 
     def fill(self, data: bytes) -> None:
-        """Take the raw numbers."""
+        """Set the values from raw bytes."""
         if len(data) != self.size * self.dtype.itemsize:
             raise CheckpointError(f"a storage of {self.size} {self.dtype} has {len(data)} bytes")
-        buffer = bytearray(data)  # torch wants memory that it may write to
+        buffer = bytearray(data)  # torch needs writable memory
         self.values = torch.frombuffer(buffer, dtype=self.dtype) if data else torch.empty(0, dtype=self.dtype)
 
 
 class _View:
-    """A tensor as the pickle describes it. It has no __dict__, so that no state can be put into it."""
+    """A tensor as the pickle describes it; without a __dict__, so that a pickle cannot set its state."""
 
     __slots__ = ("offset", "size", "storage", "stride")
 
@@ -101,7 +101,7 @@ class _View:
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def tensor(self) -> Tensor:
-        """The tensor, if it lies within its storage."""
+        """Return the tensor, if it lies within its storage."""
         storage, size, stride = self.storage, self.size, self.stride
         numbers = (self.offset, *size, *stride)
         if not isinstance(storage, _Storage) or storage.values is None or len(size) != len(stride):
@@ -115,13 +115,13 @@ class _View:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves no name but those of plain containers and of tensors' parts."""
+    """Unpickler that resolves only the names of plain containers and of the parts of tensors."""
 
     def __init__(self, data: bytes, persistent: Callable[[Any], Any] | None = None) -> None:
         super().__init__(io.BytesIO(data), encoding="utf-8", errors="surrogateescape")
         self.persistent = persistent
         self.stubs: dict[tuple[str, str], type[Stub]] = {}
-        # Made anew for every file: a pickle can set attributes on what it gets hold of.
+        # New functions for every file, since a pickle can set attributes on what it obtains.
         self.functions: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor"): lambda *args: _View(*args),
             ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _View(*args[:4]),
@@ -129,7 +129,7 @@ class _Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """A container, a tensor's maker, or a stub."""
+        """Return a container, a function that makes tensors, or a stub."""
         key = (module, name)
         if key in _CONTAINERS:
             return _CONTAINERS[key]
@@ -140,20 +140,20 @@ class _Unpickler(pickle.Unpickler):
         return self.stubs[key]
 
     def persistent_load(self, pid: Any) -> Any:
-        """A storage."""
+        """Return a storage."""
         if self.persistent is None:
             raise CheckpointError("a plain pickle refers to data outside of it")
         return self.persistent(pid)
 
 
 def _storage(pid: Any) -> tuple[str, _Storage]:
-    """Key and empty storage for a persistent id, ``("storage", class, key, device, size[, view])``."""
+    """Return key and empty storage for a persistent id: ``("storage", class, key, device, size[, view])``."""
     kind, stub, key, _, size = pid[:5]
     if kind != "storage" or any(part is not None for part in pid[5:]):
-        raise CheckpointError(f"refers to {kind!r}, allowed: a whole storage")
+        raise CheckpointError(f"refers to {kind!r}, expected a whole storage")
     name = getattr(stub, "name", stub)
     if name not in DTYPES:
-        raise CheckpointError(f"{name} is not read, allowed: {', '.join(DTYPES)}")
+        raise CheckpointError(f"unknown storage type {name}, allowed: {', '.join(DTYPES)}")
     if type(key) is not str or type(size) is not int or size < 0:
         raise CheckpointError(f"storage {key!r} has {size!r} numbers")
     return key, _Storage(DTYPES[name], size)
@@ -188,13 +188,13 @@ def _read_zip(file: BinaryIO) -> Any:
 
 
 def _read_old(file: BinaryIO) -> Any:
-    """One pickle, or torch's old format: magic, version, byte order, object, keys, storages."""
+    """Read one pickle, or torch's old format: magic, version, byte order, object, keys, storages."""
     first = _Unpickler(_one_pickle(file)).load()
     if first != MAGIC:
         return _finish(first, {})
     version, system = (_Unpickler(_one_pickle(file)).load() for _ in range(2))
     if version != PROTOCOL or system.get("little_endian") is not (sys.byteorder == "little"):
-        raise CheckpointError(f"version {version!r} on a machine {system!r} is not read")
+        raise CheckpointError(f"version {version!r} on a machine {system!r} is not supported")
     storages: dict[str, _Storage] = {}
 
     def persistent(pid: Any) -> _Storage:
@@ -211,10 +211,10 @@ def _read_old(file: BinaryIO) -> Any:
 
 
 def _one_pickle(file: BinaryIO) -> bytes:
-    """Bytes of the pickle that begins here; the file is left at its end.
+    """Read the bytes of the pickle that begins here, and leave the file at its end.
 
-    Python's unpickler makes a table as large as the highest index that a pickle names, so that a
-    few changed bytes could ask for all memory: indices beyond the pickle's own length are refused.
+    Python's unpickler allocates a table as large as the highest index that a pickle names, so a few
+    changed bytes could ask for all memory: indices beyond the pickle's own length are refused.
     """
     begin, highest = file.tell(), 0
     for opcode, argument, _ in pickletools.genops(file):
@@ -224,17 +224,17 @@ def _one_pickle(file: BinaryIO) -> bytes:
     file.seek(begin)
     data = file.read(end - begin)
     if highest > len(data):
-        raise CheckpointError(f"names an object {highest} in {len(data)} bytes")
+        raise CheckpointError(f"refers to object {highest} in {len(data)} bytes")
     return data
 
 
 def _finish(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
-    """Put tensors where the pickle left descriptions of them; containers keep their identity."""
+    """Replace descriptions of tensors by the tensors; containers keep their identity."""
     if not isinstance(value, dict | list | tuple | Stub | _View | _Storage):
         return value
     if id(value) in done:
         return done[id(value)][1]
-    done[id(value)] = value, value  # kept alive, so that its id stays its own
+    done[id(value)] = value, value  # kept alive, so that its id is not reused
     if isinstance(value, dict):
         for key in list(value):
             value[key] = _finish(value[key], done)
