@@ -1,6 +1,6 @@
-"""Models for ONNX Runtime and OpenVINO: written by ``export_model``, run by ``load_exported``.
+"""Export of models to ONNX Runtime and OpenVINO: ``export_model`` writes them, ``load_exported`` runs them.
 
-Writing needs the package onnx, running a file only its runtime.
+Writing needs the package onnx; running a file only needs its runtime.
 """
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""The two runtimes behind one interface: a model in, arrays by name out."""
+"""ONNX Runtime and OpenVINO behind one interface: arrays by name in, arrays by name out."""
 
 from __future__ import annotations
 
@@ -15,71 +15,73 @@ import numpy as np
 from ..errors import CheckpointError, ExportError
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
-"""Format and the suffix of its files."""
+"""Format -> suffix of its files."""
 
 WAVEFORMS, LENGTHS, PADDED_LENGTHS = "waveforms", "lengths", "padded_lengths"
-"""Inputs of a graph, the last of those with GroupNorm alone."""
+"""Inputs of a graph; only graphs with GroupNorm have the last."""
 
 FRAMES, HIDDEN = "frames", "hidden_state_{}"
 """Outputs of a graph."""
 
-STREAMS = 2  # requests that OpenVINO computes at a time
+STREAMS = 2  # requests that OpenVINO runs at the same time
 
 KEY = "s3prl_dphubert"
-"""Under which a file keeps what it says of itself."""
+"""Key of the metadata in a file."""
 
 Feeds = Mapping[str, np.ndarray]
-"""Inputs by name; what the graph does not ask for is left out."""
+"""Inputs by name; those that a graph does not have are ignored."""
 
-Take = Callable[[int, Mapping[str, np.ndarray]], None]
-"""Gets the number of a part and its outputs by name, which are gone when it returns."""
+OnOutputs = Callable[[int, Mapping[str, np.ndarray]], None]
+"""Called with the index of a part and its outputs by name, which are only valid during the call."""
 
 
 class Session(Protocol):
     """A model that is ready to run.
 
     Attributes:
-        inputs: their names.
-        outputs: their names.
-        about: what the file says of itself.
-        streams: how many parts are computed at a time.
-        part_frames: frames of a part that it is fast with; more take memory.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+        metadata: JSON text of the file's metadata; ``None`` if it has none.
+        streams: number of parts that run at the same time.
+        part_frames: frames of a part up to which larger parts are faster; beyond, they only take memory.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    about: str | None
+    metadata: str | None
     streams: int
     part_frames: int
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs by name."""
+        """Run the model and return its outputs by name."""
         ...
 
-    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
-        """Run all parts, in any order, and hand the outputs of each over."""
+    def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
+        """Run all parts, in any order, and pass the outputs of each to ``on_outputs``."""
         ...
 
 
 def feeds_of(waveforms: np.ndarray, lengths: np.ndarray | None = None, padded: int | None = None) -> Feeds:
-    """All inputs that a graph may ask for.
+    """Return all inputs that a graph may have.
 
     Args:
-        waveforms: (B, T).
-        lengths: (B,) valid samples; all by default.
-        padded: samples before padding was cut; T by default.
+        waveforms: (B, T) at 16 kHz.
+        lengths: (B,) valid samples; T by default.
+        padded: samples of the batch before its padding was cut; T by default.
     """
     batch, samples = waveforms.shape
-    ends = np.full(batch, samples) if lengths is None else lengths
-    whole = np.full(batch, samples if padded is None else padded)
-    return {WAVEFORMS: waveforms, LENGTHS: ends, PADDED_LENGTHS: whole}
+    return {
+        WAVEFORMS: waveforms,
+        LENGTHS: np.full(batch, samples) if lengths is None else lengths,
+        PADDED_LENGTHS: np.full(batch, samples if padded is None else padded),
+    }
 
 
 def needed(module: str, extra: str) -> ModuleType:
     """Import an optional package.
 
     Raises:
-        ExportError: it is not installed; the message says how to get it.
+        ExportError: it cannot be imported; the message says how to install it.
     """
     try:
         return import_module(module)
@@ -89,12 +91,12 @@ def needed(module: str, extra: str) -> ModuleType:
 
 
 def open_session(source: Path | bytes, form: str, threads: int) -> Session:
-    """Make a model ready.
+    """Load a model into its runtime.
 
     Args:
         source: a file of that format, or an ONNX model in memory.
-        form: ``onnx`` or ``openvino``, the runtime.
-        threads: how many it uses.
+        form: ``onnx`` or ``openvino``.
+        threads: number of threads of the runtime.
 
     Raises:
         ExportError: the runtime is not installed.
@@ -113,41 +115,42 @@ class OnnxSession:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        given = source if isinstance(source, bytes) else str(source)
+        model = source if isinstance(source, bytes) else str(source)
         try:
-            self._session = runtime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # each of its faults has a class of its own
+            self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common base class
             raise _unreadable(source, error) from error
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
-        self.about = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        return dict(zip(self.outputs, self._session.run(None, _asked(self.inputs, feeds)), strict=True))
+        """Run the model and return its outputs by name."""
+        outputs = self._session.run(None, {name: feeds[name] for name in self.inputs})
+        return dict(zip(self.outputs, outputs, strict=True))
 
-    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
-        """One after another, each with all threads."""
+    def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
+        """Run the parts one after another, each with all threads."""
         for index, feeds in enumerate(parts):
-            take(index, self.run(feeds))
+            on_outputs(index, self.run(feeds))
 
 
 @cache
 def _core(openvino: ModuleType) -> Any:
-    """The one ``Core`` of this process, which is never given up.
+    """Return the one ``Core`` of this process, which is never freed.
 
-    OpenVINO's CPU plugin gives the process another stack for signals, and takes it away with the ``Core``
-    that loaded it. Where several go in the order in which they came, the stack of one that is gone stays
-    in use: the next signal with a handler, such as the end of a child, ends the process.
+    OpenVINO's CPU plugin gives the process another signal stack, and frees it with the ``Core`` that loaded
+    the plugin. If several are freed in the order of their creation, the process is left with a freed stack,
+    and the next signal with a handler, such as the end of a child, ends it.
     """
     return openvino.Core()
 
 
 class OpenVinoSession:
-    """OpenVINO on the CPU, with the numbers that the graph names: its own choice would be coarser.
+    """OpenVINO on the CPU, in the number types of the graph; its own choice would be less precise.
 
-    Several parts run on :data:`STREAMS`, each with half of the threads, which wait for each other less than
-    all of them in one. The streams are made when they are first needed.
+    Several parts run on :data:`STREAMS`, each with half of the threads: threads of one stream wait for each
+    other, so fewer of them waste less time. The streams are made when they are first needed.
     """
 
     part_frames = 256
@@ -161,39 +164,40 @@ class OpenVinoSession:
                 source if isinstance(source, bytes) else str(source)
             )
             self._request = self._compile(1).create_infer_request()
-        except Exception as error:  # whatever a damaged file provokes
+        except Exception as error:  # a damaged file provokes errors of any class
             raise _unreadable(source, error) from error
         self._queue: Any = None
-        self._turn = Lock()  # one batch at a time: all share the requests
+        self._lock = Lock()  # one batch at a time, since all share the requests
         self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
         self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
-        known = self._model.has_rt_info([KEY])
-        self.about = self._model.get_rt_info([KEY]).astype(str) if known else None
+        has_metadata = self._model.has_rt_info([KEY])
+        self.metadata = self._model.get_rt_info([KEY]).astype(str) if has_metadata else None
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Outputs by name."""
-        # Outputs are copies: what the runtime itself keeps is overwritten by the next run.
-        given = _asked(self.inputs, feeds)
-        found = self._request.infer(given, share_inputs=True, share_outputs=False)
-        return {name: found[index] for index, name in enumerate(self.outputs)}
+        """Run the model and return its outputs by name."""
+        inputs = {name: feeds[name] for name in self.inputs}
+        # Outputs are copied, since the next run overwrites those of the runtime.
+        outputs = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {name: outputs[index] for index, name in enumerate(self.outputs)}
 
-    def run_parts(self, parts: Sequence[Feeds], take: Take) -> None:
-        """As many at a time as there are streams."""
-        with self._turn:
+    def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
+        """Run as many parts at the same time as there are streams."""
+
+        def on_done(request: Any, index: int) -> None:
+            tensors = zip(self.outputs, request.output_tensors, strict=True)
+            on_outputs(index, {name: tensor.data for name, tensor in tensors})
+
+        with self._lock:
             if len(parts) == 1 or self.streams == 1:
                 for index, feeds in enumerate(parts):
-                    take(index, self.run(feeds))
+                    on_outputs(index, self.run(feeds))
                 return
             if self._queue is None:
                 self._queue = self._openvino.AsyncInferQueue(self._compile(self.streams), self.streams)
-            self._queue.set_callback(lambda request, index: take(index, self._found(request)))
+            self._queue.set_callback(on_done)
             for index, feeds in enumerate(parts):
-                self._queue.start_async(_asked(self.inputs, feeds), index)
+                self._queue.start_async({name: feeds[name] for name in self.inputs}, index)
             self._queue.wait_all()
-
-    def _found(self, request: Any) -> dict[str, np.ndarray]:
-        tensors = zip(self.outputs, request.output_tensors, strict=True)
-        return {name: tensor.data for name, tensor in tensors}
 
     def _compile(self, streams: int) -> Any:
         options = {
@@ -202,10 +206,6 @@ class OpenVinoSession:
             "NUM_STREAMS": streams,
         }
         return _core(self._openvino).compile_model(self._model, "CPU", options)
-
-
-def _asked(inputs: tuple[str, ...], feeds: Feeds) -> dict[str, np.ndarray]:
-    return {name: feeds[name] for name in inputs}
 
 
 def _unreadable(source: Path | bytes, error: Exception) -> CheckpointError:

@@ -1,4 +1,4 @@
-"""A batch in parts of like utterances, each without the padding that it can do without."""
+"""Division of a padded batch into parts of similar utterances, each with as little padding as possible."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from ..model import ModelConfig
 from ..model.inference.folded import SPILL
 
-STEP = 16  # frames that a part has a multiple of: runtimes prepare themselves for each new shape
-FEW = 256  # frames of a part that are too few to keep a processor busy
-ALIKE = 0.9  # frames of a part's shortest utterance over those of its longest, above that
+STEP = 16  # frames are rounded up to multiples of it: runtimes prepare themselves for each new shape
+FEW = 256  # frames of a part up to which any utterances go together, to keep the processor busy
+ALIKE = 0.9  # least ratio of the shortest to the longest utterance of a larger part
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some utterances of a batch.
+class BatchPart:
+    """Utterances of a batch that are computed together.
 
     Args:
-        rows: their places in the batch.
-        kept: frames of each that are wanted.
-        samples: how far their waveforms are computed.
+        rows: indices of the utterances in the batch.
+        kept: number of frames of each that go to the result.
+        samples: number of samples of each waveform that are computed.
     """
 
     rows: tuple[int, ...]
@@ -29,28 +29,30 @@ class Part:
     samples: int
 
 
-def divide(config: ModelConfig, samples: int, valid: Sequence[int], streams: int, most: int) -> list[Part]:
-    """The parts of a batch, the longest first.
+def divide(
+    config: ModelConfig, samples: int, valid: Sequence[int], streams: int, most: int
+) -> list[BatchPart]:
+    """Divide a batch into parts, the longest first.
 
     Args:
-        config: the encoder's shape.
-        samples: T, of the padded batch.
+        config: shape of the encoder.
+        samples: length T of the padded batch at 16 kHz.
         valid: frames of each utterance that are no padding.
-        streams: parts that are computed at a time.
-        most: frames of a part, unless one utterance has more.
+        streams: number of parts that run at the same time.
+        most: maximum number of frames of a part, unless one utterance alone has more.
     """
     frames = config.frames(samples)
-    more = SPILL + config.pos_conv_reach
-    needed = [min(frames, math.ceil((count + more) / STEP) * STEP) for count in valid]
-    rows_at_most = math.ceil(len(valid) / streams)
+    padding = SPILL + config.pos_conv_reach
+    needed = [min(frames, math.ceil((count + padding) / STEP) * STEP) for count in valid]
+    max_rows = math.ceil(len(valid) / streams)
     groups: list[list[int]] = []
     for row in sorted(range(len(valid)), key=lambda row: -valid[row]):
-        if groups and len(groups[-1]) < rows_at_most and _fits(groups[-1], row, needed, most):
+        if groups and len(groups[-1]) < max_rows and _fits(groups[-1], row, needed, most):
             groups[-1].append(row)
         else:
             groups.append([row])
     return [
-        Part(
+        BatchPart(
             tuple(rows),
             tuple(valid[row] and min(valid[row] + SPILL, frames) for row in rows),
             _samples(config, needed[rows[0]], samples),
@@ -60,12 +62,14 @@ def divide(config: ModelConfig, samples: int, valid: Sequence[int], streams: int
 
 
 def _fits(rows: list[int], row: int, needed: list[int], most: int) -> bool:
+    """Return whether an utterance may join the part that begins with longer ones."""
     longest = needed[rows[0]]
     total = (len(rows) + 1) * longest
     return total <= FEW or (total <= most and needed[row] >= ALIKE * longest)
 
 
 def _samples(config: ModelConfig, frames: int, samples: int) -> int:
+    """Return the samples that so many frames need, all ``samples`` of the batch for all of its frames."""
     if frames == config.frames(samples):
         return samples
     return config.min_samples + (frames - 1) * config.stride

@@ -1,4 +1,4 @@
-"""Speech to calibrate with, and speech to check with that calibration has not heard."""
+"""Speech for calibration, and other speech to check the result on."""
 
 from __future__ import annotations
 
@@ -15,35 +15,39 @@ from ..data.audio import read
 from ..data.manifest import Manifest
 from ..utils import resources
 
-SECONDS = 10  # of an utterance; what is behind them is left out
+SECONDS = 10  # longer utterances are cut
 CALIBRATION, CHECK = 32, 16  # utterances
 
 
 def calibration(manifest: Path | None, least: int) -> list[Tensor]:
-    """Waveforms (1, T) from all over a manifest; without one, half of the embedded voices.
+    """Load utterances spread evenly over a manifest; without one, half of the voices that ship.
 
     Args:
-        manifest: lists the audio.
-        least: samples that a waveform has at the least.
+        manifest: manifest of the audio.
+        least: minimum number of samples; shorter utterances are padded with zeros.
+
+    Returns:
+        Waveforms (1, T) at 16 kHz.
 
     Raises:
         DataError: the manifest or what it lists cannot be read.
     """
-    return _load(_listed(manifest, 0), CALIBRATION, least)
+    return _load(_paths(manifest, 0), CALIBRATION, least)
 
 
 def check(manifest: Path | None, least: int) -> list[Tensor]:
-    """As :func:`calibration`; without a manifest, the other half of the embedded voices."""
-    return _load(_listed(manifest, 1), CHECK, least)
+    """Load speech as :func:`calibration` does; without a manifest, the other half of the voices."""
+    return _load(_paths(manifest, 1), CHECK, least)
 
 
-def _listed(manifest: Path | None, part: int) -> list[str | Path]:
+def _paths(manifest: Path | None, half: int) -> list[str | Path]:
+    """Audio files of a manifest, or of one half (0 or 1) of the voices that ship."""
     if manifest is not None:
         return [entry.path for entry in Manifest.load(manifest).entries]
     folder = resources.find("assets/speech")
     with (folder / "manifest.tsv").open(encoding="utf8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if float(row["seconds"]) >= 1]
-    voices = sorted({row["speaker"] for row in rows})[part::2]
+    voices = sorted({row["speaker"] for row in rows})[half::2]
     return [folder / row["path"] for row in rows if row["speaker"] in voices]
 
 

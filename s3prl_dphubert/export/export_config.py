@@ -1,4 +1,4 @@
-"""What to export, and how."""
+"""Configuration of an export."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Settings of one export.
+    """Format and precision of an export.
 
     Args:
         format: ``onnx``, for ONNX Runtime, or ``openvino``.
-        precision: ``fp32``; ``bf16``, products in bfloat16 in OpenVINO, weights alone in ONNX; or ``int8``,
+        precision: ``fp32``; ``bf16``: products in bfloat16 for OpenVINO, only weights for ONNX; ``int8``:
             products in 8 bits where that costs little, all else in bfloat16 (OpenVINO) or float32 (ONNX).
-        layers: rising numbers of the hidden states that the file returns; ``None`` returns all.
-        calibrate: manifest of speech that int8's ranges are measured on; the embedded speech by default.
-        check: manifest of other speech that the report is measured on; the embedded speech by default.
+        layers: rising indices of the hidden states that the file returns; all by default.
+        calibrate: manifest of speech on which int8's ranges are measured; by default speech that ships.
+        check: manifest of other speech on which the report is measured; by default speech that ships.
         max_error: mean relative error of the hidden states up to which int8 takes further products.
-        threads: of the runtime while it calibrates and is timed; as many as torch has by default.
+        threads: threads of the runtime for calibration and timing; as many as torch uses by default.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: a field is invalid; the message lists all of them.
     """
 
     format: str = "openvino"
@@ -52,16 +52,16 @@ class ExportConfig:
         if not 0 < self.max_error < 1:
             faults.append(f"max_error is {self.max_error}, allowed: above 0 and below 1")
         if self.calibrate is not None and self.precision != "int8":
-            faults.append(f"calibrate is {self.calibrate}, allowed: none but with int8")
+            faults.append(f"calibrate is {self.calibrate}, allowed: only with precision int8")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads is {self.threads}, allowed: 1 or more")
         ConfigError.raise_for("export", faults)
 
     def layers_of(self, config: ModelConfig) -> tuple[int, ...]:
-        """The hidden states to return of a model.
+        """Return the indices of the hidden states to export of a model.
 
         Raises:
-            ConfigError: it has no such hidden state.
+            ConfigError: the model has no such hidden state.
         """
         if self.layers is None:
             return tuple(range(config.num_layers + 1))
@@ -72,15 +72,13 @@ class ExportConfig:
         return self.layers
 
     def check_suffix(self, out: Path) -> None:
-        """Whether a file name fits the format.
+        """Check that a file name has the suffix of the format.
 
         Raises:
-            ConfigError: it does not.
+            ConfigError: it has another one.
         """
         suffix = FORMATS[self.format]
-        ConfigError.raise_for(
-            "export",
-            [f"OUT is {out}, allowed: a name that ends in {suffix}, for {self.format}"]
-            if out.suffix != suffix
-            else [],
-        )
+        if out.suffix != suffix:
+            raise ConfigError(
+                f"export: OUT is {out}, allowed: a name that ends in {suffix}, for {self.format}"
+            )

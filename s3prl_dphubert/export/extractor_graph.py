@@ -1,4 +1,4 @@
-"""The encoder as an ONNX graph; here all that comes before the Transformer."""
+"""ONNX graph of an encoder: its inputs and outputs, and all that comes before the Transformer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .transformer_graph import Context, layer_norm, linear, positions, transform
 
 
 def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
-    """Graph of (B, T) waveforms and (B,) lengths to the hidden states of ``layers`` and (B,) frames.
+    """Build the graph of an encoder from waveforms (B, T) and lengths (B,) to hidden states and frames (B,).
 
-    Where GroupNorm is, whose statistics count padding, a third input (B,) tells how many samples an
-    utterance was padded to before padding was cut; 0 if none was. The graph computes what
-    ``extract_features`` computes in eval mode, with these rewrites, which are exact up to rounding: weight
-    norm and the scale of attention scores are folded into weights; the statistics of the first GroupNorm
-    come from the waveform's own moments (:func:`_first_layer`).
+    The statistics of GroupNorm include padding. Models with it therefore take a third input (B,): the samples
+    that an utterance had with its padding before padding was cut; 0 if none was. The graph computes what
+    ``extract_features`` computes in eval mode, with rewrites that are exact up to rounding: weight norm and
+    the scale of attention scores are folded into weights; the statistics of the first GroupNorm come from
+    the moments of the waveform (:func:`_first_layer`).
 
     Args:
         model: the encoder.
-        layers: rising numbers of hidden states; layers above the last are left out.
+        layers: rising indices of the hidden states to return; layers above the last are left out.
     """
     graph, config = Graph(), model.config
     waveforms = graph.input(WAVEFORMS, FLOAT, ["B", "T"])
@@ -57,6 +57,7 @@ def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
 
 
 def _outputs(graph: Graph, model: SpeechModel, x: str, context: Context, layers: tuple[int, ...]) -> None:
+    """Add the Transformer and the outputs ``layers``; x is the feature projection's output (B, F, D)."""
     shape: list[str | int] = ["B", "F", model.config.embed_dim]
     if 0 in layers:
         graph.output(x, HIDDEN.format(0), FLOAT, shape)
@@ -88,13 +89,13 @@ def _conv_layer(graph: Graph, layer: Any, x: str) -> str:
 
 
 def _first_layer(graph: Graph, layer: Any, x: str, padded: str) -> str:
-    """The conv layer with GroupNorm, which is the first: x (B, 1, T), padded (B,) -> (B, C, F).
+    """Add the first conv layer with its GroupNorm: x (B, 1, T), padded (B,) -> (B, C, F).
 
-    A channel w (K) of it sees windows p (K) of the waveform: its mean is w E[p] and its variance w Cov[p] w.
-    So K * K numbers of the waveform take the place of two passes over C channels, and scale and shift go
-    into the weights, for each utterance its own. All of it stays float32: it is a hundredth of the work, and
-    what is rounded here goes through all layers. Windows of padding that was cut are zero: they are counted,
-    and differ from the mean by all of it.
+    A channel with weight w (K) sees windows p (K) of the waveform: its mean is w E[p], its variance
+    w Cov[p] w. So K * K numbers of the waveform replace two passes over C channels, and scale and shift are
+    folded into weights of each utterance. All of it stays float32: it is a hundredth of the work, and its
+    rounding errors would go through all layers. Windows of padding that was cut are zero; they count, and
+    deviate from the mean by the mean itself.
     """
     conv, norm = layer.conv, layer.layer_norm
     (kernel,), (stride,) = conv.kernel_size, conv.stride
@@ -109,17 +110,17 @@ def _first_layer(graph: Graph, layer: Any, x: str, padded: str) -> str:
     mean = graph.add("Div", graph.add("Add", total, graph.add("Mul", cut, last)), count)
     centred = graph.add("Sub", windows, mean)
     covariance = _products(graph, graph.add("Div", centred, count), centred)
-    nothing = graph.add("Sub", last, mean)
-    share = graph.add("Mul", nothing, graph.add("Div", cut, count))
-    covariance = graph.add("Add", covariance, _products(graph, share, nothing))
+    deviation = graph.add("Sub", last, mean)  # of windows that were cut
+    share = graph.add("Mul", deviation, graph.add("Div", cut, count))
+    covariance = graph.add("Add", covariance, _products(graph, share, deviation))
     filters = np.pad(conv.weight.detach().numpy()[:, 0], ((0, 0), (0, 1)))  # (C, K + 1)
     if conv.bias is not None:
         filters[:, -1] = conv.bias.detach().numpy()
     weight = graph.weight(filters)
     variance = graph.add("Mul", graph.add("MatMul", weight, covariance), weight)
     variance = graph.add("ReduceSum", variance, graph.ints(-1), keepdims=1)  # (B, C, 1)
-    deviation = graph.add("Sqrt", graph.add("Add", variance, graph.weight(norm.eps)))
-    scale = graph.add("Div", graph.weight(norm.weight[:, None]), deviation)
+    spread = graph.add("Sqrt", graph.add("Add", variance, graph.weight(norm.eps)))
+    scale = graph.add("Div", graph.weight(norm.weight[:, None]), spread)
     weight = graph.add("Mul", weight, scale)
     shift = graph.add("Sub", graph.weight(norm.bias[:, None]), graph.add("MatMul", weight, mean))
     weight = graph.add("Add", weight, graph.add("Mul", shift, graph.weight(np.eye(kernel + 1)[-1:])))
@@ -127,7 +128,7 @@ def _first_layer(graph: Graph, layer: Any, x: str, padded: str) -> str:
 
 
 def _windows(graph: Graph, x: str, padded: str, kernel: int, stride: int) -> str:
-    """x (B, 1, T), padded (B,) -> (B, 1, 1), how many windows there are, cut ones too."""
+    """Count the windows of x (B, 1, T), those of padding that was cut included: padded (B,) -> (B, 1, 1)."""
     samples = graph.add("Max", padded, graph.add("Shape", x, start=2, end=3))
     steps = graph.add("Div", graph.add("Sub", samples, graph.ints(kernel - stride)), graph.ints(stride))
     return graph.add("Cast", graph.add("Unsqueeze", steps, graph.ints(1, 2)), to=FLOAT)
@@ -139,7 +140,7 @@ def _products(graph: Graph, a: str, b: str) -> str:
 
 
 def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:
-    """(B, T) -> (B, T): zero mean and unit variance over the valid samples, zero behind them."""
+    """Scale (B, T) to zero mean and unit variance over the valid samples, with zeros after them."""
     samples = graph.add("Shape", waveforms, start=1, end=2)
     valid = _before(graph, samples, lengths)
     count = graph.add("Cast", graph.add("Unsqueeze", lengths, graph.ints(1)), to=FLOAT)
@@ -154,16 +155,16 @@ def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:
 
 
 def _before(graph: Graph, size: str, ends: str) -> str:
-    """(B, size) of ones before each end (B,), and zeros from there on."""
+    """Return (B, size) with ones before each end (B,) and zeros from there on."""
     zero, one = graph.weight(0, np.int64), graph.weight(1, np.int64)
     index = graph.add("Range", zero, graph.add("Squeeze", size), one)
     return graph.add("Cast", graph.add("Less", index, graph.add("Unsqueeze", ends, graph.ints(1))), to=FLOAT)
 
 
 def _frames(graph: Graph, lengths: str, model: SpeechModel) -> str:
-    """(B,) samples -> (B,) frames."""
+    """Convert samples (B,) to frames (B,)."""
     for kernel, stride in zip(model.config.conv_kernels, model.config.conv_strides, strict=True):
-        # Integer division cuts towards zero; with stride - kernel added, what it cuts is never negative.
+        # Integer division rounds towards zero, so its argument must not be negative.
         lengths = graph.add("Max", lengths, graph.ints(kernel - stride))
         lengths = graph.add("Add", lengths, graph.ints(stride - kernel))
         lengths = graph.add("Div", lengths, graph.ints(stride))
@@ -171,6 +172,7 @@ def _frames(graph: Graph, lengths: str, model: SpeechModel) -> str:
 
 
 def _padding(graph: Graph, x: str, frames: str) -> Context:
+    """Masks for x (B, F, D) of which ``frames`` (B,) are valid."""
     valid = _before(graph, graph.add("Shape", x, start=1, end=2), frames)
     bias = graph.add("Mul", graph.add("Sub", graph.weight(1.0), valid), graph.weight(PADDED))
     return Context(

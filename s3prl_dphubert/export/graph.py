@@ -1,4 +1,4 @@
-"""An ONNX graph that grows node by node."""
+"""Builder of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 OPSET = 20  # the first with Gelu; LayerNormalization came with 17
 OPSET_BF16 = 22  # the first whose Conv takes bfloat16
-IR_VERSION = 10  # what runtimes since 2024 read
+IR_VERSION = 10  # readable by runtimes since 2024
 
 FLOAT, BFLOAT16, INT64 = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64
 BF16 = np.dtype(ml_dtypes.bfloat16)
-_WHOLE = frozenset({"Shape", "Range", "Less"})  # operators whose results are no float numbers
+_NOT_FLOAT = frozenset({"Shape", "Range", "Less"})  # operators whose results are not floating-point
 
 Array = np.ndarray | Tensor
 
@@ -25,8 +25,8 @@ Array = np.ndarray | Tensor
 class Graph:
     """Nodes, weights, inputs and outputs in the order in which they are added.
 
-    Every value is known by its name. Nodes are named after the place they are added at
-    (``layers.0.attention/MatMul_2``), so that a quantiser and a profile can tell them apart.
+    Values are referred to by their names. Nodes are named after the current ``place``
+    (``layers.0.attention/MatMul_2``), so that quantization and profiles can tell them apart.
     """
 
     def __init__(self) -> None:
@@ -35,46 +35,49 @@ class Graph:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.floats: set[str] = set()
-        """Values that are float numbers, weights apart."""
+        """Floating-point values other than weights."""
         self.rough_nodes: set[str] = set()
-        """Nodes that bear numbers of 16 bits."""
+        """Nodes that tolerate 16-bit numbers."""
         self.place = ""
         self._names: dict[str, int] = {}
 
     def input(self, name: str, dtype: int, shape: list[str | int]) -> str:
-        """Add an input."""
+        """Add an input and return its name."""
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         if dtype == FLOAT:
             self.floats.add(name)
         return name
 
     def output(self, value: str, name: str, dtype: int, shape: list[str | int]) -> None:
-        """Make a value an output of that name."""
+        """Make a value an output with that name."""
         self.nodes.append(helper.make_node("Identity", [value], [name], name))
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
 
     def weight(self, value: Array | list | float, dtype: Any = np.float32, name: str = "weight") -> str:
-        """Add a constant."""
+        """Add a constant and return its name."""
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         name = self._unique(name)
         self.weights[name] = np.ascontiguousarray(array.astype(dtype)).reshape(array.shape)
         return name
 
     def ints(self, *values: int) -> str:
-        """Add a constant vector of whole numbers: axes, shapes, bounds."""
+        """Add a constant vector of integers (axes, shapes, bounds) and return its name."""
         return self.weight(list(values), np.int64, "ints")
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output, and return that."""
+        """Add a node with one output and return the output's name."""
         name = self._unique(op)
         self.nodes.append(helper.make_node(op, list(inputs), [name], name, **attributes))
-        to = attributes.get("to", FLOAT)
-        if to == FLOAT if op == "Cast" else op not in _WHOLE and self._is_float(inputs[0]):
+        if op == "Cast":
+            is_float = attributes["to"] == FLOAT
+        else:
+            is_float = op not in _NOT_FLOAT and self._is_float(inputs[0])
+        if is_float:
             self.floats.add(name)
         return name
 
     def rough(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """As :meth:`add`, for a node that bears numbers of 16 bits."""
+        """Add a node that tolerates 16-bit numbers; otherwise as :meth:`add`."""
         name = self.add(op, *inputs, **attributes)
         self.rough_nodes.add(name)
         return name
@@ -83,7 +86,7 @@ class Graph:
         return value in self.floats or (value in self.weights and self.weights[value].dtype == np.float32)
 
     def copy(self, nodes: Iterable[onnx.NodeProto], weights: dict[str, np.ndarray]) -> Graph:
-        """A graph of the same inputs and outputs, with those of the weights that its nodes use."""
+        """Return a graph with the same inputs and outputs, these nodes, and the weights that they use."""
         other = Graph()
         other.nodes = list(nodes)
         used = {value for node in other.nodes for value in node.input}
@@ -93,11 +96,11 @@ class Graph:
         return other
 
     def model(self, metadata: dict[str, str] | None = None, watched: Iterable[str] = ()) -> onnx.ModelProto:
-        """The finished model, checked.
+        """Return the finished model after ONNX's own check.
 
         Args:
-            metadata: what the file says of itself.
-            watched: float values of three axes that become outputs too.
+            metadata: key -> text to store in the file.
+            watched: floating-point values with three axes to return as well.
         """
         weights = [_constant(array, name) for name, array in self.weights.items()]
         extra = [helper.make_tensor_value_info(name, FLOAT, [None] * 3) for name in watched]

@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""Metadata of exported files."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError, ConfigError
 from ..model import ModelConfig, SpeechModel
-from ..utils import environment
 
 FORMAT_VERSION = 1
+# Packages whose versions are recorded.
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
-class Info:
+class ExportMetadata:
     """Metadata of an exported file.
 
     Args:
-        config: the encoder's shape; stride, receptive field and normalisation follow from it.
-        layers: numbers of the hidden states that the file returns, 0 for the feature projection's.
+        config: shape of the encoder; stride, receptive field and normalisation follow from it.
+        layers: indices of the hidden states that the file returns, 0 for the feature projection's output.
         precision: ``fp32``, ``bf16`` or ``int8``.
-        int8: places whose products take 8 bits.
-        checkpoint: where the weights came from.
+        int8: places of the graph whose products take 8 bits.
+        checkpoint: source of the weights.
         weights: SHA-256 of all weights.
-        versions: of the packages that made the file.
+        versions: package -> version that made the file.
     """
 
     config: ModelConfig
@@ -40,7 +40,7 @@ class Info:
     versions: dict[str, str]
 
     def to_json(self) -> str:
-        """One text; :meth:`from_json` reads it."""
+        """Return the metadata as JSON; :meth:`from_json` reads it."""
         facts = {
             "format_version": FORMAT_VERSION,
             "stride": self.config.stride,
@@ -50,14 +50,14 @@ class Info:
         return json.dumps(facts | asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | None, path: Path) -> Info:
+    def from_json(cls, text: str | None, path: Path) -> ExportMetadata:
         """Inverse of :meth:`to_json`.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or of a newer version.
+            CheckpointError: the text is missing, damaged, or of a newer version.
         """
         if text is None:
-            raise CheckpointError(f"{path}: no file that `s3prl-dphubert export` wrote")
+            raise CheckpointError(f"{path}: not written by `s3prl-dphubert export`")
         try:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
@@ -76,14 +76,9 @@ class Info:
 
 
 def weights_hash(model: SpeechModel) -> str:
-    """SHA-256 of names and numbers of all weights, whatever file they came in."""
+    """SHA-256 of the names and values of all weights, the same for every file format."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package and of those that export with it, where they are installed."""
-    return environment.versions(PACKAGES)

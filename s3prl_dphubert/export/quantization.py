@@ -1,4 +1,4 @@
-"""Graphs in lower precision: 16 bits where rounding is borne, 8 bits where a plan says so."""
+"""Lower a graph to bfloat16 or int8, following a plan by places."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from onnx import helper
 from .graph import BF16, BFLOAT16, FLOAT, Graph
 
 WEIGHTED = ("Conv", "MatMul")
-FOLLOWING = ("Add", "Gelu")  # they are fused with the product before them, so they have its type
-LEAST = 1e-8  # of a scale
+FOLLOWING = ("Add", "Gelu")  # fused with the product before them, so they take its type
+MIN_SCALE = 1e-8
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers of a value that 8 bits tell apart, from ``low`` <= 0 to ``high`` >= 0."""
+    """Numbers that the 8-bit codes of a value cover, from ``low`` <= 0 to ``high`` >= 0."""
 
     low: float
     high: float
 
     @property
     def scale(self) -> np.float32:
-        """One step."""
-        return np.float32(max((self.high - self.low) / 255, LEAST))
+        """Difference of two adjacent codes."""
+        return np.float32(max((self.high - self.low) / 255, MIN_SCALE))
 
     @property
     def zero(self) -> np.uint8:
-        """The step that stands for 0."""
+        """Code of the number 0."""
         return np.uint8(np.clip(round(-self.low / float(self.scale)), 0, 255))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which numbers a graph calculates with.
+class QuantizationPlan:
+    """Number types of a graph's operations.
 
     Args:
-        int8: places whose products of weights take 8 bits.
-        bf16: whether all else that bears it takes bfloat16; float32 otherwise.
-        ranges: by value, for every input of such a product.
-        outputs: whether results of 8-bit convolutions are rounded to 8 bits as well, without which
-            ONNX Runtime calculates them in float32.
+        int8: places whose products with weights are computed in 8 bits.
+        bf16: compute everything else that tolerates it in bfloat16 rather than float32.
+        ranges: value -> range, for each input of a product in 8 bits.
+        outputs: round the results of 8-bit convolutions to 8 bits, too; otherwise ONNX Runtime computes
+            them in float32.
     """
 
     int8: frozenset[str] = frozenset()
@@ -52,12 +52,12 @@ class Plan:
 
 
 def place(node: onnx.NodeProto) -> str:
-    """Where in the encoder a node belongs: ``conv.3``, ``layers.0.attention``."""
+    """Return the place of a node in the encoder, such as ``conv.3`` or ``layers.0.attention``."""
     return node.name.partition("/")[0]
 
 
 def products(graph: Graph) -> list[onnx.NodeProto]:
-    """Products with constant weights that bear low precision."""
+    """Return the products with constant weights that tolerate low precision."""
     return [
         node
         for node in graph.nodes
@@ -65,13 +65,13 @@ def products(graph: Graph) -> list[onnx.NodeProto]:
     ]
 
 
-def lower(graph: Graph, plan: Plan) -> Graph:
-    """A new graph that follows a plan; what it takes and returns stays float32."""
+def lower(graph: Graph, plan: QuantizationPlan) -> Graph:
+    """Return a new graph that follows a plan; its inputs and outputs stay float32."""
     return _Lowering(graph, plan).result()
 
 
 def with_half_weights(graph: Graph) -> Graph:
-    """A new graph that stores its weights in bfloat16 and calculates in float32."""
+    """Return a new graph that stores weights in bfloat16 and computes in float32."""
     weights, casts = dict(graph.weights), []
     for node in products(graph):
         name = node.input[1]
@@ -81,16 +81,15 @@ def with_half_weights(graph: Graph) -> Graph:
 
 
 class _Lowering:
-    """Copies a graph node by node; values keep their names, casts and codes are kept beside them."""
+    """Copies a graph node by node; values keep their names, their casts and codes get new ones."""
 
-    def __init__(self, graph: Graph, plan: Plan) -> None:
+    def __init__(self, graph: Graph, plan: QuantizationPlan) -> None:
         self.graph, self.plan = graph, plan
         self.weights = dict(graph.weights)
         self.nodes: list[onnx.NodeProto] = []
         self.half: set[str] = set()  # values in bfloat16
-        self.made: set[str] = set()
-        wanted = [node for node in products(graph) if place(node) in plan.int8]
-        self.quantised = {node.name for node in wanted}
+        self.added: set[str] = set()  # casts and codes
+        self.quantized = {node.name for node in products(graph) if place(node) in plan.int8}
 
     def result(self) -> Graph:
         for node in self.graph.nodes:
@@ -103,25 +102,25 @@ class _Lowering:
         half = self._is_half(node)
         for index, value in enumerate(node.input):
             new.input[index] = self._typed(value, half)
-        if node.name in self.quantised:
-            self._quantise(node, new)
+        if node.name in self.quantized:
+            self._quantize(node, new)
         self.nodes.append(new)
         if half:
             self.half.update(node.output)
-        if node.op_type == "Conv" and node.name in self.quantised and self.plan.outputs:
+        if node.op_type == "Conv" and node.name in self.quantized and self.plan.outputs:
             result = node.output[0]
             new.output[0] = f"{result}/exact"
             self._codes(f"{result}/exact", self.plan.ranges[result], result)
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
-        if not self.plan.bf16 or node.name not in self.graph.rough_nodes or node.name in self.quantised:
+        if not self.plan.bf16 or node.name not in self.graph.rough_nodes or node.name in self.quantized:
             return False
         first = node.input[0]
         follows = node.op_type in FOLLOWING and first in self.graph.rough_nodes
         return not follows or first in self.half
 
     def _typed(self, value: str, half: bool) -> str:
-        """The value in float32 or, if ``half``, in bfloat16; what is no float number stays as it is."""
+        """Return the name of a value in bfloat16 if ``half``, else in float32; integers stay as they are."""
         if value in self.graph.weights:
             if not half or self.graph.weights[value].dtype != np.float32:
                 return value
@@ -130,17 +129,17 @@ class _Lowering:
         if value not in self.graph.floats or (value in self.half) == half:
             return value
         name = f"{value}/{'half' if half else 'float'}"
-        if name not in self.made:
-            self.made.add(name)
+        if name not in self.added:
+            self.added.add(name)
             to = BFLOAT16 if half else FLOAT
             self.nodes.append(helper.make_node("Cast", [value], [name], name, to=to))
         return name
 
-    def _quantise(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
+    def _quantize(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
         value, weight = node.input[0], node.input[1]
         codes = f"{value}/coded"
-        if codes not in self.made:
-            self.made.add(codes)
+        if codes not in self.added:
+            self.added.add(codes)
             self._codes(new.input[0], self.plan.ranges[value], codes)
         new.input[0] = codes
         axis = 0 if node.op_type == "Conv" else 1
@@ -150,7 +149,7 @@ class _Lowering:
             new.input[2] = self._bias_codes(node.input[2], scale * self.plan.ranges[value].scale)
 
     def _codes(self, value: str, bounds: Range, name: str) -> None:
-        """Round a value to 8 bits and back."""
+        """Add nodes that round a value to 8 bits and back."""
         self.weights[f"{name}/scale"] = np.asarray(bounds.scale)
         self.weights[f"{name}/zero"] = np.asarray(bounds.zero)
         scale = [f"{name}/scale", f"{name}/zero"]
@@ -158,20 +157,21 @@ class _Lowering:
         self.nodes.append(helper.make_node("DequantizeLinear", [f"{name}/u8", *scale], [name], f"{name}/DQ"))
 
     def _weight_codes(self, name: str, axis: int) -> np.ndarray:
-        """Put a weight into 8 bits, a scale for each output channel; returns the scales."""
+        """Store a weight in 8 bits with a scale for each output channel, and return the scales (C_out,)."""
         array = self.graph.weights[name]
         others = tuple(index for index in range(array.ndim) if index != axis)
-        scale = np.maximum(np.abs(array).max(others) / 127, LEAST).astype(np.float32)
+        scale = np.maximum(np.abs(array).max(others) / 127, MIN_SCALE).astype(np.float32)
         shape = [-1 if index == axis else 1 for index in range(array.ndim)]
         codes = np.clip(np.round(array / scale.reshape(shape)), -127, 127).astype(np.int8)
-        self._stored(name, codes, scale, axis)
+        self._store(name, codes, scale, axis)
         return scale
 
     def _bias_codes(self, name: str, scale: np.ndarray) -> str:
-        self._stored(name, np.round(self.graph.weights[name] / scale).astype(np.int32), scale, 0)
+        """Store a bias in 32 bits and return its name."""
+        self._store(name, np.round(self.graph.weights[name] / scale).astype(np.int32), scale, 0)
         return f"{name}/coded"
 
-    def _stored(self, name: str, codes: np.ndarray, scale: np.ndarray, axis: int) -> None:
+    def _store(self, name: str, codes: np.ndarray, scale: np.ndarray, axis: int) -> None:
         self.weights[f"{name}/codes"], self.weights[f"{name}/scale"] = codes, scale
         self.weights[f"{name}/zeros"] = np.zeros(len(scale), codes.dtype)
         inputs = [f"{name}/codes", f"{name}/scale", f"{name}/zeros"]

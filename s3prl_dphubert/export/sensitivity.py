@@ -1,4 +1,4 @@
-"""Which products may take 8 bits: those that cost little accuracy for what they save."""
+"""Choice of the products to compute in 8 bits: those that lose little accuracy for the time saved."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tqdm import tqdm
 from ..constants import SAMPLE_RATE
 from .backends import HIDDEN, feeds_of, open_session
 from .graph import Graph
-from .quantization import Plan, lower, place, products
+from .quantization import QuantizationPlan, lower, place, products
 
-PIECES, SECONDS = 4, 5  # of speech that places are tried on: one shape, since runtimes compile for each
+PIECES, SECONDS = 4, 5  # speech to try places on: of one length, since runtimes compile for each shape
 Hidden = list[list[np.ndarray]]  # batch -> hidden state -> (B, F, D)
 
 
-def relative_errors(found: Hidden, exact: Hidden) -> np.ndarray:
-    """Mean magnitude of the error over mean magnitude, for each hidden state (N,), over all batches."""
+def relative_errors(actual: Hidden, exact: Hidden) -> np.ndarray:
+    """Return the mean magnitude of the error over the mean magnitude, for each of N hidden states (N,)."""
     count = len(exact[0])
     wrong, size = np.zeros(count), np.zeros(count)
-    for some, others in zip(found, exact, strict=True):
-        wrong += [np.abs(a - b).sum(dtype=np.float64) for a, b in zip(some, others, strict=True)]
-        size += [np.abs(b).sum(dtype=np.float64) for b in others]
+    for states, references in zip(actual, exact, strict=True):
+        wrong += [np.abs(a - b).sum(dtype=np.float64) for a, b in zip(states, references, strict=True)]
+        size += [np.abs(b).sum(dtype=np.float64) for b in references]
     return wrong / size
 
 
 def pieces(speech: list[Tensor]) -> Tensor:
-    """Utterances (1, T) from all over a list, joined and cut into pieces of one length (B, T)."""
+    """Join utterances (1, T) spread evenly over a list, and cut them into pieces of one length (B, T)."""
     joined = torch.cat(speech[:: max(1, len(speech) // (2 * PIECES))], 1)
     samples = min(SECONDS * SAMPLE_RATE, joined.shape[1])
     count = min(PIECES, joined.shape[1] // samples)
@@ -38,37 +38,37 @@ def pieces(speech: list[Tensor]) -> Tensor:
 
 
 def run(graph: Graph, layers: tuple[int, ...], speech: list[Tensor], form: str, threads: int) -> Hidden:
-    """Hidden states of each batch of waveforms (B, T) without padding."""
+    """Compute the hidden states of batches of waveforms (B, T) without padding."""
     session = open_session(graph.model().SerializeToString(), form, threads)
     return [[session.run(feeds_of(x.numpy()))[HIDDEN.format(i)] for i in layers] for x in speech]
 
 
 def choose(
     graph: Graph,
-    plan: Plan,
+    plan: QuantizationPlan,
     layers: tuple[int, ...],
     speech: list[Tensor],
     limit: float,
     form: str,
     threads: int,
-) -> tuple[Plan, dict[str, float]]:
-    """A plan with as many places in 8 bits as the mean relative error of the hidden states allows.
+) -> tuple[QuantizationPlan, dict[str, float]]:
+    """Put as many places into 8 bits as the mean relative error of the hidden states allows.
 
-    Every place is tried alone. They are taken in the order of squared error per multiplication, as long as
-    the sum of squares stays below the limit's, since errors of different places are independent; what the
-    chosen ones do together is measured, and the last given up while that is above the limit.
+    Every place is tried alone. Then they are added in the order of squared error per multiplication, as long
+    as the sum of squares stays below the square of the limit, since errors of different places are
+    independent. Finally their joint error is measured, and the last ones are dropped while it is too large.
 
     Args:
-        graph: in float32.
-        plan: all but the places: ranges and the rest's precision.
-        layers: hidden states of the graph.
+        graph: graph in float32.
+        plan: ranges, and the precision of everything else.
+        layers: indices of the hidden states of the graph.
         speech: waveforms (1, T).
-        limit: mean relative error that is allowed.
-        form: runtime.
-        threads: of it.
+        limit: maximum mean relative error.
+        form: runtime, ``onnx`` or ``openvino``.
+        threads: number of threads of the runtime.
 
     Returns:
-        The plan, and the error that each place causes alone.
+        The plan with its places, and place -> error that it causes alone.
     """
     speech = [pieces(speech)]
     exact = run(graph, layers, speech, form, threads)
@@ -94,7 +94,7 @@ def _largest(
     limit: float,
     error: Callable[[frozenset[str]], float],
 ) -> frozenset[str]:
-    """The places to take, by squared error and multiplications of each."""
+    """Choose places by their squared errors and multiplications, as :func:`choose` describes."""
     total, chosen = base**2, []
     for name in sorted(added, key=lambda name: added[name] / work[name]):
         if total + added[name] <= limit**2:
@@ -106,7 +106,7 @@ def _largest(
 
 
 def multiplications(graph: Graph, samples: int) -> dict[str, float]:
-    """Multiplications with weights at each place, for a waveform of that many samples."""
+    """Count the multiplications with weights at each place, for a waveform of that many samples."""
     work: dict[str, float] = {}
     positions = float(samples)
     for node in products(graph):

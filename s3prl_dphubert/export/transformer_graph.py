@@ -1,4 +1,4 @@
-"""The Transformer as an ONNX graph."""
+"""ONNX graph of the Transformer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from .graph import Graph
 
 @dataclass(frozen=True)
 class Context:
-    """What all layers share: ``valid`` (B, F, 1) of ones and zeros, ``bias`` (B, 1, 1, F) on the scores."""
+    """Padding masks that all layers share.
+
+    Args:
+        valid: (B, F, 1), 1 for valid frames and 0 for padding.
+        bias: (B, 1, 1, F), added to the attention scores.
+    """
 
     valid: str
     bias: str
 
 
 def linear(graph: Graph, layer: nn.Linear, x: str, scale: float = 1.0) -> str:
-    """x (..., D_in) -> (..., D_out), both weights times ``scale``."""
+    """x (..., D_in) -> (..., D_out), with weight and bias multiplied by ``scale``."""
     y = graph.rough("MatMul", x, graph.weight(layer.weight.T * scale))
     return graph.rough("Add", y, graph.weight(layer.bias * scale))
 
@@ -35,7 +40,7 @@ def layer_norm(graph: Graph, norm: nn.LayerNorm, x: str, rough: bool = False) ->
 
 
 def positions(graph: Graph, block: Any, x: str) -> str:
-    """The positional convolution or convolutions: x (B, F, D) -> (B, F, D)."""
+    """Positional convolutions: x (B, F, D) -> (B, F, D)."""
     if isinstance(block, PositionalStack):
         for layer in block.layers:
             x = _positional_layer(graph, layer, x)
@@ -52,8 +57,8 @@ def _positional_layer(graph: Graph, layer: Any, x: str) -> str:
 
 
 def _same_conv(graph: Graph, weight: torch.Tensor, bias: torch.Tensor, groups: int, x: str) -> str:
-    """x (B, F, D) -> (B, F, D); an even kernel gets one frame of padding less behind than before."""
-    # Fast kernels of low precision exist for groups of whole vectors of 16 channels only.
+    """x (B, F, D) -> (B, F, D); an even kernel gets one frame of padding less at the end."""
+    # Fast kernels in low precision need groups of a multiple of 16 channels.
     add = graph.add if weight.shape[1] % 16 else graph.rough
     kernel = weight.shape[-1]
     x = add("Transpose", x, perm=[0, 2, 1])
@@ -117,7 +122,7 @@ def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePos
     split = graph.add("Reshape", x, graph.ints(0, 0, block.total_heads, block.head_dim))
     split = graph.add("Gather", split, graph.weight(kept, np.int64), axis=2)
     split = graph.add("Transpose", split, perm=[0, 2, 1, 3])
-    # The gate is the sum of four outputs each: the sum of their weights gives it at once.
+    # Each of the two gates is a sum of four outputs, which the sums of their weights give directly.
     weight = block.gru_rel_pos_linear.weight.unflatten(0, (2, 4)).sum(1)
     bias = block.gru_rel_pos_linear.bias.unflatten(0, (2, 4)).sum(1)
     gates = graph.add("Add", graph.add("MatMul", split, graph.weight(weight.T)), graph.weight(bias))
@@ -130,7 +135,7 @@ def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePos
 
 
 def _table(graph: Graph, relative: RelativePositions, kept: list[int], x: str) -> str:
-    """(H, F, F) biases by distance: a row of all distances up to the last that differs, then a look-up."""
+    """Position biases (H, F, F), looked up in a row of all distances that have biases of their own."""
     far = relative.max_distance
     # Row ``far`` of the square of all positions holds the distances -far to far.
     row = relative.buckets(2 * far + 1, relative.rel_attn_embed.weight.device)[far]

@@ -10,7 +10,7 @@ import torch
 
 from s3prl_dphubert.export.backends import FORMATS, FRAMES, HIDDEN, feeds_of, open_session
 from s3prl_dphubert.export.extractor_graph import build
-from s3prl_dphubert.export.quantization import Plan, lower, place, products, with_half_weights
+from s3prl_dphubert.export.quantization import QuantizationPlan, lower, place, products, with_half_weights
 from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import FAMILIES, SHAPES, assert_same, gated, tiny
@@ -134,7 +134,7 @@ def test_sixteen_bits(shape):
     exact, _ = model.extract_features(batch, ends)
     graph = build(model, ALL)
     for form, lowered, limit in (
-        ("openvino", lower(graph, Plan(bf16=True)), 0.01),
+        ("openvino", lower(graph, QuantizationPlan(bf16=True)), 0.01),
         ("onnx", with_half_weights(graph), 0.005),
     ):
         found, _ = hidden_states(opened(lowered, form), batch, ends)
@@ -147,6 +147,6 @@ def test_sixteen_bits(shape):
 def test_lowering_leaves_the_graph_alone():
     graph = build(tiny("hubert"), ALL)
     before = graph.model().SerializeToString()
-    lower(graph, Plan(bf16=True))
+    lower(graph, QuantizationPlan(bf16=True))
     with_half_weights(graph)
     assert graph.model().SerializeToString() == before

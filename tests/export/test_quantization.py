@@ -12,7 +12,7 @@ from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.export import calibration, calibration_data, sensitivity
 from s3prl_dphubert.export.backends import FORMATS
 from s3prl_dphubert.export.extractor_graph import build
-from s3prl_dphubert.export.quantization import Plan, Range, lower, place, products
+from s3prl_dphubert.export.quantization import QuantizationPlan, Range, lower, place, products
 from s3prl_dphubert.utils import resources
 from tests.export.test_graph import hidden_states, opened, waveforms
 
@@ -29,7 +29,7 @@ def plan(graph, heard, form):
     values = {node.input[0] for node in products(graph)}
     values |= {node.output[0] for node in products(graph) if node.op_type == "Conv"}
     found = calibration.measure(graph, sorted(values), heard, form, 1)
-    return Plan(bf16=form == "openvino", ranges=found, outputs=form == "onnx")
+    return QuantizationPlan(bf16=form == "openvino", ranges=found, outputs=form == "onnx")
 
 
 def mean_error(model, graph, heard, form):
@@ -40,7 +40,7 @@ def mean_error(model, graph, heard, form):
 
 
 def test_embedded_voices_calibrate_or_check_but_not_both():
-    heard, checked = ({path.parts[-2] for path in calibration_data._listed(None, part)} for part in (0, 1))
+    heard, checked = ({path.parts[-2] for path in calibration_data._paths(None, part)} for part in (0, 1))
     assert heard and checked and not heard & checked
     wavs = calibration_data.calibration(None, 400)
     assert len(wavs) == calibration_data.CALIBRATION
@@ -49,19 +49,21 @@ def test_embedded_voices_calibrate_or_check_but_not_both():
 
 def test_ranges():
     numbers = np.concatenate([np.linspace(-0.2, 1, 9999), [50.0]]).astype(np.float32)
-    narrow, wide = calibration.best(numbers, 1), calibration.best(numbers, 2)
+    narrow, wide = calibration.best_range(numbers, 1), calibration.best_range(numbers, 2)
     assert narrow.high < wide.high <= 50  # one loud moment of ten thousand is cut off, or kept
     assert narrow.low == wide.low == pytest.approx(-0.2)
-    same = calibration.best(np.zeros(10, np.float32), 2)
+    same = calibration.best_range(np.zeros(10, np.float32), 2)
     assert (same.low, same.high, int(same.zero)) == (0, 0, 0) and same.scale > 0
-    above = calibration.best(np.linspace(3, 5, 100).astype(np.float32), 2)
+    above = calibration.best_range(np.linspace(3, 5, 100).astype(np.float32), 2)
     assert above.low == 0  # so that zeros, as in padding, stay exact
 
 
 def test_weights_have_a_scale_for_each_channel():
     model = build(load_model(resources.find("assets/hubert_nano")), (0, 1))
     bounds = {node.input[0]: Range(-1, 1) for node in products(model)}
-    lowered = lower(model, Plan(int8=frozenset({"conv.3", "layers.0.feed_forward"}), ranges=bounds))
+    lowered = lower(
+        model, QuantizationPlan(int8=frozenset({"conv.3", "layers.0.feed_forward"}), ranges=bounds)
+    )
     codes = [name for name in lowered.weights if name.endswith("/codes")]
     assert len(codes) == 3
     for name in codes:
@@ -74,6 +76,7 @@ def test_weights_have_a_scale_for_each_channel():
         assert (error <= 0.501 * scale.reshape(shape)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_hubert_nano_stays_within_the_limit(nano, form):
     """Chosen on some voices, checked on others: the Transformer's products fit in, the first convs do not."""

@@ -82,7 +82,7 @@ def test_moves_as_a_whole_and_leaves_the_original_where_it_is(precision):
     assert torch.equal(hidden(fold(model, precision)), before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_runs_on_a_gpu(shape, precision):
