@@ -109,11 +109,10 @@ def _repairs() -> Iterator[Finding]:
     for row in rows:
         if row.error:
             yield Finding("repair failed", f"{row.name}: {row.error}", broken=True)
-    made = [row.name for row in rows if row.applied]
+    applied = [row.name for row in rows if row.applied]
     idle = [row for row in rows if row.needed is None]
-    text = (
-        f"{len(made)} of {len(rows)} needed and made, {len(idle)} not looked at: {', '.join(made) or 'none'}"
-    )
+    names = ", ".join(applied) or "none"
+    text = f"{len(applied)} of {len(rows)} needed and made, {len(idle)} not looked at: {names}"
     yield Finding("repairs", text if compat.enabled() else f"off, {compat.SWITCH} is 0")
 
 

@@ -75,15 +75,15 @@ def errors(truth: Turns, predicted: Turns) -> SpeakerErrors:
     turns = itertools.chain(*truth.values(), *predicted.values())
     times = np.unique([time for turn in turns for time in turn])
     lengths = np.diff(times)  # of the intervals in which nobody begins or ends
-    true, said = _speaking(truth, times), _speaking(predicted, times)
-    many_true, many_said = true.sum(axis=0), said.sum(axis=0)
-    shared = (true * lengths) @ said.T
+    true, estimated = _speaking(truth, times), _speaking(predicted, times)
+    true_counts, estimated_counts = true.sum(axis=0), estimated.sum(axis=0)
+    shared = (true * lengths) @ estimated.T
     correct = shared[linear_sum_assignment(shared, maximize=True)].sum()
     return SpeakerErrors(
-        spoken=float(lengths @ many_true),
-        missed=float(lengths @ np.maximum(many_true - many_said, 0)),
-        false_alarm=float(lengths @ np.maximum(many_said - many_true, 0)),
-        confused=max(0.0, float(lengths @ np.minimum(many_true, many_said) - correct)),
+        spoken=float(lengths @ true_counts),
+        missed=float(lengths @ np.maximum(true_counts - estimated_counts, 0)),
+        false_alarm=float(lengths @ np.maximum(estimated_counts - true_counts, 0)),
+        confused=max(0.0, float(lengths @ np.minimum(true_counts, estimated_counts) - correct)),
     )
 
 
@@ -144,8 +144,8 @@ def best(folder: Path, rttm: Path) -> LowestErrorRate:
     for name, path in files.items():
         chances = read_activity(path)
         for threshold, width in sums:
-            said = turns(median(chances > threshold, width), seconds)
-            sums[threshold, width] += errors(truth[name], said)
+            predicted = turns(median(chances > threshold, width), seconds)
+            sums[threshold, width] += errors(truth[name], predicted)
     (threshold, width), lowest = min(sums.items(), key=lambda item: item[1].rate)
     return LowestErrorRate(lowest.rate, threshold, width)
 

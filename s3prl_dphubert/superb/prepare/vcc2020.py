@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import DataError
 from ...utils.files import write_text
+from ..tasks.vc import SOURCES, TARGETS
 from .corpus_files import require_folder
 from .step import Config, PreparationStep
 
@@ -20,8 +21,6 @@ PLACES = (  # of the speakers' folders: s3prl's own layout, and the archives'
     "vcc2020_database_evaluation",
     "vcc2020_database_groundtruth",
 )
-SOURCES = ("SEF1", "SEF2", "SEM1", "SEM2")
-TARGETS = ("TEF1", "TEF2", "TEM1", "TEM2")  # of the first task, which SUPERB-SG is
 LISTS = {  # numbers of utterances, as s3prl splits them
     "E_train_list": [f"E1{number:04}" for number in range(1, 61)]
     + [f"E2{number:04}" for number in range(1, 51)],

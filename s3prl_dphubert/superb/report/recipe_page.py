@@ -13,8 +13,7 @@ from typing import Any
 from ...utils import markdown
 from ...utils.files import write_text
 from ...utils.markdown import BEGIN, END
-from .. import recipe
-from ..recipe import PAGE, TaskRecipe
+from ..recipe import PAGE, TaskRecipe, load
 from ..scoring import points
 from ..scoring.model_results import published
 from ..tasks import all_tasks
@@ -25,22 +24,22 @@ _SIZES = ("train_batch_size", "train_batchsize", "batch_size")  # what s3prl's t
 _BEST_SAVED = "the best of all saved ones, as SUPERB does without a development set"
 
 
-def fill(text: str, found: TaskRecipe) -> str:
+def fill(text: str, recipe: TaskRecipe) -> str:
     """Put the current numbers between the markers of a page.
 
     Raises:
         ConfigError: the markers are missing.
     """
-    return markdown.fill(text, BEGIN, END, numbers(found), str(found.folder / PAGE))
+    return markdown.fill(text, BEGIN, END, numbers(recipe), str(recipe.folder / PAGE))
 
 
-def numbers(found: TaskRecipe) -> str:
+def numbers(recipe: TaskRecipe) -> str:
     """Format command, needs, hyper-parameters and published results of a recipe as Markdown."""
-    task = found.task
+    task = recipe.task
     command = (
         f"s3prl-dphubert superb run --upstream dphubert --tasks {task.folder} --data DATA --out runs/superb"
     )
-    parts = [f"```sh\n{command}\n```", _table("needs", _needs(found)), _table("training", _training(found))]
+    parts = [f"```sh\n{command}\n```", _table("needs", _needs(recipe)), _table("training", _training(recipe))]
     return "\n\n".join(part for part in [*parts, _expected(task)] if part) + "\n"
 
 
@@ -54,8 +53,8 @@ def batch(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return None
 
 
-def _needs(found: TaskRecipe) -> dict[str, str]:
-    needs = found.needs
+def _needs(recipe: TaskRecipe) -> dict[str, str]:
+    needs = recipe.needs
     rows = {
         "below `DATA`": ", ".join(f"`{place}`" for place in needs.data),
         "disk": f"{needs.disk_gb:g} GB" if needs.disk_gb else "",
@@ -67,19 +66,19 @@ def _needs(found: TaskRecipe) -> dict[str, str]:
     return {name: text for name, text in rows.items() if text}
 
 
-def _training(found: TaskRecipe) -> dict[str, str]:
-    if not found.task.trained:
+def _training(recipe: TaskRecipe) -> dict[str, str]:
+    if not recipe.task.trained:
         return {}
-    config = next(iter(found.configs.values()))
+    config = next(iter(recipe.configs.values()))
     runner, optimizer, size = config["runner"], config["optimizer"], batch(config)
     name = optimizer.get("torch_optim_name", optimizer.get("name"))
-    rates = found.needs.sweep
+    rates = recipe.needs.sweep
     return {
         "optimizer": f"{name}, learning rate {_number(optimizer['lr'])}",
         "`--sweep lr` tries": ", ".join(map(_number, rates)),
         "batch": f"{size[0]} × {size[1]} steps = {size[0] * size[1]} utterances" if size else "",
         "steps": f"{runner['total_steps']}, saved every {runner['save_step']}",
-        "checkpoint": _BEST_SAVED if found.task.tries_checkpoints else f"`{found.task.checkpoint}`",
+        "checkpoint": _BEST_SAVED if recipe.task.tries_checkpoints else f"`{recipe.task.checkpoint}`",
     }
 
 
@@ -115,7 +114,7 @@ def main(folders: list[str]) -> None:
         if folder.name in {task.folder for task in all_tasks()} and (page := folder / PAGE).is_file():
             text = page.read_text(encoding="utf8")
             if BEGIN in text:
-                write_text(page, fill(text, recipe.load(folder)))
+                write_text(page, fill(text, load(folder)))
 
 
 if __name__ == "__main__":

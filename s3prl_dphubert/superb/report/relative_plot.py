@@ -40,21 +40,21 @@ def plot(
     step = 0.5 / max(len(models), 1)
     for index, model in enumerate(models):
         shift = step * (index - (len(models) - 1) / 2)
-        found = [
+        marked = [
             (y + shift, task, x)
             for y, task in enumerate(rows)
             if (x := between.points(model, task)) is not None
         ]
         axes.errorbar(
-            [min(max(x, LOW), HIGH) for _, _, x in found],
-            [y for y, _, _ in found],
-            xerr=[between.spread(model, task) for _, task, _ in found],
+            [min(max(x, LOW), HIGH) for _, _, x in marked],
+            [y for y, _, _ in marked],
+            xerr=[between.spread(model, task) for _, task, _ in marked],
             **marks(index),
             markersize=8,
             label=model.name,
             zorder=3,
         )
-        for y, _, x in found:
+        for y, _, x in marked:
             if not LOW <= x <= HIGH:
                 _number(axes, x, y)
     axes.set_yticks(range(len(rows)), [task.name for task in rows])

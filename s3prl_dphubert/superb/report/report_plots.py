@@ -80,11 +80,13 @@ def _tasks(axes: Axes, summary: Summary) -> None:
         )
     step = 0.56 / max(len(summary.runs), 1)
     for index, model in enumerate(summary.runs):
-        found = [(x, task, y) for x, task in enumerate(core_tasks()) if (y := model.points(task)) is not None]
+        positions = [
+            (x, task, y) for x, task in enumerate(core_tasks()) if (y := model.points(task)) is not None
+        ]
         axes.errorbar(
-            [x + step * (index - (len(summary.runs) - 1) / 2) for x, _, _ in found],
-            [y for _, _, y in found],
-            yerr=[model.points_spread(task) for _, task, _ in found],
+            [x + step * (index - (len(summary.runs) - 1) / 2) for x, _, _ in positions],
+            [y for _, _, y in positions],
+            yerr=[model.points_spread(task) for _, task, _ in positions],
             **marks(index),
             markersize=7,
             label=model.name + (" (teacher)" if model is summary.teacher else ""),
@@ -107,8 +109,8 @@ def _tasks(axes: Axes, summary: Summary) -> None:
 
 
 def _scores(axes: Axes, summary: Summary) -> None:
-    known = sorted((m for m in summary.models if m.score() is not None), key=lambda m: m.score() or 0)
-    models = [*(m for m in summary.models if m.score() is None), *known]
+    scored = sorted((m for m in summary.models if m.score() is not None), key=lambda m: m.score() or 0)
+    models = [*(m for m in summary.models if m.score() is None), *scored]
     top = max((m.score() or 0 for m in models), default=0) or 1000
     for y, model in enumerate(models):
         score, bold = model.score(), model in summary.runs
@@ -144,9 +146,9 @@ def _losses(axes: Axes, summary: Summary) -> None:
     width = 0.76 / max(len(models), 1)
     for index, model in enumerate(models):
         lost = summary.lost(model)
-        found = [(x, lost[task.name]) for x, task in enumerate(core_tasks()) if task.name in lost]
-        places = [x + width * (index - (len(models) - 1) / 2) for x, _ in found]
-        values = [value for _, value in found]
+        heights = [(x, lost[task.name]) for x, task in enumerate(core_tasks()) if task.name in lost]
+        places = [x + width * (index - (len(models) - 1) / 2) for x, _ in heights]
+        values = [value for _, value in heights]
         bars = axes.bar(places, values, 0.92 * width, color=_color(summary, model), label=model.name)
         if len(models) <= 4:
             axes.bar_label(bars, [f"{round(value)}" for value in values], padding=2, fontsize=8, color=INK)

@@ -121,7 +121,7 @@ def markdown(summary: Summary) -> str:
         name = f"**{model.name}**" if model in summary.runs else model.name
         rows.append([name, *_size(model), *cells, _score(model), f"{ranks[model.name]:.2f}"])
     parts = ["# SUPERB", _table(head, rows), _notes(summary)]
-    gained = [
+    point_rows = [
         [
             model.name,
             *("–" if (p := model.points(task)) is None else f"{p:.0f}" for task in core_tasks()),
@@ -129,7 +129,10 @@ def markdown(summary: Summary) -> str:
         ]
         for model in summary.models
     ]
-    parts += ["## Points per task", _table(["model", *(task.name for task in core_tasks()), "score"], gained)]
+    parts += [
+        "## Points per task",
+        _table(["model", *(task.name for task in core_tasks()), "score"], point_rows),
+    ]
     if summary.teacher is not None:
         rows = []
         for model in (model for model in summary.models if model is not summary.teacher):

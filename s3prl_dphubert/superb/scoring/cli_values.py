@@ -75,7 +75,7 @@ def points_table(metrics: points.Metrics) -> str:
             f"{task.metric(name).title} {value:g} {task.metric(name).unit}".strip()
             for name, value in values.items()
         )
-        gained = points.points(task, metrics)
-        worth = f"{gained:8.2f} points" if gained is not None else "       –"
+        task_points = points.points(task, metrics)
+        worth = f"{task_points:8.2f} points" if task_points is not None else "       –"
         rows.append(f"{task.name:<8} {worth}   {named}")
     return "\n".join(rows)

@@ -110,10 +110,10 @@ def from_records(records: Iterable[ScoreRecord]) -> list[ModelResults]:
 
 
 def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
-    known = sorted(value for value in values if value is not None)
-    if len(known) > 1:
-        raise ResultError(f"{name}: {key} differ among its tasks: {known}")
-    return known[0] if known else None
+    sizes = sorted(value for value in values if value is not None)
+    if len(sizes) > 1:
+        raise ResultError(f"{name}: {key} differ among its tasks: {sizes}")
+    return sizes[0] if sizes else None
 
 
 def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, MetricValue]:

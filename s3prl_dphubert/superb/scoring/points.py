@@ -37,9 +37,9 @@ def missing(metrics: Metrics) -> list[str]:
 
 def score(metrics: Metrics) -> float | None:
     """Return the SUPERB score; ``None`` if a task is missing."""
-    gained = [points(task, metrics) for task in core_tasks()]
-    known = [value for value in gained if value is not None]
-    return sum(known) / len(gained) if len(known) == len(gained) else None
+    all_points = [points(task, metrics) for task in core_tasks()]
+    present = [value for value in all_points if value is not None]
+    return sum(present) / len(all_points) if len(present) == len(all_points) else None
 
 
 def ranks(models: Sequence[Metrics]) -> list[float]:
@@ -49,9 +49,9 @@ def ranks(models: Sequence[Metrics]) -> list[float]:
         metrics = scored(task)
         for metric in metrics:
             values = [model.get(task.name, {}).get(metric.name) for model in models]
-            known = [metric.points(value) for value in values if value is not None]
+            others = [metric.points(value) for value in values if value is not None]
             for index, value in enumerate(values):
                 if value is not None:
-                    beaten = sum(other < metric.points(value) for other in known)
+                    beaten = sum(other < metric.points(value) for other in others)
                     wins[index] += beaten / len(metrics)
-    return [won / len(core_tasks()) for won in wins]
+    return [count / len(core_tasks()) for count in wins]

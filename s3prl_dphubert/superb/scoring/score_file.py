@@ -82,11 +82,11 @@ class ScoreRecord:
         return faults
 
     def _part_faults(self, task: SuperbTask) -> list[str]:
-        known = {part.name for part in task.parts}
+        names = {part.name for part in task.parts}
         faults = []
         for name, metrics in self.parts.items():
-            if name not in known or not isinstance(metrics, Mapping):
-                allowed = f"metrics of {', '.join(sorted(known))}" if known != {""} else "nothing"
+            if name not in names or not isinstance(metrics, Mapping):
+                allowed = f"metrics of {', '.join(sorted(names))}" if names != {""} else "nothing"
                 faults.append(f"parts has {name!r}: {metrics!r}, allowed: {allowed}")
                 continue
             faults += [

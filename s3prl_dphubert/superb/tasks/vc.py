@@ -17,6 +17,7 @@ PITCH = {  # target speaker -> lowest and highest pitch in Hz, as s3prl lists th
     "TEM1": (71, 227),
     "TEM2": (57, 182),
 }
+TARGETS = tuple(PITCH)
 
 
 def audio(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -43,7 +44,7 @@ TASK = SuperbTask(
         Metric("wer", "WER", "%", LOWER, _evaluated(5), optional=True),
         Metric("asv", "accepted", "%", HIGHER, _evaluated(6), optional=True),
     ),
-    parts=tuple(TaskPart(speaker, override=f"downstream_expert.trgspk={speaker}") for speaker in PITCH),
+    parts=tuple(TaskPart(speaker, override=f"downstream_expert.trgspk={speaker}") for speaker in TARGETS),
     checkpoint="states-*.ckpt",
     packages=("h5py", "librosa", "scipy", "sklearn=scikit-learn", "pyworld", "fastdtw"),
     reuse=FeatureReuse(reason="whole files; the sources are shared by all target speakers"),
