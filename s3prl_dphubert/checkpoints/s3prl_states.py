@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import Number
-from ..model.state_dict import build_model
+from ..model.state_dict import build_model, not_tensors, raise_tensor_faults
 from ..pruning.budget import Budget
 from ..pruning.gated_model import GatedModel
 from ..pruning.gates import GateConfig
@@ -96,6 +96,7 @@ def parse_states(content: Any, source: str) -> StudentStates:
     try:
         config, student = content[RECIPE], content[STUDENT]
         recipe = config["recipe"]
+        raise_tensor_faults(source, not_tensors(student["module"]))
         return StudentStates(
             recipe["stage"],
             from_dict(GateConfig, recipe["gates"]),
@@ -107,6 +108,8 @@ def parse_states(content: Any, source: str) -> StudentStates:
             config["updates1"],
             source,
         )
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(

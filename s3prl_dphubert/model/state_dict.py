@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load_weights_only(path: str | Path) -> Any:
 
 @contextmanager
 def checkpoint_errors(source: str | Path) -> Iterator[None]:
-    """Turn the errors that malformed values provoke into a :class:`CheckpointError` that names their source."""
+    """Turn errors that malformed values provoke into a :class:`CheckpointError` naming their source."""
     try:
         yield
     except (CheckpointError, RunError):
@@ -54,6 +54,15 @@ def raise_tensor_faults(source: str | Path, faults: list[str]) -> None:
         raise CheckpointError(f"{source}: " + "; ".join(faults[:_MAX_FAULTS]) + more)
 
 
+def not_tensors(state: Mapping[str, Any]) -> list[str]:
+    """Return a fault for every value of a state that is not a tensor."""
+    return [
+        f"{name} is {type(value).__name__}, expected a tensor"
+        for name, value in state.items()
+        if not isinstance(value, Tensor)
+    ]
+
+
 def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Path) -> SpeechModel:
     """Build a model from its configuration and tensors, in float32 and eval mode.
 
@@ -63,13 +72,15 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
         source: origin of the tensors, for messages.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, not finite, or of the wrong shape or type.
+        CheckpointError: a tensor is missing, unexpected, not finite, or of the wrong shape or type, or a
+            value is not a tensor.
     """
     try:
         with torch.device("meta"):
             model = SpeechModel(config)
     except RuntimeError as error:  # more weights than torch can count
         raise CheckpointError(f"{source}: no model can have this configuration ({error})") from error
+    raise_tensor_faults(source, not_tensors(state))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     faults = [f"tensor {name} is missing" for name in shapes if name not in state]
     faults += [f"tensor {name} is unexpected" for name in state if name not in shapes]

@@ -179,3 +179,11 @@ def test_released_config_without_a_key(tmp_path):
     torch.save(content, tmp_path / "cut.pth")
     with pytest.raises(CheckpointError, match="encoder_embed_dim is missing"):
         load_model(tmp_path / "cut.pth")
+
+
+def test_released_state_with_another_value(tmp_path):
+    content = torch.load(GOLDEN / "wavlm.pth", weights_only=True)
+    content["state_dict"]["encoder.transformer.layer_norm.bias"] = [1.0]
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"layer_norm\.bias is list, expected a tensor"):
+        load_model(tmp_path / "a.pth")

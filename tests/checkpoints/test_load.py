@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -186,6 +187,22 @@ def test_the_first_stage_of_a_pretraining_is_pruned(server):
     assert model.config == expected.config
     assert parameters(model.config) <= 0.5 * parameters(student.model.config)
     assert_same(outputs(model), outputs(expected), 0.0)
+
+
+def test_damaged_checkpoints_of_a_pretraining(server):
+    source = second_stage(server)
+    content = torch.load(source, weights_only=False)
+    for change, message in (
+        (lambda c: c["DPHuBERT"]["module"].update({"student.x": 3}), "student.x is int, expected a tensor"),
+        (lambda c: c["Upstream_Config"].pop("shape"), "not of run_pretrain -u dphubert, or incomplete"),
+        (lambda c: c["Upstream_Config"]["recipe"].update(gates=3), "not of run_pretrain -u dphubert"),
+        (lambda c: c["DPHuBERT"].update(module=[]), "not of run_pretrain -u dphubert"),
+    ):
+        damaged = copy.deepcopy(content)
+        change(damaged)
+        torch.save(damaged, "damaged.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            load_model("damaged.ckpt")
 
 
 def test_both_names_of_the_loader_are_one_function():

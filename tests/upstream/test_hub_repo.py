@@ -242,7 +242,7 @@ def _with_a_number(content):
         (_without_a_tensor, r"tensor encoder\.feature_projection\.layer_norm\.weight is missing"),
         (_with_another_width, r"intermediate_dense\.weight has shape \(13, 32\), expected \(14, 32\)"),
         (_with_another_field, "widht: unknown field"),
-        (_with_a_number, "state_dict has more, expected tensors"),
+        (_with_a_number, "more is int, expected a tensor"),
         (lambda content: content.update(config=[]), "config is list, expected a mapping"),
         (lambda content: content.pop("config"), "holds state_dict, expected config and state_dict"),
         (lambda content: content.update(more=Path("/")), "refused, holds more than plain tensors"),
