@@ -18,13 +18,12 @@ exclude_patterns = ["results/mini-superb"]  # the models' cards
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
-autodoc_typehints = "none"  # the signature and the Args section state them
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
-# Internal modules have no page, and the build looks nothing up in the network.
-nitpick_ignore_regex = [(r"py:.*", r".*")]
+# Public names have to resolve. Internal modules have no page, and the build looks nothing up in the network.
+nitpick_ignore_regex = [(r"py:.*", r"(?!s3prl_dphubert\.\w+$).*")]
 
 html_theme = "furo"
 html_title = "s3prl-dphubert"

@@ -199,7 +199,7 @@ def matrix() -> str:
     edges, order = _edges(), layers()
     names = sorted(order, key=lambda name: (order[name], name))
     cell, left, top = 18, 110, 96
-    width, height = left + cell * len(names) + 12, top + cell * len(names) + 12
+    width, height = left + cell * len(names) + 48, top + cell * len(names) + 12
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-size="12" '
         'font-family="sans-serif" fill="#7b8791">'
