@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -69,7 +70,7 @@ def register(task: SuperbTask) -> None:
     _registered.append(task)
 
 
-def _clashes(task: SuperbTask, others: tuple[SuperbTask, ...] | list[SuperbTask]) -> list[str]:
+def _clashes(task: SuperbTask, others: Iterable[SuperbTask]) -> list[str]:
     faults = [f"name is taken by {other.title}" for other in others if other.folder == task.folder]
     if task.track != EXTRA:  # the leaderboard's tracks are a fixed set, and the score a mean over it
         faults.append(f"track is {task.track!r}, allowed outside this package: {EXTRA!r}")
