@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 from ..errors import CheckpointError
 from ..utils.hashing import git_blob_sha1, sha256_file
 from ..utils.locking import waiting_lock
+from .teachers import TEACHERS
 
+TORCHAUDIO = "torchaudio:"  # in front of a bundle's name
 ADVICE = "or fetch it elsewhere and give the path of the local file or directory instead"
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?P<file>(?:/{_NAME})*)(?:@(?P<revision>[^\s@]+))?")
@@ -149,6 +151,12 @@ def fetch(repo: str, filename: str, revision: str | None = None, force: bool = F
 def is_url(text: str) -> bool:
     """Return whether a text begins as the URLs that :func:`fetch_url` takes."""
     return text.lower().startswith(("http://", "https://"))
+
+
+def is_remote(source: str) -> bool:
+    """Return whether a source of :func:`~s3prl_dphubert.load_model` has a form that needs no local file."""
+    known = source in TEACHERS or source.startswith(TORCHAUDIO) or is_url(source)
+    return known or parse_hub_id(source) is not None
 
 
 def fetch_url(url: str, force: bool = False) -> Path:

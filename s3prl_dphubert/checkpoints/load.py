@@ -15,11 +15,10 @@ from .key_mapping import Weights
 from .teachers import TEACHERS
 from .unpickler import read_foreign_pickle
 
-TORCHAUDIO = "torchaudio:"
 EXPORTED = (".onnx", ".xml")
 SOURCES = (
     "a path, a Hub id (user/repo, user/repo@revision, user/repo/file.pth), a URL, "
-    f"{TORCHAUDIO}BUNDLE or one of {', '.join(TEACHERS)}"
+    f"{hub.TORCHAUDIO}BUNDLE or one of {', '.join(TEACHERS)}"
 )
 
 
@@ -78,8 +77,8 @@ def _read(source: str | Path, refresh: bool) -> Weights:
         if teacher.repository is None:
             return directory.read(resources.find(f"assets/{text}"))
         return _read_hub(hub.HubRepository(teacher.repository), "", refresh)
-    if text.startswith(TORCHAUDIO):
-        bundle = hub.load_bundle(text.removeprefix(TORCHAUDIO))
+    if text.startswith(hub.TORCHAUDIO):
+        bundle = hub.load_bundle(text.removeprefix(hub.TORCHAUDIO))
         with checkpoint_errors(text):
             return torchaudio.read(bundle, text)
     if hub.is_url(text):

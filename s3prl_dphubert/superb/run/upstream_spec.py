@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints import hub
 from ...errors import ConfigError, RunError
 from ...utils import hashing
 from ...utils.config_io import read_yaml
@@ -41,8 +42,8 @@ class UpstreamSpec:
 
     def __post_init__(self) -> None:
         faults = [] if self.name.isidentifier() else [f"name is {self.name!r}, allowed: a name on s3prl.hub"]
-        if self.name == "dphubert_local" and not Path(self.checkpoint or "?").exists():
-            faults.append(f"checkpoint is {self.checkpoint!r}, allowed: a checkpoint on this machine")
+        if self.name == "dphubert_local" and not (self._is_local or hub.is_remote(self.checkpoint)):
+            faults.append(f"checkpoint is {self.checkpoint!r}, allowed: a path, a teacher's name or a Hub id")
         if self.options is not None and not self.options.is_file():
             faults.append(f"options is {str(self.options)!r}, allowed: a YAML file")
         if self._is_local:

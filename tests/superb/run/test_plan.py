@@ -209,7 +209,7 @@ def test_an_upstream_counts_by_its_content(tmp_path):
 def test_wrong_upstreams_are_refused():
     with pytest.raises(ConfigError) as caught:
         UpstreamSpec("dphubert_local", "/nowhere", Path("/none.yaml"))
-    assert "checkpoint is '/nowhere', allowed: a checkpoint on this machine" in str(caught.value)
+    assert "checkpoint is '/nowhere', allowed: a path, a teacher's name or a Hub id" in str(caught.value)
     assert "options is '/none.yaml', allowed: a YAML file" in str(caught.value)
     with pytest.raises(ConfigError, match="name is '-x', allowed"):
         UpstreamSpec("-x")
