@@ -1,9 +1,8 @@
-"""Compression in the form in which s3prl's pretraining runner trains things.
+"""Compression as an upstream of s3prl's pretraining runner.
 
 Objective, gates, budget, micro-batches, random numbers and learning rates are those of ``compress``, so
-that both make the same updates. The runner owns the loop: forward, backward, clipping, stepping, logs.
-Random numbers are a function of seed, update and micro-batch, so ``Step`` is all that has to be known
-of them to go on.
+that both make the same updates. The runner owns the loop: forward, backward, clipping, stepping, logging.
+Random numbers are a function of seed, update and micro-batch, so that ``Step`` suffices to resume them.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from tqdm import tqdm
 from ..checkpoints.load import load_model
 from ..checkpoints.s3prl_states import STUDENT, StudentStates, read_states
 from ..compression import stages
+from ..compression.compress_config import CompressConfig
 from ..compression.run_card import render_card
 from ..data.batches import Batch
-from ..data.dataset import read_data as read_audio
+from ..data.dataset import read_data
 from ..distillation.student_init import init_student
 from ..distillation.task import Distillation, JointPruning
 from ..errors import ConfigError
@@ -36,26 +36,25 @@ from ..training.nonfinite import report_skip
 from ..training.train_config import TrainConfig
 from ..training.trainer import seed_micro_batch
 from ..utils.environment import changes, environment
-from .epochs import Epochs
-from .pretrain_config import PretrainRecipe, last_epoch, read_data, read_training
+from .pretrain_config import PretrainRecipe, RunnerConfig, RunnerData
+from .runner_adapters import EpochLoader, GuardedAdamW
 from .runner_checkpoint import Models, add_states, find_states
-from .runner_optimizer import GuardedAdamW
 
 log = logging.getLogger(__name__)
 Records = dict[str, list[float]]
 
 
 class UpstreamPretrainExpert(nn.Module):
-    """What ``run_pretrain.py -u dphubert`` trains.
+    """Upstream that ``run_pretrain.py -u dphubert`` trains.
 
     Args:
         datarc: ``pretrain_expert.datarc`` of ``-c``: ``data`` of a run of ``compress``, and ``num_workers``.
-        upstream_config: path of ``-g``, or what a checkpoint holds in its place.
-        device: where to train.
-        multi_gpu: has to be false.
+        upstream_config: path of ``-g``, or the values of it in a checkpoint.
+        device: device to train on.
+        multi_gpu: must be false.
 
     Raises:
-        DPHubertError: a setting is wrong, or the teacher, stage 1 or the audio cannot be read.
+        DPHubertError: a field is wrong, or the teacher, stage 1 or the audio cannot be read.
     """
 
     def __init__(
@@ -69,24 +68,26 @@ class UpstreamPretrainExpert(nn.Module):
         super().__init__()
         if multi_gpu:
             raise ConfigError(
-                "--multi_gpu is given, allowed: none; for several GPUs use torchrun with compress"
+                "--multi_gpu is given, which is not supported; for several GPUs use compress under torchrun"
             )
         self.device = torch.device(device)
         saved = upstream_config if isinstance(upstream_config, Mapping) else None
         self.recipe = PretrainRecipe.read(upstream_config if saved is None else saved["recipe"])
-        data, self.num_workers = read_data(datarc)
+        data = RunnerData.read(datarc)
+        self.num_workers = data.num_workers
         self.config = self.recipe.run(data)
-        self.stream, _ = read_audio(data)
+        self.stream, _ = read_data(data)
         self.epoch = len(self.stream.plan(0))
-        datarc.setdefault("train_batch_size", math.ceil(len(self.stream.entries) / self.epoch))  # it is shown
-        self.updates1: int | None = None
+        # s3prl prints it.
+        datarc.setdefault("train_batch_size", math.ceil(len(self.stream.entries) / self.epoch))
+        self.updates1: int | None = None  # made in stage 1, if this is stage 2
         self.task = self._task(saved)
-        self.model = self.task.module  # what the runner optimises; the teacher stays outside, in eval mode
+        self.model = self.task.module  # optimized by the runner; the teacher stays outside, in eval mode
         self.settings = TrainConfig()
         self.step = self.update = self.micro = self.skipped = self.in_a_row = 0
 
     def _task(self, saved: Mapping[str, Any] | None) -> Distillation:
-        """What is trained; the tensors of a checkpoint follow in :meth:`load_model`."""
+        """Build the training task; the tensors of a checkpoint follow in :meth:`load_model`."""
         teacher = load_model(self.recipe.teacher).to(self.device)
         config, projections = self.config, None
         if saved is not None:
@@ -95,7 +96,7 @@ class UpstreamPretrainExpert(nn.Module):
         elif self.recipe.stage1 is not None:
             before = read_states(find_states(Path(self.recipe.stage1)))
             if before.stage != 1:
-                raise ConfigError(f"stage1: {before.source} is of stage 2, allowed: what stage 1 left")
+                raise ConfigError(f"stage1: {before.source} is of stage 2, allowed: a checkpoint of stage 1")
             model, projections, self.updates1 = before.model(), before.projections, before.updates
         elif self.recipe.student is not None:
             model = init_student(teacher, self.recipe.student, config.seed)
@@ -106,42 +107,46 @@ class UpstreamPretrainExpert(nn.Module):
         return stages.distillation(config, teacher, model, projections)
 
     def prepare(self, config: Mapping[str, Any], folder: Path) -> None:
-        """Take the whole of ``-c``, and where the experiment lies, before the training begins.
+        """Read the training settings before the training begins.
+
+        Args:
+            config: the whole of ``-c``.
+            folder: directory of the experiment.
 
         Raises:
-            ConfigError: listing everything that is wrong.
+            ConfigError: listing every field that is wrong.
         """
-        self.settings = read_training(config, self.epoch, self.num_workers)
-        self.last_epoch = last_epoch(config["runner"], self.epoch)
+        runner_config = RunnerConfig.read(config, self.epoch, self.num_workers)
+        self.settings, self.last_epoch = runner_config.training(), runner_config.last_epoch
         self.models = Models(folder)
         self.task.config = self.settings
         groups = self.task.parameter_groups()
         self.optimizer = GuardedAdamW(groups, self.settings.warmup, self.settings.updates)
         if self.step and (changed := changes(self.saved_environment, self.environment())):
-            what = "goes on after update %d with %s; its numbers will not be those of an undisturbed run"
-            log.warning(what, self.step, changed)
+            message = "goes on after update %d with %s; its numbers will not be those of an undisturbed run"
+            log.warning(message, self.step, changed)
 
-    def get_train_dataloader(self) -> Epochs:
-        """The micro-batches from the next update on."""
-        begin = self.step * self.settings.accumulate
-        return Epochs(self.stream, begin, self.settings.num_workers, self.finished)
+    def get_train_dataloader(self) -> EpochLoader:
+        """Return the micro-batches from the next update on."""
+        start = self.step * self.settings.accumulate
+        return EpochLoader(self.stream, start, self.settings.num_workers, self.is_finished)
 
-    def finished(self) -> bool:
-        """Whether all updates have been made; then the last checkpoint gets the name it should have."""
-        done = self.step >= self.settings.updates
-        if done and (name := self.models.rename_last(self.last_epoch, self.step)):
+    def is_finished(self) -> bool:
+        """Return whether all updates have been made, after correcting the last checkpoint's name if so."""
+        finished = self.step >= self.settings.updates
+        if finished and (name := self.models.rename_last(self.last_epoch, self.step)):
             tqdm.write(f"[DPHuBERT] - The last checkpoint is named {name}, so that -e finds it")
-        return done
+        return finished
 
     def forward(
         self, data: Batch, records: Records, global_step: int, log_step: int, **kwargs: Any
     ) -> tuple[Tensor, Records]:
-        """Loss of one micro-batch, 0-d; its scalars are added to the records.
+        """Compute the loss of one micro-batch, 0-d, and add its scalars to the records.
 
         Args:
             data: waveforms (B, T).
-            records: scalars since the last log.
-            global_step: the update, counted from 1.
+            records: scalars since the last log; changed in place.
+            global_step: number of the update, from 1.
             log_step: updates between logs.
         """
         if self.micro == 0:
@@ -152,13 +157,13 @@ class UpstreamPretrainExpert(nn.Module):
         precision = self.settings.precision  # in fp16 the runner has switched autocast on
         with nullcontext() if precision == "fp16" else autocast(self.device, precision):
             loss, scalars = self.task.step(data.to(self.device), self.update, generator)
-        self.optimizer.finite &= bool(torch.isfinite(loss.detach()))
+        self.optimizer.loss_is_finite &= bool(torch.isfinite(loss.detach()))
         for name, value in scalars.items():
             records[name].append(float(value))
         return loss, records
 
     def on_before_zero_grad(self) -> None:
-        """Note that an update is over.
+        """Count the update that is over.
 
         Raises:
             RunError: too many in a row had a non-finite loss or gradient.
@@ -180,7 +185,7 @@ class UpstreamPretrainExpert(nn.Module):
             logger.add_scalar(f"{prefix}{name}", value, global_step=global_step)
 
     def states(self) -> StudentStates:
-        """All that is known of the student now."""
+        """Return the student in training."""
         shape, module = self.task.model.config, self.model.state_dict()
         full_costs = self.task.full_costs if isinstance(self.task, JointPruning) else {}
         return StudentStates(
@@ -195,11 +200,11 @@ class UpstreamPretrainExpert(nn.Module):
         )
 
     def add_state_to_save(self, all_states: dict[str, Any]) -> dict[str, Any]:
-        """Add this recipe's part to a checkpoint, and write the model as it would be cut now beside it."""
+        """Add this recipe's part to a checkpoint, and save the model as it would be pruned now beside it."""
         states = self.states()
         model = states.model()
         kind = "pruned" if self.recipe.stage == 1 else "compressed"
-        self.models.write(self.step, model, render_card(self._described(), model, kind))
+        self.models.write(self.step, model, render_card(self._run_so_far(), model, kind))
         add_states(
             all_states,
             self.recipe,
@@ -210,21 +215,21 @@ class UpstreamPretrainExpert(nn.Module):
         )
         return all_states
 
-    def _described(self) -> Any:
-        """The run with the updates that have been made."""
-        settings = replace(self.settings, updates=self.step, warmup=0)
-        made: dict[str, Any] = {f"stage{self.recipe.stage}": settings}
+    def _run_so_far(self) -> CompressConfig:
+        """Return the run with the numbers of updates made so far, for the model card."""
+        train = replace(self.settings, updates=self.step, warmup=0)
+        changes: dict[str, Any] = {f"stage{self.recipe.stage}": train}
         if self.updates1 is not None:
-            made["stage1"] = TrainConfig(updates=self.updates1, warmup=0)
-        return replace(self.config, **made)
+            changes["stage1"] = TrainConfig(updates=self.updates1, warmup=0)
+        return replace(self.config, **changes)
 
     def load_model(self, all_states: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint."""
         own = all_states[STUDENT]
         self.model.load_state_dict(own["module"])
         self.step, self.skipped, self.in_a_row = all_states["Step"], own["skipped"], own["in_a_row"]
         self.saved_environment = own["environment"]
 
     def environment(self) -> dict[str, str | int]:
-        """What has to stay the same for a resumed run to be exact."""
+        """Return the facts that must not change for a resumed run to be exact."""
         return environment(self.device, self.settings.precision, 1, self.settings.accumulate)

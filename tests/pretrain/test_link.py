@@ -16,7 +16,7 @@ from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.errors import RunError
 from s3prl_dphubert.pretrain.launch import RECIPES, with_configurations
 from s3prl_dphubert.pretrain.link import MARK, link, unlink
-from s3prl_dphubert.pretrain.pretrain_config import PretrainRecipe, read_data, read_training
+from s3prl_dphubert.pretrain.pretrain_config import PretrainRecipe, RunnerConfig, RunnerData
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import read_yaml
@@ -130,8 +130,8 @@ def test_what_ships_is_the_published_recipe():
     for stage, suffix in ((1, ""), (2, "_stage2")):
         recipe = PretrainRecipe.read(folder / f"config_model{suffix}.yaml")
         config = read_yaml(folder / f"config_runner{suffix}.yaml")
-        data, workers = read_data(config["pretrain_expert"]["datarc"])
-        training = read_training(config, epoch=10_000, num_workers=workers)
+        data = RunnerData.read(config["pretrain_expert"]["datarc"])
+        training = RunnerConfig.read(config, epoch=10_000, num_workers=data.num_workers).training()
         wanted = published[f"stage{stage}"]
         assert (recipe.stage, recipe.teacher, recipe.seed) == (stage, published["teacher"], 0)
         assert {name: getattr(training, name) for name in wanted} == wanted
