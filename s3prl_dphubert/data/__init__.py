@@ -1,1 +1,1 @@
-"""Audio files, manifests and batches."""
+"""Audio files, manifests, batches and stored hidden states."""

@@ -1,4 +1,4 @@
-"""Reading audio: the only place that opens it."""
+"""Audio files as 16 kHz mono; the only module that opens audio."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ from . import remote_files
 from .remote_files import readable
 from .shards import Member
 
-RATES = range(1_000, 1_000_001)  # Hz; outside it a header is damaged, and resampling would fill the memory
-LONGEST = 24 * 3600  # seconds by the header; more is damage, or FLAC streamed without a length
+RATES = range(1_000, 1_000_001)  # Hz; other rates mean a damaged header, and resampling would fill the memory
+MAX_SECONDS = 24 * 3600  # longer ones mean a damaged header, or FLAC streamed without a length
 TOLERANCE = 2 * SAMPLE_RATE // 1000  # samples at 16 kHz by which headers and decoders may differ
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: samples a channel at its own rate in Hz, and channels."""
+    """Header of an audio file.
+
+    Args:
+        samples: samples of each channel.
+        rate: sampling rate in Hz.
+        channels: number of channels.
+    """
 
     samples: int
     rate: int
@@ -32,7 +38,7 @@ class AudioInfo:
 
     @property
     def samples_16k(self) -> int:
-        """Samples after resampling to 16 kHz."""
+        """Number of samples after resampling to 16 kHz."""
         return self.samples if self.rate == SAMPLE_RATE else self.samples * SAMPLE_RATE // self.rate
 
 
@@ -41,10 +47,10 @@ def probe(path: str | Path, data: bytes | None = None) -> AudioInfo:
 
     Args:
         path: as for :func:`read`.
-        data: the bytes of the file, where the caller has them.
+        data: content of the file, if the caller has it already.
 
     Raises:
-        DataError: the file is missing, no audio, empty, or its rate or length is absurd.
+        DataError: the file is missing, not audio or empty, or its rate or length is implausible.
     """
     with readable(path):
         info = soundfile.info(_source(path, data))
@@ -61,25 +67,26 @@ def read(
 
     Args:
         path: wav, flac, ogg, opus or mp3: a file, a URL, or a member of a tar shard.
-        start: first sample wanted, at 16 kHz.
-        samples: how many, at 16 kHz; ``None`` reads to the end.
-        data: the bytes of the file, where the caller has them.
+        start: first sample to read, at 16 kHz.
+        samples: number of samples to read, at 16 kHz; ``None`` reads to the end.
+        data: content of the file, if the caller has it already.
 
     Returns:
-        float32 samples (T,), fewer than asked for where the file ends early.
+        float32 samples (T,), fewer than ``samples`` if the file ends early.
 
     Raises:
-        DataError: the file is unreadable, empty where it was asked for, not finite, or its rate or
-            length is absurd; or ``start`` or ``samples`` is out of range.
+        DataError: the file cannot be read, has no or non-finite samples in that range, or an implausible rate
+            or length; or ``start`` or ``samples`` is out of range.
     """
     if start < 0 or (samples is not None and samples < 1):
         raise DataError(f"{path}: start is {start}, samples is {samples}, allowed: start >= 0, samples >= 1")
-    audio, rate, jumped = _decode(path, data, start, samples)
+    audio, rate, begins_at_start = _decode(path, data, start, samples)
     if not np.isfinite(audio).all():
         raise DataError(f"{path}: non-finite samples")
     if rate != SAMPLE_RATE and len(audio):
-        audio = _resample(path, audio, rate)
-    if not jumped:
+        with readable(path):
+            audio = soxr.resample(audio, rate, SAMPLE_RATE)
+    if not begins_at_start:
         audio = audio[start : None if samples is None else start + samples]
     if not len(audio):
         raise DataError(f"{path}: empty")
@@ -87,7 +94,7 @@ def read(
 
 
 def _source(path: str | Path, data: bytes | None) -> str | io.BytesIO:
-    """What soundfile opens: a name on this machine, else all bytes in memory."""
+    """Return what soundfile can open: a local path, else the content in memory."""
     name = str(path)
     if data is None and (member := Member.parse(name)):
         data = member.fetch()
@@ -99,32 +106,26 @@ def _source(path: str | Path, data: bytes | None) -> str | io.BytesIO:
 def _decode(
     path: str | Path, data: bytes | None, start: int, samples: int | None
 ) -> tuple[np.ndarray, int, bool]:
-    """Mono (T,) at the file's own rate, that rate in Hz, and whether it begins at ``start`` (else at 0)."""
+    """Return mono audio (T,) at the file's own rate, that rate in Hz, and whether it begins at ``start``."""
     with readable(path), soundfile.SoundFile(_source(path, data)) as file:
         rate = file.samplerate
         _check_header(path, rate, file.frames)
-        wanted = samples if samples is not None and rate == SAMPLE_RATE else None
-        # After a seek, MP3 decodes as silence for up to 0.3 s (its frames lean on earlier ones).
-        jump = wanted is not None and file.seekable() and not file.subtype.startswith("MPEG_LAYER")
-        if jump:
+        count = samples if samples is not None and rate == SAMPLE_RATE else None
+        # After a seek, MP3 decodes as silence for up to 0.3 s, since its frames depend on earlier ones.
+        seek = count is not None and file.seekable() and not file.subtype.startswith("MPEG_LAYER")
+        if seek:
             file.seek(min(start, file.frames))
-        elif wanted is not None:
-            wanted += start
-        audio = file.read(-1 if wanted is None else wanted, "float32", always_2d=True)
-        return audio[:, 0] if file.channels == 1 else audio.mean(axis=1), rate, jump
+        elif count is not None:
+            count += start
+        audio = file.read(-1 if count is None else count, "float32", always_2d=True)
+        return audio[:, 0] if file.channels == 1 else audio.mean(axis=1), rate, seek
 
 
 def _check_header(path: str | Path, rate: int, samples: int) -> None:
     if rate not in RATES:
         raise DataError(f"{path}: rate is {rate} Hz, allowed: {RATES[0]} to {RATES[-1]}")
-    if samples > LONGEST * rate:
+    if samples > MAX_SECONDS * rate:
         raise DataError(
-            f"{path}: length is unknown or absurd ({samples} samples by the header), "
-            f"allowed: {LONGEST // 3600} h at most"
+            f"{path}: length is unknown or implausible ({samples} samples by the header), "
+            f"allowed: {MAX_SECONDS // 3600} h at most"
         )
-
-
-def _resample(path: str | Path, audio: np.ndarray, rate: int) -> np.ndarray:
-    """Resample (T,) from ``rate`` Hz to 16 kHz."""
-    with readable(path):
-        return soxr.resample(audio, rate, SAMPLE_RATE)

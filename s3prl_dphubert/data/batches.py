@@ -1,4 +1,4 @@
-"""Length-bucketed batches, each a pure function of (manifest, configuration, index)."""
+"""Length-bucketed batches; each depends on the manifest, the configuration and its index alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,21 @@ from .audio import TOLERANCE, read
 from .manifest import Manifest, Skipped
 
 log = logging.getLogger(__name__)
-# Streams of random numbers. Both are named: numpy seeds (seed, 1) and (seed, 1, 0) alike.
+# Streams of random numbers. The first is 0 rather than absent: numpy seeds (seed, 1) and (seed, 1, 0) alike.
 PLAN, CROP = 0, 1
-TRIES = 10  # batches read for one: more in a row without a readable file is a lost disk, not bad files
+TRIES = 10  # more batches in a row without a readable file mean a lost disk rather than bad files
 
 
 class Batch(NamedTuple):
-    """waveforms (B, T) float32 at 16 kHz, lengths (B,) samples, paths, files left out, and 16 bytes for each
-    utterance by which its crop is known, where crops are fixed."""
+    """A micro-batch.
+
+    Attributes:
+        waveforms: (B, T), float32 at 16 kHz.
+        lengths: (B,) valid samples.
+        paths: of the B utterances.
+        failed: files that could not be read.
+        keys: 16 bytes for each utterance that identify its crop; none unless crops are fixed.
+    """
 
     waveforms: Tensor
     lengths: Tensor
@@ -37,31 +44,34 @@ class Batch(NamedTuple):
     keys: tuple[bytes, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Return the batch on a device."""
         return self._replace(waveforms=self.waveforms.to(device), lengths=self.lengths.to(device))
 
     def start(self, device: torch.device) -> Batch:
-        """Send it to a GPU without waiting for its arrival; on the CPU it stays as it is."""
+        """Start the copy to a GPU without waiting for it; on the CPU return the batch as it is."""
         if device.type != "cuda":
             return self
-        waveforms, lengths = (part.pin_memory() for part in (self.waveforms, self.lengths))
         return self._replace(
-            waveforms=waveforms.to(device, non_blocking=True), lengths=lengths.to(device, non_blocking=True)
+            waveforms=self.waveforms.pin_memory().to(device, non_blocking=True),
+            lengths=self.lengths.pin_memory().to(device, non_blocking=True),
         )
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How utterances are grouped.
+    """Grouping of utterances into micro-batches.
 
     Args:
-        seconds_per_batch: audio a micro-batch holds at most, counted before cropping.
+        seconds_per_batch: maximum seconds of audio in a micro-batch, before cropping.
         min_seconds: shorter utterances are left out.
-        max_seconds: longer ones are cropped to this, at random.
-        buckets: groups of like length, spaced evenly on a logarithmic scale.
-        seed: of order and crops.
-        crops: ``random``, in other batches and at other places in each epoch; or ``fixed``, the batches
-            and crops of the first epoch in another order, whose targets can be kept.
+        max_seconds: longer utterances are cropped to this, at random.
+        buckets: number of groups of similar length, spaced evenly on a logarithmic scale.
+        seed: seed of order and crops.
+        crops: ``random``: new batches and crops in each epoch; ``fixed``: the batches and crops of the first
+            epoch in another order, so that teacher targets can be cached.
+
+    Raises:
+        ConfigError: a field is invalid; the message lists all of them.
     """
 
     seconds_per_batch: float = 160.0
@@ -72,17 +82,17 @@ class BatchConfig:
     crops: str = "random"
 
     def __post_init__(self) -> None:
-        names = [name for name in self.__dataclass_fields__ if name != "crops"]
-        faults = [fault for name in names if (fault := self._type_fault(name))]
+        faults = []
+        for name in ("seconds_per_batch", "min_seconds", "max_seconds"):
+            value = getattr(self, name)
+            if not is_number(value) or not math.isfinite(value):
+                faults.append(f"{name} is {value!r}, allowed: a finite number")
+        for name in ("buckets", "seed"):
+            if not is_int(getattr(self, name)):
+                faults.append(f"{name} is {getattr(self, name)!r}, allowed: a whole number")
         if self.crops not in ("random", "fixed"):
             faults.append(f"crops is {self.crops!r}, allowed: random, fixed")
         ConfigError.raise_for("batches", faults or self._range_faults())
-
-    def _type_fault(self, name: str) -> str:
-        value, whole = getattr(self, name), name in ("buckets", "seed")
-        if (is_int(value) if whole else is_number(value)) and math.isfinite(value):
-            return ""
-        return f"{name} is {value!r}, allowed: a {'whole' if whole else 'finite'} number"
 
     def _range_faults(self) -> list[str]:
         faults = []
@@ -103,13 +113,13 @@ class BatchConfig:
 
 
 class BatchStream(Dataset[Batch]):
-    """Endless micro-batches by global index; epochs follow one another.
+    """Endless micro-batches by global index, epoch after epoch.
 
-    What lies at an index depends on the manifest and the configuration alone, so any number of
-    processes can share the indices out, each reading its own, and go on at any of them.
+    A batch depends on the manifest, the configuration and its index alone, so any number of processes can
+    divide the indices among them, and resume at any index.
 
-    ``failures`` lists the files that this process left out; a worker of a loader has its own list, so
-    every batch carries its own in ``failed``.
+    ``failures`` lists the files that this process could not read. Workers of a loader have lists of their
+    own, so every batch carries its own in ``failed``.
 
     Raises:
         DataError: no utterance is long enough.
@@ -124,11 +134,11 @@ class BatchStream(Dataset[Batch]):
         longest = int(config.max_seconds * SAMPLE_RATE)
         self.lengths = np.array([min(entry.samples, longest) for entry in self.entries])
         self.failures: list[Skipped] = []
-        self.ends: list[int] = []  # first index after each epoch seen so far
-        self._plans: dict[int, list[list[int]]] = {}  # the last two only: memory must not grow by the epoch
+        self.ends: list[int] = []  # first index after each epoch so far
+        self._plans: dict[int, list[list[int]]] = {}  # of the last two epochs, so that memory does not grow
 
     def plan(self, epoch: int) -> list[list[int]]:
-        """Batches of one epoch as lists of utterance indices; every utterance occurs once."""
+        """Return the batches of an epoch as lists of utterance indices; every utterance occurs once."""
         config = self.config
         if epoch and config.crops == "fixed":
             first = self.plan(0)
@@ -153,7 +163,7 @@ class BatchStream(Dataset[Batch]):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def members(self, index: int) -> list[int]:
-        """Utterances of a global micro-batch.
+        """Return the utterance indices of a global micro-batch.
 
         Raises:
             IndexError: the index is negative; an endless stream has no end to count from.
@@ -161,11 +171,12 @@ class BatchStream(Dataset[Batch]):
         if index < 0:
             raise IndexError(f"index is {index}, allowed: 0 or more")
         while not self.ends or index >= self.ends[-1]:
-            self.ends.append((self.ends[-1] if self.ends else 0) + len(self._recall(len(self.ends))))
+            self.ends.append((self.ends[-1] if self.ends else 0) + len(self._plan(len(self.ends))))
         epoch = int(np.searchsorted(self.ends, index, side="right"))
-        return self._recall(epoch)[index - (self.ends[epoch - 1] if epoch else 0)]
+        return self._plan(epoch)[index - (self.ends[epoch - 1] if epoch else 0)]
 
-    def _recall(self, epoch: int) -> list[list[int]]:
+    def _plan(self, epoch: int) -> list[list[int]]:
+        """Return the :meth:`plan` of an epoch, kept in memory for the last two."""
         if epoch not in self._plans:
             while len(self._plans) > 1:
                 del self._plans[next(iter(self._plans))]
@@ -175,11 +186,11 @@ class BatchStream(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         """Read a micro-batch, every utterance cropped at random to the shortest.
 
-        Where none of its files can be read, the next batch that has one stands in for it, so that
-        every process takes as many steps as the others.
+        If none of its files can be read, the next batch with a readable file replaces it, so that every
+        process takes the same number of steps.
 
         Raises:
-            DataError: none of ``TRIES`` batches in a row has a file that can be read.
+            DataError: none of :data:`TRIES` batches in a row has a readable file.
         """
         failed: tuple[Skipped, ...] = ()
         for place in range(index, index + TRIES):
@@ -190,7 +201,7 @@ class BatchStream(Dataset[Batch]):
         raise DataError(f"no file of {TRIES} batches in a row can be read, the first: {failed[0].reason}")
 
     def attempt(self, index: int) -> Batch:
-        """Read the files of a micro-batch that can be read, maybe none (then T is 0)."""
+        """Read the readable files of a micro-batch; without any, B and T are 0."""
         members, fixed = self.members(index), self.config.crops == "fixed"
         # Fixed crops follow the first member, which the batch has in every epoch.
         random = np.random.default_rng((self.config.seed, CROP, members[0] if fixed else index))
@@ -218,45 +229,44 @@ class BatchStream(Dataset[Batch]):
         return Batch(waveforms, lengths, tuple(paths), tuple(failed), tuple(keys))
 
 
-def _whole(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
-
-
-class _Order(torch.utils.data.Sampler[int]):
-    def __init__(self, indices: range) -> None:
-        self.indices = indices
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
 
 
 def loader(
     stream: BatchStream, start: int, stop: int, num_workers: int = 0, stride: int = 1, offset: int = 0
 ) -> DataLoader[Batch]:
-    """Yield the micro-batches ``start`` to below ``stop`` that are ``offset`` modulo ``stride``, in order.
+    """Load the micro-batches of one process in order.
 
-    A micro-batch thus belongs to the same process wherever a run is resumed.
+    Args:
+        stream: all micro-batches.
+        start: first index.
+        stop: index after the last one.
+        num_workers: processes that read; 0 reads in this one.
+        stride: number of training processes.
+        offset: rank of this process. It loads the indices that are ``offset`` modulo ``stride``, so that a
+            micro-batch belongs to the same process wherever a run is resumed.
     """
-    order = _Order(range(start + (offset - start) % stride, stop, stride))
-    # Its own generator: a loader else draws from torch's global one and moves the caller's random numbers.
-    own = torch.Generator().manual_seed(0)
     return DataLoader(
-        stream, batch_size=None, sampler=order, num_workers=num_workers, collate_fn=_whole, generator=own
+        stream,
+        batch_size=None,
+        sampler=range(start + (offset - start) % stride, stop, stride),
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        # Otherwise the loader draws from torch's global generator, which changes the caller's random numbers.
+        generator=torch.Generator().manual_seed(0),
     )
 
 
 def validation_batches(manifest: Manifest, config: BatchConfig, limit: int) -> list[Batch]:
-    """The first ``limit`` batches of a fixed order that can be read, the same every time.
+    """Read the first ``limit`` readable batches of a fixed order, the same every time.
 
     Raises:
         DataError: no file of any batch can be read.
     """
     stream = BatchStream(manifest, config)
     batches = (stream.attempt(index) for index in range(len(stream.plan(0))))
-    found = list(itertools.islice((batch for batch in batches if batch.paths), limit))
-    if not found:
+    readable = list(itertools.islice((batch for batch in batches if batch.paths), limit))
+    if not readable:
         raise DataError(f"no file for validation can be read, the first: {stream.failures[0].reason}")
-    return found
+    return readable

@@ -1,4 +1,4 @@
-"""The audio of a run: training stream and validation batches of its manifests."""
+"""Training stream and validation batches of a run, from its manifests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the audio is.
+    """Manifests of a run, and how their utterances form batches.
 
     Args:
         train: manifest of the training utterances.
-        valid: manifest for validation, or ``None`` to validate on none.
-        valid_batches: batches of it to use.
+        valid: manifest for validation; ``None`` for a run without validation.
+        valid_batches: number of batches to validate on.
         max_bad_fraction: share of unreadable files above which a run does not start.
-        batch: how utterances are grouped.
+        batch: grouping of the utterances into batches.
+
+    Raises:
+        ConfigError: a field is invalid; the message lists all of them.
     """
 
     train: str = ""
@@ -44,7 +47,13 @@ class DataConfig:
 def read_data(data: DataConfig, main: bool = True) -> tuple[BatchStream, list[Batch]]:
     """Return the training stream and the validation batches.
 
-    The files are checked, and those of the validation read, by the ``main`` process alone.
+    Args:
+        data: manifests and batches.
+        main: check all files and read the validation batches, which only the main process does; otherwise
+            there are no validation batches.
+
+    Raises:
+        DataError: a manifest cannot be read, or too many of its files are bad.
     """
     manifest = Manifest.load(data.train)
     if main:

@@ -1,10 +1,10 @@
-"""Hidden states of utterances on disk, shared by processes: memory-mapped fp16 beside an index.
+"""Hidden states of utterances on disk, shared by processes: memory-mapped fp16 and an index.
 
-``DIR/MODEL/states.f16`` holds one block (L + 1, F, D) after the other, ``DIR/MODEL/index`` one record of
-48 bytes for each. Both only grow. A block is written before its record, so that a process may be killed
-at any moment: what it had written without a record is cut off by the next one that writes. Writers
-take turns by ``DIR/.lock``, readers need no lock. Every block has a checksum, which is looked at once in
-a process: after a power cut, blocks that never reached the disk count as absent and are made again.
+``DIR/MODEL/states.f16`` holds one block (L + 1, F, D) after the other, ``DIR/MODEL/index`` a record of
+48 bytes for each. Both only grow. A block is written before its record, so a process may be killed at any
+moment: the next writer cuts off blocks without a record. Writers take turns by ``DIR/.lock``; readers need
+no lock. Every process checks the checksum of a block once: blocks that a power cut kept from reaching the
+disk count as missing and are computed again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 from ..errors import RunError
 from ..utils.locking import LOCK, waiting_lock
 
-PATIENCE = 60  # seconds to wait for other writers; then this batch is not stored
+PATIENCE = 60  # seconds to wait for other writers before a batch is given up
 PAGE = mmap.ALLOCATIONGRANULARITY
-MAGIC = np.uint64(0x7331)  # a record of zeros must not count as one
+MAGIC = np.uint64(0x7331)  # makes a record of zeros invalid
 RECORD = np.dtype(
     [
         ("key", "V16"),
@@ -39,7 +39,7 @@ RECORD = np.dtype(
 
 
 class Place(NamedTuple):
-    """Where a block lies: byte offset, frames, CRC-32; and the seconds that computing it took."""
+    """Place of a block: byte offset, frames F, CRC-32, and the seconds that computing it took."""
 
     offset: int
     frames: int
@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What is to be stored: 16 bytes of key, float16 (L + 1, F, D) in memory, seconds it took."""
+    """Hidden states to store: key of 16 bytes, float16 (L + 1, F, D), seconds that computing them took."""
 
     key: bytes
     states: Tensor
@@ -59,11 +59,11 @@ class FeatureStore:
     """Hidden states of one model.
 
     Args:
-        root: folder of all models, which the limit is about.
-        name: of the model's folder in it.
-        layers: hidden states an utterance has, L + 1.
-        width: of each, D.
-        limit: bytes that everything below ``root`` may take.
+        root: folder of all models.
+        name: name of the model's folder in ``root``.
+        layers: number of hidden states of an utterance, L + 1.
+        width: width D of a hidden state.
+        limit: maximum number of bytes of everything below ``root``.
 
     Raises:
         RunError: the folder cannot be written.
@@ -72,13 +72,13 @@ class FeatureStore:
     def __init__(self, root: Path, name: str, layers: int, width: int, limit: int) -> None:
         self.root, self.folder = root, root / name
         self.layers, self.width, self.limit = layers, width, limit
-        self.closed = ""  # why nothing more is stored
+        self.closed = ""  # the reason, once nothing more is stored
         self._states, self._index = self.folder / "states.f16", self.folder / "index"
         self._forget()
         self.refresh()
 
     def _forget(self) -> None:
-        """Open the files, made if they are new, and know nothing of them."""
+        """Open the files, creating them if needed, and start with an empty index in memory."""
         self._places: dict[bytes, Place] = {}
         self._checked: set[bytes] = set()
         self._read = self._end = 0
@@ -95,11 +95,11 @@ class FeatureStore:
 
     @property
     def used(self) -> int:
-        """Bytes that all models below the root take."""
+        """Size of the files of all models in bytes."""
         return sum(os.stat(path).st_size for path in self.root.glob("*/*"))
 
     def refresh(self) -> None:
-        """Learn what other processes have stored since; begin anew if somebody removed the folder."""
+        """Read the records that other processes have added; start again if the folder was removed."""
         try:
             gone = not os.path.samestat(os.stat(self._states), os.fstat(self._file.fileno()))
             size = os.stat(self._index).st_size
@@ -115,7 +115,7 @@ class FeatureStore:
         raw = raw[: len(raw) // RECORD.itemsize * RECORD.itemsize]
         self._read += len(raw)
         records = np.frombuffer(raw, RECORD)
-        records = records[_check(records) == records["check"]]  # one half written is skipped
+        records = records[_check(records) == records["check"]]  # half-written ones are skipped
         places = map(Place, *(records[name].tolist() for name in ("offset", "frames", "crc", "seconds")))
         new = dict(zip((bytes(key) for key in records["key"]), places, strict=True))
         self._checked -= new.keys()
@@ -123,22 +123,22 @@ class FeatureStore:
         self._end = max([self._end, *(p.offset + self.size(p.frames) for p in new.values())])
 
     def size(self, frames: int) -> int:
-        """Bytes of a block of so many frames."""
+        """Return the size of a block of that many frames in bytes."""
         return 2 * self.layers * self.width * frames
 
     def find(self, keys: Sequence[bytes]) -> list[Place | None]:
-        """Where the blocks of these keys lie, ``None`` for those that nobody has stored."""
+        """Return the places of the blocks of these keys, ``None`` for those that are not stored."""
         if not all(key in self._places for key in keys):
             self.refresh()
-        found = [self._places.get(key) for key in keys]
-        for place in found:  # the disk can fetch all while the first is copied
+        places = [self._places.get(key) for key in keys]
+        for place in places:  # let the disk fetch all of them while the first is copied
             if place is not None and hasattr(os, "posix_fadvise"):
                 size = self.size(place.frames)
                 os.posix_fadvise(self._file.fileno(), place.offset, size, os.POSIX_FADV_WILLNEED)
-        return found
+        return places
 
     def read(self, key: bytes, place: Place) -> Tensor | None:
-        """The block of a key, float16 (L + 1, F, D), mapped; ``None`` if it is damaged."""
+        """Map the block of a key, float16 (L + 1, F, D); ``None`` if it is damaged."""
         before = place.offset % PAGE
         size = self.size(place.frames)
         try:
@@ -159,11 +159,12 @@ class FeatureStore:
         return states.view(self.layers, place.frames, self.width)
 
     def append(self, blocks: Iterable[Block]) -> int:
-        """Store blocks, but for those that another process has stored meanwhile.
+        """Store blocks that no other process has stored meanwhile.
+
+        Once the limit is reached or the disk is full, nothing more is stored, and ``closed`` says why.
 
         Returns:
-            How many were new. Where the limit is reached or the disk is full it stores no more, then
-            and later, and ``closed`` tells why.
+            Number of blocks stored.
         """
         if self.closed:
             return 0
@@ -181,7 +182,7 @@ class FeatureStore:
         room = self.limit - self.used
         records, offset = [], self._end
         with self._states.open("r+b", buffering=0) as file:
-            file.truncate(offset)  # what a killed process had written without a record
+            file.truncate(offset)  # cut off what a killed process left without a record
             file.seek(offset)
             for block in blocks.values():
                 data = block.states.contiguous().view(-1).view(torch.uint8).numpy().data
@@ -191,7 +192,7 @@ class FeatureStore:
                     break
                 try:
                     _write(file.fileno(), data)
-                except OSError:  # a full disk gets back what others may need
+                except OSError:  # free the space of a full disk for others
                     file.truncate(self._end)
                     raise
                 records.append((block.key, offset, block.states.shape[1], zlib.crc32(data), block.seconds, 0))
@@ -207,7 +208,7 @@ class FeatureStore:
 
 
 def _check(records: np.ndarray) -> np.ndarray:
-    """(N,) records -> (N,) uint64 that each has to end with."""
+    """Return the check words (N,) uint64 that N records must end with."""
     words = np.frombuffer(records.tobytes(), "<u8").reshape(-1, RECORD.itemsize // 8)
     return np.bitwise_xor.reduce(words[:, :-1], axis=1) ^ MAGIC
 

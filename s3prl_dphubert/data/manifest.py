@@ -19,12 +19,12 @@ from .shards import MEMBER, Member, is_shard, members
 from .sources import expand, find
 
 HEADER = "path\tsamples"
-DIGITS = 15  # of a sample count at most; more is no length, and int() refuses very long numbers
+MAX_DIGITS = 15  # of a sample count; int() refuses very long numbers
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One utterance: its absolute path, URL or place in a shard, and its samples at 16 kHz."""
+    """An utterance: its absolute path, URL or place in a shard, and its samples at 16 kHz."""
 
     path: str
     samples: int
@@ -32,14 +32,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out, and why."""
+    """A file that was left out, and the reason."""
 
     path: str
     reason: str
 
     @classmethod
     def because(cls, path: str, error: DataError) -> Skipped:
-        """Without the path at the front of the error's text."""
+        """Take an error's message as the reason, without the path that it begins with."""
         return cls(path, str(error).removeprefix(f"{path}: "))
 
 
@@ -51,7 +51,7 @@ class Manifest:
 
     @property
     def seconds(self) -> float:
-        """Length of all utterances together."""
+        """Total length of all utterances in seconds."""
         return sum(entry.samples for entry in self.entries) / SAMPLE_RATE
 
     @classmethod
@@ -59,7 +59,7 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            DataError: it is missing, empty or malformed; the message names the line.
+            DataError: the file is missing, empty or malformed; the message names the line.
         """
         try:
             # Not splitlines: a file name may hold other line ends, such as U+2028.
@@ -71,8 +71,8 @@ class Manifest:
         entries = []
         for number, line in enumerate(lines[1:], start=2):
             name, tab, samples = line.rpartition("\t")
-            number_ok = samples.isascii() and samples.isdigit() and len(samples) <= DIGITS
-            if not (tab and name and number_ok and int(samples) > 0):
+            is_count = samples.isascii() and samples.isdigit() and len(samples) <= MAX_DIGITS
+            if not (tab and name and is_count and int(samples) > 0):
                 raise DataError(
                     f"{path}: line {number} is {line[:80]!r}, expected a path, a tab and a sample count"
                 )
@@ -85,7 +85,7 @@ class Manifest:
         """Write the manifest atomically.
 
         Raises:
-            DataError: another file is there and ``overwrite`` is off, or it cannot be written.
+            DataError: the file exists with other content and ``overwrite`` is off, or it cannot be written.
         """
         _write({Path(path): self._text()}, overwrite)
 
@@ -99,20 +99,20 @@ def scan(
     splits: Mapping[str, str] | None = None,
     check: bool = False,
 ) -> tuple[dict[str, Manifest], list[Skipped]]:
-    """List the audio in folders, files and tar shards, sorted by path, in a shard by place.
+    """List the audio in folders, files and tar shards, sorted by path and by place in a shard.
 
     Args:
         sources: as for :func:`.sources.find`; folders are searched recursively.
         min_seconds: shorter utterances are skipped.
-        splits: name -> glob over the path, or the name of a folder on it; either may hold braces:
-            ``{"valid": "{dev-clean,dev-other}"}``. The first that matches takes the utterance.
-        check: decode every utterance once instead of reading its header only.
+        splits: name -> glob over the path, or name of a folder on it, with or without braces:
+            ``{"valid": "{dev-clean,dev-other}"}``. An utterance goes to the first split that matches.
+        check: decode every utterance rather than only reading its header.
 
     Returns:
-        Manifests by split name, ``""`` for utterances that no glob matches; and the skipped files.
+        Split name -> manifest, with ``""`` for utterances that no glob matches; and the skipped files.
 
     Raises:
-        DataError: a source is missing or holds no usable audio, or a split is empty or badly named.
+        DataError: a source is missing or holds no usable audio, or a split is empty or has an invalid name.
     """
     _check_splits(splits or {})
     paths = find(sources)
@@ -132,19 +132,29 @@ def scan(
     if not any(entries.values()):
         first = skipped[0]
         raise DataError(f"none of {len(skipped)} files can be used, the first: {first.path}: {first.reason}")
-    for name, found in entries.items():
-        if name and not found:
+    for name, listed in entries.items():
+        if name and not listed:
             raise DataError(f"split {name}: the glob {(splits or {})[name]!r} matches no usable file")
-    return {name: Manifest(tuple(found)) for name, found in entries.items() if found}, skipped
+    return {name: Manifest(tuple(listed)) for name, listed in entries.items() if listed}, skipped
 
 
 def write(
     out: str | Path, manifests: Mapping[str, Manifest], skipped: Sequence[Skipped], overwrite: bool = False
 ) -> str:
-    """Write ``OUT``, ``STEM.NAME.tsv`` for every split and ``STEM.skipped.tsv``; returns a summary.
+    """Write manifests and the list of skipped files.
+
+    Args:
+        out: path of the manifest without a split name; ``STEM.NAME.tsv`` beside it for each split, and
+            ``STEM.skipped.tsv``.
+        manifests: split name -> manifest.
+        skipped: files that were left out.
+        overwrite: replace existing files.
+
+    Returns:
+        A summary with a line for each file.
 
     Raises:
-        DataError: one of them is there with other content and ``overwrite`` is off; then none is written.
+        DataError: a file exists with other content and ``overwrite`` is off; then none is written.
     """
     out = Path(out)
     texts, lines = {}, []
@@ -153,7 +163,7 @@ def write(
         texts[path] = manifest._text()
         lines.append(f"{path}  {len(manifest.entries)} files, {manifest.seconds / 60:.1f} min")
     path = out.with_suffix(".skipped.tsv")
-    texts[path] = _table("path\treason", ((_shown(bad.path), _shown(bad.reason)) for bad in skipped))
+    texts[path] = _table("path\treason", ((_escape(bad.path), _escape(bad.reason)) for bad in skipped))
     _write(texts, overwrite)
     if skipped:
         lines.append(f"{path}  {len(skipped)} files skipped, the first: {skipped[0].reason}")
@@ -161,12 +171,12 @@ def write(
 
 
 def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
-    """Look at every file without decoding it; returns the bad ones.
+    """Check every file without decoding it, and return the bad ones.
 
-    Of a shard only its size is looked at: to read the header of a member is to read all of it.
+    Of a shard only the size is checked, since reading the header of a member means reading all of it.
 
     Raises:
-        DataError: more than ``max_bad_fraction`` of them are bad.
+        DataError: more than ``max_bad_fraction`` of the files are bad.
     """
     bad = []
     sizes: dict[str, int | str] = {}
@@ -183,7 +193,7 @@ def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
 
 
 def _check_header(path: str, sizes: dict[str, int | str]) -> None:
-    """Probe a file here; of a shard or URL ask the size or the fault, once, and keep it in ``sizes``."""
+    """Probe a local file; look up the size or the fault of a shard or URL once, and keep it in ``sizes``."""
     member = Member.parse(path)
     if not member and not remote_files.is_url(path):
         probe(path)
@@ -203,7 +213,7 @@ def _check_header(path: str, sizes: dict[str, int | str]) -> None:
 
 
 def _utterances(paths: Sequence[str], skipped: list[Skipped]) -> Iterator[tuple[str, bytes | None]]:
-    """Paths of all utterances, with their bytes where a shard was read anyway; damaged shards are noted."""
+    """Yield the paths of all utterances, with their bytes if they lie in a shard; note damaged shards."""
     for path in paths:
         if not is_shard(path):
             yield path, None
@@ -216,13 +226,13 @@ def _utterances(paths: Sequence[str], skipped: list[Skipped]) -> Iterator[tuple[
 
 
 def _globs(glob: str) -> list[str]:
-    """Globs over a whole path; a name without any of their signs is one of a folder on the path too."""
+    """Turn a split's glob into globs over a whole path; without wildcards it also names a folder on it."""
     parts = expand(glob)
     return parts + [f"*/{part.strip('/')}/*" for part in parts if not remote_files.MAGIC.search(part)]
 
 
 def _measure(path: str, data: bytes | None, min_seconds: float, check: bool) -> int:
-    """Samples at 16 kHz of a file that may be used."""
+    """Return the samples at 16 kHz of a usable file."""
     _check_name(path, inside=data is not None)
     samples = len(read(path, data=data)) if check else probe(path, data).samples_16k
     if samples < min_seconds * SAMPLE_RATE:
@@ -240,11 +250,13 @@ def _check_name(path: str, inside: bool) -> None:
     if not inside and MEMBER.fullmatch(path):
         raise DataError(f"{path}: its name looks like a place inside a shard; rename it")
     if re.search(r"[\t\r\n\ud800-\udfff]", path):
-        raise DataError(f"{path}: its name holds a tab, a line end or no UTF-8, which a manifest cannot")
+        raise DataError(
+            f"{path}: its name holds a tab, a line end or invalid UTF-8, which a manifest cannot hold"
+        )
 
 
-def _shown(text: str) -> str:
-    """Text fit for a column: what a table cannot hold is escaped."""
+def _escape(text: str) -> str:
+    """Escape what a column of a table cannot hold."""
     text = text.encode("utf8", "backslashreplace").decode("utf8")
     return text.replace("\t", "\\t").replace("\r", "\\r").replace("\n", "\\n")
 
@@ -254,7 +266,7 @@ def _table(header: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _write(texts: Mapping[Path, str], overwrite: bool) -> None:
-    """Write every file atomically, or none if one may not be overwritten."""
+    """Write every file atomically, or none if one of them may not be overwritten."""
     try:
         for path, text in texts.items():
             if path.exists() and not overwrite and path.read_bytes() != text.encode("utf8"):

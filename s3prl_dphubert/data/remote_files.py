@@ -1,4 +1,4 @@
-"""Bytes of files that lie on this machine or behind a URL, whole or a part of them."""
+"""Local and remote files by path or URL, read whole or in part."""
 
 from __future__ import annotations
 
@@ -18,41 +18,50 @@ MAGIC = re.compile(r"[*?\[]")
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is ``scheme://…`` and not a name on this machine."""
+    """Return whether a path is a URL (``scheme://…``) rather than a local path."""
     return URL.match(path) is not None
 
 
 @contextmanager
 def readable(name: str | Path) -> Iterator[None]:
-    """Turn whatever a damaged or missing file provokes into a :class:`DataError` that names it.
+    """Turn any error of reading a file into a :class:`DataError` that names the file.
 
-    Storage drivers raise errors of their own libraries, and decoders nearly any, so the net is wide.
+    Storage drivers raise errors of their own libraries and decoders nearly any, so all are caught.
     """
     try:
         yield
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{name}: unreadable ({_reason(error)})") from error
+        reason = str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{name}: unreadable ({reason})") from error
 
 
 def fetch(path: str, start: int = 0, size: int | None = None) -> bytes:
-    """Bytes of a file from ``start`` on, ``size`` of them or fewer where it ends; one request.
+    """Read bytes of a file in one request.
 
-    Nothing stays open, so a process may fork at any time between two calls.
+    No file stays open, so a process may fork at any time between two calls.
+
+    Args:
+        path: local path or URL.
+        start: first byte.
+        size: number of bytes, to the end by default.
+
+    Returns:
+        The bytes, fewer than ``size`` if the file ends early.
     """
     if is_url(path):
         files, inner = url_to_fs(path)
         return files.cat_file(inner, start=start, end=None if size is None else start + size)
     with open(path, "rb") as file:
-        # A damaged manifest may ask for more than memory holds.
+        # A damaged manifest may ask for more bytes than fit into memory.
         left = max(os.fstat(file.fileno()).st_size - start, 0)
         file.seek(start)
         return file.read(left if size is None else min(size, left))
 
 
 def opened(path: str) -> IO[bytes]:
-    """Open a file for reading from front to back, with seeking."""
+    """Open a file for sequential reading; it can seek."""
     if is_url(path):
         files, inner = url_to_fs(path)
         return files.open(inner, "rb")
@@ -60,7 +69,7 @@ def opened(path: str) -> IO[bytes]:
 
 
 def length(path: str) -> int:
-    """Bytes that a file has."""
+    """Return the size of a file in bytes."""
     if is_url(path):
         files, inner = url_to_fs(path)
         return int(files.size(inner))
@@ -68,15 +77,11 @@ def length(path: str) -> int:
 
 
 def listing(url: str) -> list[str]:
-    """URLs of the files that a URL stands for: one file, all below a folder, or all that match a glob."""
+    """List the URLs of a file, of all files below a folder, or of all that match a glob."""
     files, inner = url_to_fs(url)
-    found: Any = [inner]
+    names: Any = [inner]
     if MAGIC.search(inner):
-        found = files.glob(inner)
+        names = files.glob(inner)
     elif files.isdir(inner):
-        found = files.find(inner)
-    return [files.unstrip_protocol(name) for name in found]
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+        names = files.find(inner)
+    return [files.unstrip_protocol(name) for name in names]

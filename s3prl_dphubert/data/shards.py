@@ -1,4 +1,4 @@
-"""Tar shards: speech files packed in the order of a WebDataset, each read by one ranged request.
+"""Tar shards of speech, as WebDataset packs them; each utterance is read by one ranged request.
 
 An utterance in a shard has the path ``SHARD.tar#OFFSET+SIZE/NAME``, where OFFSET and SIZE are the
 bytes of its data in the shard, for example::
@@ -6,7 +6,7 @@ bytes of its data in the shard, for example::
     /data/train-000.tar#1536+20480/dev-clean/84-121123-0001.flac
     s3://bucket/train-000.tar#1536+20480/84-121123-0001.flac
 
-NAME comes last, so that globs for folders and suffixes work as on plain files.
+NAME comes last, so that globs over folders and suffixes work as for plain files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ MEMBER = re.compile(
 )
 BLOCK = tarfile.BLOCKSIZE
 PACKED = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ\0", "zstd": b"(\xb5/\xfd"}  # first bytes
-NAME_BYTES = 100  # longer names lie in a block of their own, only their beginning is in the header
+NAME_BYTES = 100  # the header holds only the beginning of longer names
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a shard: ``size`` bytes from byte ``offset`` on."""
+    """A file in a shard.
+
+    Args:
+        shard: path or URL of the tar.
+        offset: first byte of the file's data.
+        size: number of bytes.
+        name: name in the tar.
+    """
 
     shard: str
     offset: int
@@ -43,7 +50,7 @@ class Member:
 
     @classmethod
     def parse(cls, path: str) -> Member | None:
-        """Read the path of an utterance; ``None`` if it is that of an ordinary file."""
+        """Parse the path of an utterance; ``None`` for that of an ordinary file."""
         match = MEMBER.fullmatch(path)
         return match and cls(match["shard"], int(match["offset"]), int(match["size"]), match["name"])
 
@@ -51,10 +58,10 @@ class Member:
         return f"{self.shard}#{self.offset}+{self.size}/{self.name}"
 
     def fetch(self) -> bytes:
-        """The member's bytes, by one ranged read that also takes in the header before them.
+        """Read the file's bytes, together with the header before them in order to check it.
 
         Raises:
-            DataError: the shard is gone, cut off, or holds something else there.
+            DataError: the shard is missing or truncated, or holds another file there.
         """
         with readable(str(self)):
             start = self.offset - BLOCK
@@ -65,34 +72,34 @@ class Member:
                 raise DataError(f"{self}: the shard has changed, no member begins there") from error
             renamed = header.name != self.name and self.name.isascii() and len(self.name) <= NAME_BYTES
             if header.size != self.size or renamed:
-                found = f"{header.name} of {header.size} bytes"
-                raise DataError(f"{self}: the shard has changed, it holds {found} there")
+                actual = f"{header.name} of {header.size} bytes"
+                raise DataError(f"{self}: the shard has changed, it holds {actual} there")
             if len(data) < BLOCK + self.size:
                 raise DataError(f"{self}: the shard is cut off after {len(data) - BLOCK} bytes of it")
             return data[BLOCK:]
 
 
 def is_shard(path: str) -> bool:
-    """Whether a path names an uncompressed tar."""
+    """Return whether a path is that of an uncompressed tar."""
     return path.lower().endswith(SUFFIX)
 
 
 def members(shard: str, suffixes: Collection[str]) -> Iterator[tuple[Member, bytes]]:
-    """Yield the files of a shard that have one of the suffixes, and their bytes, in one pass.
+    """Yield the files of a shard that have one of the suffixes, with their bytes, in one pass.
 
-    Links and sparse files are no WebDataset members and are passed over.
+    Links and sparse files are skipped, since WebDataset has none.
 
     Raises:
-        DataError: the shard is unreadable, compressed, damaged, cut off or holds no such file; what
-            comes before the damage has been yielded by then.
+        DataError: the shard is unreadable, compressed, damaged, truncated or without such a file; files
+            before the damage have been yielded by then.
     """
     with readable(shard), remote_files.opened(shard) as file:
         end = file.seek(0, os.SEEK_END)
         _refuse_compressed(shard, file)
-        found = 0
+        count = 0
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # they may be 300,000
+                tar.members.clear()  # type: ignore[attr-defined]  # there may be 300,000
                 suffix = os.path.splitext(info.name)[1].lower()
                 if suffix not in suffixes or not info.isreg() or info.issparse():
                     continue
@@ -101,18 +108,18 @@ def members(shard: str, suffixes: Collection[str]) -> Iterator[tuple[Member, byt
                     raise DataError(f"{shard}: cut off in {member.name}")
                 file.seek(member.offset)
                 yield member, file.read(member.size)
-                found += 1
+                count += 1
             stop = tar.offset
-        # tarfile takes damage between two members for the end.
+        # tarfile mistakes damage between two members for the end.
         file.seek(stop)
         if file.read(BLOCK) != bytes(BLOCK):
             raise DataError(f"{shard}: damaged or cut off after {stop} of {end} bytes")
-        if not found:
+        if not count:
             raise DataError(f"{shard}: holds no audio, searched for {', '.join(sorted(suffixes))}")
 
 
 def _refuse_compressed(shard: str, file: IO[bytes]) -> None:
-    """A compressed tar may carry any name; none of them can be read from the middle."""
+    """Raise an error for a compressed tar, whatever its name: it cannot be read from the middle."""
     file.seek(0)
     head = file.read(6)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""Where audio is searched for: folders, files, tar shards, globs, brace patterns and URLs."""
+"""Search for audio in folders, files, tar shards, globs, brace patterns and URLs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from .shards import COMPRESSED, SUFFIX, is_shard
 
 BRACES = re.compile(r"\{([^{}]*)\}")
 RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})", re.ASCII)
-MOST = 100_000  # names that one pattern may stand for
+MAX_NAMES = 100_000  # names that one pattern may stand for
 
 
 def find(sources: Sequence[str | Path]) -> list[str]:
-    """Audio files and tar shards, each once, sorted, as absolute paths or URLs.
+    """List audio files and tar shards.
 
     Args:
-        sources: folders, searched recursively; files; globs; brace patterns such as
-            ``train-{000..031}.tar``; any of them as a URL that fsspec knows.
+        sources: folders, which are searched recursively; files; globs; brace patterns such as
+            ``train-{000..031}.tar``; any of them as a URL that fsspec supports.
+
+    Returns:
+        Absolute paths and URLs, each once, sorted.
 
     Raises:
         DataError: a source does not exist, holds no audio or is a compressed tar.
@@ -31,10 +34,10 @@ def find(sources: Sequence[str | Path]) -> list[str]:
     paths: set[str] = set()
     for source in map(str, sources):
         for pattern in expand(source) if not os.path.exists(source) else [source]:
-            found = _remote(pattern) if remote_files.is_url(pattern) else _local(pattern)
-            usable = {path for path in found if _suffix(path) in SUFFIXES or is_shard(path)}
+            files = _remote(pattern) if remote_files.is_url(pattern) else _local(pattern)
+            usable = {path for path in files if _suffix(path) in SUFFIXES or is_shard(path)}
             if not usable:
-                raise _nothing(pattern, found)
+                raise _no_audio(pattern, files)
             paths |= usable
     once: dict[str, str] = {}
     for path in sorted(paths):
@@ -43,10 +46,10 @@ def find(sources: Sequence[str | Path]) -> list[str]:
 
 
 def expand(pattern: str) -> list[str]:
-    """Names that a brace pattern stands for, as in a shell: ``{a,b}`` and ``{08..11}``.
+    """Expand a brace pattern as a shell does: ``{a,b}`` and ``{08..11}``.
 
     Raises:
-        DataError: they are more than ``MOST``.
+        DataError: it stands for more than :data:`MAX_NAMES` names.
     """
     match = BRACES.search(pattern)
     if not match:
@@ -57,37 +60,37 @@ def expand(pattern: str) -> list[str]:
         low, high = int(numbers[1]), int(numbers[2])
         step = 1 if low <= high else -1
         width = max(map(len, numbers.groups())) if numbers[1].startswith("0") or numbers[2][0] == "0" else 0
-        if abs(high - low) >= MOST:
-            raise DataError(f"{pattern}: stands for too many names, allowed: {MOST}")
+        if abs(high - low) >= MAX_NAMES:
+            raise DataError(f"{pattern}: stands for too many names, allowed: {MAX_NAMES}")
         parts = [f"{number:0{width}}" for number in range(low, high + step, step)]
     head, tail = pattern[: match.start()], pattern[match.end() :]
     names = [name for part in parts for name in expand(f"{head}{part}{tail}")]
-    if len(names) > MOST:
-        raise DataError(f"{pattern}: stands for too many names, allowed: {MOST}")
+    if len(names) > MAX_NAMES:
+        raise DataError(f"{pattern}: stands for too many names, allowed: {MAX_NAMES}")
     return list(dict.fromkeys(names))
 
 
 def _local(pattern: str) -> list[str]:
-    """Absolute paths of all files that a folder, a file or a glob stands for."""
+    """List the absolute paths of a file, of all files below a folder, or of all that match a glob."""
     names = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not names:
         raise DataError(f"{pattern}: no such folder or file")
-    found = [file for name in names for file in (_walk(name) if os.path.isdir(name) else [name])]
-    return [os.path.abspath(file) for file in found]
+    files = [file for name in names for file in (_walk(name) if os.path.isdir(name) else [name])]
+    return [os.path.abspath(file) for file in files]
 
 
 def _remote(url: str) -> list[str]:
-    """URLs of all files that a URL stands for; files of this machine as plain paths."""
+    """List the URLs of all files that a URL stands for; local files as plain paths."""
     if url.lower().startswith("file://"):
         return _local(url[len("file://") :])
     with remote_files.readable(url):
-        # A file is not asked for: of many shards that would be many requests.
-        plain = _suffix(url) in {*SUFFIXES, SUFFIX} and not remote_files.MAGIC.search(url)
-        return [url] if plain else remote_files.listing(url)
+        # A single file is not looked up: for many shards that would be many requests.
+        is_file = _suffix(url) in {*SUFFIXES, SUFFIX} and not remote_files.MAGIC.search(url)
+        return [url] if is_file else remote_files.listing(url)
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Files below a folder; links are followed, but no folder is entered twice, so loops end."""
+    """Yield the files below a folder; links are followed, but no folder is entered twice, so loops end."""
     seen: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -103,9 +106,9 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _nothing(pattern: str, found: Sequence[str]) -> DataError:
-    packed = next((path for path in found if COMPRESSED.search(path)), None)
-    if packed:
-        return DataError(f"{packed}: compressed shards have no random access; uncompress it to a .tar")
-    wanted = ", ".join(sorted({*SUFFIXES, SUFFIX}))
-    return DataError(f"{pattern}: holds no audio, searched for {wanted}")
+def _no_audio(pattern: str, files: Sequence[str]) -> DataError:
+    compressed = next((path for path in files if COMPRESSED.search(path)), None)
+    if compressed:
+        return DataError(f"{compressed}: compressed shards have no random access; uncompress it to a .tar")
+    suffixes = ", ".join(sorted({*SUFFIXES, SUFFIX}))
+    return DataError(f"{pattern}: holds no audio, searched for {suffixes}")

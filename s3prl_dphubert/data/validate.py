@@ -1,4 +1,4 @@
-"""A check that decodes every utterance of a manifest once and tells what is wrong with which."""
+"""Check of a manifest that decodes every utterance."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .audio import TOLERANCE, read
 from .manifest import Entry, Manifest, Skipped
 
 log = logging.getLogger(__name__)
-CHUNK = 32  # utterances a process is given at a time
-CEILING = 0.9999  # a sample this large or larger counts as clipped
+CHUNK = 32  # utterances that a process checks at a time
+CEILING = 0.9999  # samples of this magnitude or more count as clipped
 CLIPPED_FILE = 0.01  # share of clipped samples above which a file is counted as clipped
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """What one utterance is like: samples decoded and clipped, and the fault if there is one."""
+    """Result for one utterance: samples at 16 kHz, clipped samples, and the fault if there is one."""
 
     samples: int = 0
     clipped: int = 0
@@ -36,16 +36,16 @@ class _Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found.
+    """Result of a check.
 
     Args:
-        bad: utterances not to be used, and why, in the order of the manifest.
-        files: utterances in the manifest.
-        seconds: length of the good ones together.
-        quantiles: seconds below which 0, 5, 50, 95 and 100 % of the good ones are long; none if
-            there are no good ones.
-        clipped: share of all good samples at full scale.
-        clipped_files: good utterances with more than 1 % of their samples at full scale.
+        bad: unusable utterances and the reasons, in the order of the manifest.
+        files: number of utterances in the manifest.
+        seconds: total length of the good utterances.
+        quantiles: 0, 5, 50, 95 and 100 % quantiles of the lengths of the good utterances in seconds; empty
+            if there are none.
+        clipped: share of the samples of good utterances that are at full scale.
+        clipped_files: number of good utterances with more than 1 % of their samples at full scale.
     """
 
     bad: list[Skipped]
@@ -56,7 +56,7 @@ class CheckReport:
     clipped_files: int
 
     def text(self) -> str:
-        """A summary of a few lines, then one line for each bad utterance."""
+        """Return a summary of a few lines, then a line for each bad utterance."""
         lines = [f"{self.files - len(self.bad)} of {self.files} utterances are good, {len(self.bad)} are bad"]
         lines.append(f"{self.seconds / 3600:.2f} h of good audio")
         if self.quantiles:
@@ -70,15 +70,15 @@ class CheckReport:
 
 
 def check(manifest: Manifest, num_workers: int = 0) -> CheckReport:
-    """Decode every utterance of a manifest once; no bad file stops it.
+    """Decode every utterance of a manifest; bad files do not stop the check.
 
-    Bad is what cannot be read, holds non-finite samples or nothing but zeros, is not as long as the
-    manifest says, or is listed for the second time.
+    An utterance is bad if it cannot be read, has non-finite samples or only zeros, has another length than
+    the manifest says, or is listed for the second time.
 
     Args:
-        manifest: what to check.
+        manifest: manifest to check.
         num_workers: processes that decode; 0 decodes in this one, where a file that crashes the
-            decoder would end the check.
+            decoder ends the check.
     """
     first: dict[str, Entry] = {}
     for entry in manifest.entries:
@@ -87,8 +87,8 @@ def check(manifest: Manifest, num_workers: int = 0) -> CheckReport:
     chunks = [entries[start : start + CHUNK] for start in range(0, len(entries), CHUNK)]
     findings: dict[str, _Finding] = {}
     with tqdm(total=len(entries), desc="check", unit="file", mininterval=0.5) as bar:
-        for chunk, found in _inspected(chunks, num_workers):
-            findings |= {entry.path: finding for entry, finding in zip(chunk, found, strict=True)}
+        for chunk, results in _inspect_all(chunks, num_workers):
+            findings |= {entry.path: result for entry, result in zip(chunk, results, strict=True)}
             bar.update(len(chunk))
     return _report(manifest, findings)
 
@@ -135,24 +135,24 @@ def _inspect_one(entry: Entry) -> _Finding:
     return _Finding(len(audio), int((np.abs(audio) >= CEILING).sum()))
 
 
-def _inspected(chunks: list[list[Entry]], num_workers: int) -> Iterator[tuple[list[Entry], list[_Finding]]]:
-    """Chunks with their findings, as they get ready."""
+def _inspect_all(chunks: list[list[Entry]], num_workers: int) -> Iterator[tuple[list[Entry], list[_Finding]]]:
+    """Yield chunks with their findings, as they are completed."""
     if num_workers < 1:
         yield from ((chunk, _inspect(chunk)) for chunk in chunks)
         return
     suspects: list[list[Entry]] = []
-    left = iter(chunks)
-    while batch := list(islice(left, 16 * num_workers)):
-        yield from _pooled(batch, num_workers, suspects)
-    # A crash takes down every chunk under way; alone in its process, each shows whose fault it was.
+    remaining = iter(chunks)
+    while batch := list(islice(remaining, 16 * num_workers)):
+        yield from _inspect_in_pool(batch, num_workers, suspects)
+    # A crash ends all chunks in progress; a process for each file shows which of them caused it.
     for chunk in suspects:
-        yield chunk, [_isolated(entry) for entry in chunk]
+        yield chunk, [_inspect_alone(entry) for entry in chunk]
 
 
-def _pooled(
+def _inspect_in_pool(
     chunks: list[list[Entry]], num_workers: int, suspects: list[list[Entry]]
 ) -> Iterator[tuple[list[Entry], list[_Finding]]]:
-    """Chunks with their findings; those that a crash took down go to ``suspects``."""
+    """Yield chunks with their findings; those that were in progress at a crash go to ``suspects``."""
     with ProcessPoolExecutor(num_workers) as pool:
         futures: dict[Future[list[_Finding]], list[Entry]] = {}
         try:
@@ -170,7 +170,7 @@ def _pooled(
                     suspects.append(futures[future])
 
 
-def _isolated(entry: Entry) -> _Finding:
+def _inspect_alone(entry: Entry) -> _Finding:
     try:
         with ProcessPoolExecutor(1) as pool:
             return pool.submit(_inspect_one, entry).result()

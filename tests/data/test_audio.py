@@ -166,7 +166,7 @@ def test_a_flac_that_tells_no_length_is_refused(tmp_path, use, bits):
     data[21] = data[21] & 0xF0 | 0xF * bits  # the 36 bits of the number of samples
     data[22:26] = bytes([0xFF * bits]) * 4
     path.write_bytes(data)
-    with pytest.raises(DataError, match=r"a\.flac: length is unknown or absurd .* allowed: 24 h at most"):
+    with pytest.raises(DataError, match=r"a\.flac: length is unknown or implausible .* allowed: 24 h at most"):
         use(path)
 
 
