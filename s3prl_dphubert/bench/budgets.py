@@ -1,7 +1,7 @@
-"""Compression runs under different budgets beside each other: what is left, how fast it is, what it loses.
+"""Comparison of compression runs under different budgets: remaining units, speed and losses.
 
-``python -m s3prl_dphubert.bench.budgets docs/results/budgets.md GROUP NAME=RUN…`` measures the results of finished
-runs of one teacher, keeps what it found in ``docs/results/budgets.json`` and fills in the page's table.
+``python -m s3prl_dphubert.bench.budgets docs/results/budgets.md GROUP NAME=RUN…`` measures the results of
+finished runs of one teacher, stores them in ``docs/results/budgets.json`` and fills in the table of the page.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ TEACHER = "teacher"
 
 
 def measure(runs: dict[str, Path], seconds: float = 10.0, repeats: int = 15) -> dict[str, Any]:
-    """Cost, speed and losses of finished runs of the same teacher, and of the teacher.
+    """Measure cost, speed and losses of finished runs of one teacher, and of the teacher.
 
-    Speed is that of the folded models, which take turns: seconds of compute per second of audio, batch 1.
+    Speed is that of the folded models in turns, in seconds of compute per second of audio at batch size 1.
 
     Args:
         runs: name -> folder of a finished run.
-        seconds: length of the utterance that is timed, and whose MACs are counted.
-        repeats: turns.
+        seconds: length of the utterance to time, which MACs are given for.
+        repeats: number of turns.
 
     Raises:
-        ConfigError: a run is not finished, or they have different teachers.
+        ConfigError: a run is not finished, or the runs have different teachers.
     """
     configs = {name: _config(run) for name, run in runs.items()}
     teachers = {config["teacher"] for config in configs.values()}
@@ -82,7 +82,7 @@ def measure(runs: dict[str, Path], seconds: float = 10.0, repeats: int = 15) -> 
 
 def _config(run: Path) -> dict[str, Any]:
     if not (run / "results.json").is_file() or not (run / "model").is_dir():
-        raise ConfigError(f"{run} is no finished run, allowed: what `compress --out` named")
+        raise ConfigError(f"{run} is not a finished run, allowed: a folder given to `compress --out`")
     return read_yaml(run / "config.yaml")
 
 
@@ -92,45 +92,45 @@ def _losses(run: Path) -> dict[str, float]:
 
 
 def text(groups: dict[str, Any]) -> str:
-    """All groups as Markdown."""
-    return "\n\n".join(_group(title, found) for title, found in groups.items()) + "\n"
+    """Return all groups as Markdown."""
+    return "\n\n".join(_group(title, results) for title, results in groups.items()) + "\n"
 
 
-def _group(title: str, found: dict[str, Any]) -> str:
-    rows, first = found["rows"], found["rows"][TEACHER]
-    seconds, threads, where = found["seconds"], found["threads"], found["machine"]
+def _group(title: str, results: dict[str, Any]) -> str:
+    rows, teacher = results["rows"], results["rows"][TEACHER]
+    seconds, threads, facts = results["seconds"], results["threads"], results["machine"]
     head = ["", "parameters, M", f"MACs of {seconds:g} s, G", "SUPERB MACs, G"]
     head += [f"real-time factor, {precision} (× teacher)" for precision in PRECISIONS]
-    known = [loss for loss in LOSSES if any(loss in row["valid"] for row in rows.values())]
-    head += [f"loss {LOSSES[loss]}" for loss in known]
+    losses = [loss for loss in LOSSES if any(loss in row["valid"] for row in rows.values())]
+    head += [f"loss {LOSSES[loss]}" for loss in losses]
     lines = []
     for name, row in rows.items():
-        speed, told = row["speed"], f" ({row['budget']})" if row["budget"] else ""
-        line = [f"{name}{told}", f"{row['parameters'] / 1e6:.3f}", f"{row['macs'] / 1e9:.3f}"]
+        speed, budget = row["speed"], f" ({row['budget']})" if row["budget"] else ""
+        line = [f"{name}{budget}", f"{row['parameters'] / 1e6:.3f}", f"{row['macs'] / 1e9:.3f}"]
         line.append(f"{row['superb_macs'] / 1e9:.1f}")
-        line += [f"{speed[p]:.4f} ({speed[p] / first['speed'][p]:.2f})" for p in PRECISIONS]
-        line += [f"{row['valid'][loss]:.4f}" if loss in row["valid"] else "–" for loss in known]
+        line += [f"{speed[p]:.4f} ({speed[p] / teacher['speed'][p]:.2f})" for p in PRECISIONS]
+        line += [f"{row['valid'][loss]:.4f}" if loss in row["valid"] else "–" for loss in losses]
         lines.append(line)
-    kept = [
+    units = [
         [name, *(" ".join(map(str, row["kept"][kind])) for kind in ("conv", "heads", "ffn"))]
         for name, row in rows.items()
     ]
     measured = (
-        f"{where['processor']} ({where['flags']}), {threads} thread{'s' * (threads > 1)}, "
-        f"torch {where['torch']}; batch 1, folded models in turns, the best of each."
+        f"{facts['processor']} ({facts['flags']}), {threads} thread{'s' * (threads > 1)}, "
+        f"torch {facts['torch']}; batch 1, folded models in turns, the best of each."
     )
     return "\n\n".join(
         [
             f"### {title}",
             markdown.table(head, lines),
             measured,
-            markdown.table(["kept", "conv channels", "heads", "FFN units"], kept),
+            markdown.table(["kept", "conv channels", "heads", "FFN units"], units),
         ]
     )
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure runs and write them into the page, beside the groups that it holds."""
+    """Measure runs and add them to the page."""
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.budgets", description=__doc__)
     parser.add_argument("page", type=Path, help="a .md file with the markers of the numbers")
     parser.add_argument(

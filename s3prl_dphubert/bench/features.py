@@ -1,9 +1,9 @@
-"""How much faster s3prl trains on cached hidden states: its own run_downstream, with and without, in turns.
+"""Benchmark of cached hidden states: s3prl's run_downstream with and without a cache, in turns.
 
-The task is emotion recognition's on the embedded voices, which are labelled at random: the time of a
-step depends on the audio and the models only. Three runs take turns for every upstream: without a
-cache, with an empty one, and with the one that the run before has filled, as for the second point of a
-sweep. Times are those of whole runs of s3prl, its imports excepted.
+The task is emotion recognition on the embedded voices with arbitrary labels, since the time of a step depends
+only on the audio and the models. Three runs take turns for each upstream: without a cache, with an empty one,
+and with the one that the previous run has filled, as for the second point of a sweep. Times are those of
+complete runs of s3prl without its imports.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from ..utils.files import write_text
 LABELS = ("neu", "hap", "ang", "sad")
 BATCH = 4
 WAYS = ("without", "empty", "full")
-DEV = 0.2  # share of the clips that s3prl evaluates
+DEV = 0.2  # share of the clips that s3prl validates on
 LIMIT = "20GB"
 UPSTREAMS = ("hubert_nano", "base")
 EPOCHS, SECONDS, REPEATS = 5, 60.0, 2
 
 
 @dataclass(frozen=True)
-class Speedup:
-    """What was measured of one upstream.
+class CacheSpeedup:
+    """Times of one upstream.
 
     Args:
-        upstream: its name.
-        seconds: of audio in training.
-        epochs: of training.
-        stored: bytes of hidden states of that audio.
-        times: way -> seconds of the best of its runs: without a cache, with an empty, with a full one.
+        upstream: name of the upstream.
+        seconds: training audio.
+        epochs: number of epochs.
+        stored: bytes of hidden states of the training audio.
+        times: seconds of the best run ``without`` a cache, with an ``empty`` and with a ``full`` one.
     """
 
     upstream: str
@@ -61,7 +61,7 @@ class Speedup:
     times: Mapping[str, float]
 
     def row(self) -> str:
-        """As for a table."""
+        """Return a line of the table."""
         plain, empty, full = (self.times[way] for way in WAYS)
         return (
             f"{self.upstream:<14}{self.seconds:>9.0f}{self.epochs:>8}{self.stored / 1e6:>9.1f}"
@@ -82,16 +82,16 @@ def measure(
     seconds: float = SECONDS,
     repeats: int = REPEATS,
     device: str = "cpu",
-) -> list[Speedup]:
+) -> list[CacheSpeedup]:
     """Run s3prl with and without a cache, and write ``features.json`` beside the runs.
 
     Args:
-        out: folder that is empty or does not exist.
+        out: output folder, empty or new.
         upstreams: ``hubert_nano``, ``base`` (HuBERT Base's shape, random weights), or checkpoints.
-        epochs: of each training.
-        seconds: of audio in training; the development set has a quarter of it besides.
-        repeats: of each way; the best counts.
-        device: as after s3prl's ``--device``.
+        epochs: epochs of each training.
+        seconds: training audio; the development set has another quarter of it.
+        repeats: runs of each kind, of which the fastest counts.
+        device: value of s3prl's ``--device``.
 
     Raises:
         ConfigError: ``out`` is not empty, or a number is too small.
@@ -112,33 +112,33 @@ def measure(
             for name, model in models.items():
                 for way in WAYS:
                     cache = None if way == "without" else out / "cache" / f"{name}-{turn}"
-                    run = Run(out / f"{name}-{way}-{turn}", model, config, cache, device)
+                    run = DownstreamRun(out / f"{name}-{way}-{turn}", model, config, cache, device)
                     took = run.time(launcher)
                     times[name][way] = min(took, times[name].get(way, took))
-    found = []
+    speedups = []
     for name, model in models.items():
         shape = load_model(model).config
         size = needed(length, shape.num_layers + 1, shape.embed_dim, shape.stride)
-        found.append(Speedup(name.partition("-")[2], length, epochs, size, times[name]))
-    write_text(out / "features.json", json.dumps([asdict(each) for each in found], indent=1) + "\n")
-    return found
+        speedups.append(CacheSpeedup(name.partition("-")[2], length, epochs, size, times[name]))
+    write_text(out / "features.json", json.dumps([asdict(each) for each in speedups], indent=1) + "\n")
+    return speedups
 
 
-def table(found: Sequence[Speedup]) -> str:
-    """What was measured, one line an upstream; the speed-up is time without over time with a cache."""
-    return "\n".join([HEAD, *(each.row() for each in found)])
+def table(speedups: Sequence[CacheSpeedup]) -> str:
+    """Tabulate the times; a speed-up is the time without a cache divided by that with a cache."""
+    return "\n".join([HEAD, *(each.row() for each in speedups)])
 
 
 @dataclass(frozen=True)
-class Run:
+class DownstreamRun:
     """One training by s3prl.
 
     Args:
-        folder: for what it writes.
-        model: the upstream's checkpoint.
-        config: as after ``-c``.
-        cache: of hidden states, or ``None``.
-        device: as after ``--device``.
+        folder: output folder.
+        model: checkpoint of the upstream.
+        config: value of ``-c``.
+        cache: folder of the cache, if any.
+        device: value of ``--device``.
     """
 
     folder: Path
@@ -148,10 +148,10 @@ class Run:
     device: str
 
     def time(self, launcher: Launcher) -> float:
-        """Train, and tell the seconds from the loading of the upstream to the last checkpoint."""
+        """Train; returns the seconds from the loading of the upstream to the last checkpoint."""
         self.folder.mkdir()
-        given = {"padding": "exact"} if self.cache is None else options(self.cache, LIMIT)
-        write_text(self.folder / "options.yaml", yaml.safe_dump(given))
+        upstream_options = {"padding": "exact"} if self.cache is None else options(self.cache, LIMIT)
+        write_text(self.folder / "options.yaml", yaml.safe_dump(upstream_options))
         arguments = ["-m", "train", "-d", "emotion", "-c", str(self.config), "-p", str(self.folder)]
         arguments += ["-u", "dphubert_local", "-k", str(self.model), "-g", str(self.folder / "options.yaml")]
         launcher.run("measure", self._look, self.folder / "import.log", self.folder)  # s3prl is imported now
@@ -167,7 +167,7 @@ class Run:
 
 
 def _model(name: str, out: Path) -> Path:
-    """The checkpoint of an upstream that is named, or given."""
+    """Return the checkpoint of a named upstream, or the given path."""
     if name == "hubert_nano":
         return resources.find("assets/hubert_nano")
     if name != "base":
@@ -177,9 +177,9 @@ def _model(name: str, out: Path) -> Path:
 
 
 def _corpus(root: Path, seconds: float) -> tuple[float, int]:
-    """Clips in IEMOCAP's layout -> seconds of audio in training, steps of an epoch.
+    """Write clips in IEMOCAP's layout; returns the seconds of training audio and the steps of an epoch.
 
-    s3prl takes the rest of what is listed for its development set.
+    s3prl takes its development set from the listed clips.
     """
     rows: list[dict[str, str]] = []
     lengths: list[float] = []
@@ -205,7 +205,7 @@ def _corpus(root: Path, seconds: float) -> tuple[float, int]:
 
 
 def _configure(out: Path, steps: int, epoch: int) -> Path:
-    """Emotion recognition as in SUPERB, of so many steps and evaluated after every epoch."""
+    """Write the recipe of emotion recognition with these steps, validated each epoch; returns its path."""
     data = {"root": str(out / "corpus"), "meta_data": str(out / "corpus" / "meta_data"), "num_workers": 0}
     runner = {"total_steps": steps, "log_step": epoch, "eval_step": epoch, "save_step": steps}
     runner |= {"gradient_accumulate_steps": 1, "max_keep": 1}
@@ -216,7 +216,7 @@ def _configure(out: Path, steps: int, epoch: int) -> Path:
 
 
 def main() -> None:
-    """Measure as the arguments say, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.features", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the runs, empty or new")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""How fast models infer: subjects in processes of their own, in turns, so that all meet the same noise."""
+"""Benchmark of inference: each subject in its own process, in turns, so that all face the same noise."""
 
 from __future__ import annotations
 
@@ -17,34 +17,41 @@ from ..errors import ConfigError
 from ..model import ModelConfig
 from .machine import machine, versions
 from .model_shapes import SHAPES, checkpoint
-from .other_libraries import S3prl, Transformers
-from .subjects import Exported, Own, Plain, Products, Published, Subject
-from .turn_log import Record
+from .other_libraries import S3prlSubject, TransformersSubject
+from .subjects import (
+    ExportedSubject,
+    FoldedSubject,
+    MatrixProducts,
+    PublishedSubject,
+    Subject,
+    UnfoldedSubject,
+)
+from .turn_log import TurnLog
 from .worker import Worker
 from .workload import FULL, QUICK, Workload
 
-WARM_UP = 2  # calls of every subject before its first turn with a workload
+WARM_UP = 2  # calls of each subject before its first turn with a workload
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured.
+    """Configuration of a benchmark.
 
     Args:
         out: folder of the results.
-        reference: clone of the published repository.
-        transformers: whether to run HuBERT Base of transformers.
-        s3prl: whether to run HuBERT Base and DistilHuBERT of s3prl.
+        reference: clone of the published repository, to be run too.
+        transformers: run HuBERT Base of transformers too.
+        s3prl: run HuBERT Base and DistilHuBERT of s3prl too.
         checkpoints: models of this package to run too, each under its own name.
-        exported: files that ``export`` wrote.
-        threads: of every subject; all cores by default.
-        turns: runs of every subject with every workload.
-        quick: fewer turns, short batches.
-        shapes: name -> models.
-        workloads: batches; by default :data:`FULL`, or :data:`QUICK`.
+        exported: files written by ``export`` to run too.
+        threads: threads of each subject; all cores by default.
+        turns: runs of each subject with each workload.
+        quick: run fewer turns and short batches.
+        shapes: name -> configuration of the models with random weights.
+        workloads: batches; :data:`FULL` by default, or :data:`QUICK`.
 
     Raises:
-        ConfigError: naming every field that is wrong.
+        ConfigError: fields are invalid; the message lists all of them.
     """
 
     out: Path
@@ -82,30 +89,32 @@ class Benchmark:
 
     @property
     def models(self) -> Path:
-        """Folder of the models that are measured."""
+        """Folder of the models with random weights."""
         return self.out / "models"
 
     def prepare(self) -> list[Path]:
-        """Write the checkpoints of all shapes, where they are not there."""
+        """Write the missing checkpoints of the shapes; returns all of them."""
         return [checkpoint(self.models, shape, config) for shape, config in self.shapes.items()]
 
     def subjects(self) -> list[Subject]:
-        """All subjects, in the order in which they take turns."""
-        found: list[Subject] = [Products("", None, precision) for precision in ("fp32", "bf16")]
+        """Return all subjects, in the order of their turns."""
+        subjects: list[Subject] = [MatrixProducts("", None, precision) for precision in ("fp32", "bf16")]
         for shape, config in self.shapes.items():
-            found += [Own(shape, config, precision) for precision in ("fp32", "bf16")]
-            found.append(Plain(shape, config))
+            subjects += [FoldedSubject(shape, config, precision) for precision in ("fp32", "bf16")]
+            subjects.append(UnfoldedSubject(shape, config))
             if self.reference is not None and shape != "distilhubert":
-                found.append(Published(shape, config, clone=self.reference.absolute()))
+                subjects.append(PublishedSubject(shape, config, clone=self.reference.absolute()))
         for path in self.checkpoints:
             config = load_model(path).config
-            found += [Own(path.stem, config, p, path.absolute()) for p in ("fp32", "bf16")]
+            subjects += [FoldedSubject(path.stem, config, p, path.absolute()) for p in ("fp32", "bf16")]
         base = self.shapes.get("base")
         if self.transformers and base is not None:
-            found.append(Transformers("base", base))
+            subjects.append(TransformersSubject("base", base))
         if self.s3prl:
-            found += [S3prl(s, self.shapes[s]) for s in ("base", "distilhubert") if s in self.shapes]
-        return found + self._exported()
+            subjects += [
+                S3prlSubject(s, self.shapes[s]) for s in ("base", "distilhubert") if s in self.shapes
+            ]
+        return subjects + self._exported()
 
     def _exported(self) -> list[Subject]:
         if not self.exported:
@@ -113,14 +122,14 @@ class Benchmark:
         from ..export.metadata import weights_hash
 
         hashes = {path.name: weights_hash(load_model(path)) for path in self.prepare()}
-        return [Exported.read(path, hashes) for path in self.exported]
+        return [ExportedSubject.read(path, hashes) for path in self.exported]
 
 
-def measure(benchmark: Benchmark) -> Record:
-    """Measure what has not been measured yet; every turn is kept at once.
+def measure(benchmark: Benchmark) -> TurnLog:
+    """Run the measurements that are missing, and log each as soon as it is made.
 
     Raises:
-        DPHubertError: a subject fails, or the folder holds results of another setting.
+        DPHubertError: a subject failed, or the folder holds results of another setting.
     """
     subjects, turns = benchmark.subjects(), benchmark.turns or 0
     setting = {
@@ -130,20 +139,20 @@ def measure(benchmark: Benchmark) -> Record:
         "machine": machine(),
         "versions": versions(),
     }
-    record = Record(benchmark.out / "turns.jsonl", setting)
-    missing = {w.name: turns - len(record.of("turn", workload=w.name)) for w in benchmark.workloads}
-    left = [count + WARM_UP for count in missing.values() if count > 0]
-    if left:
-        first = min(benchmark.workloads, key=lambda workload: sum(workload.seconds))
+    log = TurnLog(benchmark.out / "turns.jsonl", setting)
+    missing = {w.name: turns - len(log.select("turn", workload=w.name)) for w in benchmark.workloads}
+    calls = [count + WARM_UP for count in missing.values() if count > 0]
+    if calls:
+        shortest = min(benchmark.workloads, key=lambda workload: sum(workload.seconds))
         with (
-            tqdm(total=(sum(left) + 2) * len(subjects), desc="bench", unit="run") as bar,
+            tqdm(total=(sum(calls) + 2) * len(subjects), desc="bench", unit="run") as bar,
             _workers(benchmark, subjects) as workers,
         ):
-            _starts(workers, first, record, bar)
+            _measure_starts(workers, shortest, log, bar)
             for workload in benchmark.workloads:
-                _turns(workers, workload, missing[workload.name], record, bar)
-    _peaks(benchmark, subjects, record)
-    return record
+                _measure_turns(workers, workload, missing[workload.name], log, bar)
+    _measure_peaks(benchmark, subjects, log)
+    return log
 
 
 @contextmanager
@@ -159,29 +168,32 @@ def _workers(benchmark: Benchmark, subjects: Sequence[Subject]) -> Iterator[list
             worker.stop()
 
 
-def _starts(workers: Sequence[Worker], workload: Workload, record: Record, bar: tqdm) -> None:
-    """Load everything; compare the hidden states of what runs the same weights, of the first utterance.
+def _measure_starts(workers: Sequence[Worker], workload: Workload, log: TurnLog, bar: tqdm) -> None:
+    """Load all subjects, and compare the hidden states of those that run the same weights.
 
-    It is the longest: behind the ends of others each implementation leaves what it likes.
+    Only the first utterance is compared. It is the longest; implementations differ in the frames behind the
+    ends of shorter ones.
     """
-    wanted: dict[str, np.ndarray] = {}
+    exact: dict[str, np.ndarray] = {}
     for worker in workers:
         start, subject = worker.start(workload), worker.subject
         entry = {"kind": "start", "subject": subject.name, **asdict(start)}
-        if isinstance(subject, Plain):
-            wanted[subject.shape] = worker.hidden(workload)[0]
-        record.add(entry)
+        if isinstance(subject, UnfoldedSubject):
+            exact[subject.shape] = worker.hidden(workload)[0]
+        log.add(entry)
         bar.update()
     for worker in workers:
         subject = worker.subject
-        if subject.own_weights and subject.shape in wanted:
-            exact = wanted[subject.shape]
-            error = np.linalg.norm(worker.hidden(workload)[0] - exact) / np.linalg.norm(exact)
-            record.add({"kind": "error", "subject": subject.name, "error": float(error)})
+        if subject.own_weights and subject.shape in exact:
+            expected = exact[subject.shape]
+            error = np.linalg.norm(worker.hidden(workload)[0] - expected) / np.linalg.norm(expected)
+            log.add({"kind": "error", "subject": subject.name, "error": float(error)})
         bar.update()
 
 
-def _turns(workers: Sequence[Worker], workload: Workload, count: int, record: Record, bar: tqdm) -> None:
+def _measure_turns(
+    workers: Sequence[Worker], workload: Workload, count: int, log: TurnLog, bar: tqdm
+) -> None:
     for turn in range(-WARM_UP if count > 0 else 0, count):
         times = {}
         for worker in workers:
@@ -189,23 +201,23 @@ def _turns(workers: Sequence[Worker], workload: Workload, count: int, record: Re
             bar.update()
         if turn >= 0:
             load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            record.add({"kind": "turn", "workload": workload.name, "seconds": times, "load": load})
+            log.add({"kind": "turn", "workload": workload.name, "seconds": times, "load": load})
     for worker in workers:
         worker.rest()
 
 
-def _peaks(benchmark: Benchmark, subjects: Sequence[Subject], record: Record) -> None:
-    """Every subject alone in a new process, the shortest batch first: runtimes keep what a batch took."""
-    left = [w for w in benchmark.workloads if not record.of("peak", workload=w.name)]
-    if not left:
+def _measure_peaks(benchmark: Benchmark, subjects: Sequence[Subject], log: TurnLog) -> None:
+    """Measure peak memory in new processes, shortest batch first, since runtimes keep what they allocate."""
+    missing = [w for w in benchmark.workloads if not log.select("peak", workload=w.name)]
+    if not missing:
         return
-    left.sort(key=lambda workload: sum(workload.seconds))
-    peaks: dict[str, dict[str, int]] = {workload.name: {} for workload in left}
+    missing.sort(key=lambda workload: sum(workload.seconds))
+    peaks: dict[str, dict[str, int]] = {workload.name: {} for workload in missing}
     for subject in tqdm(subjects, desc="memory", unit="model"):
         with _workers(benchmark, [subject]) as (worker,):
-            worker.start(left[0])
-            for workload in left:
+            worker.start(missing[0])
+            for workload in missing:
                 peaks[workload.name][subject.name] = worker.peak(workload)
                 worker.rest()
-    for name, found in peaks.items():
-        record.add({"kind": "peak", "workload": name, "bytes": found})
+    for name, sizes in peaks.items():
+        log.add({"kind": "peak", "workload": name, "bytes": sizes})

@@ -1,7 +1,7 @@
-"""How much audio a second reaches a trainer: from files to batches, through the loader and its processes.
+"""Benchmark of data loading: the audio that reaches a trainer per second, from files to batches.
 
-``python -m s3prl_dphubert.bench.loading [MANIFEST]``; without one, FLAC files of 8 to 16 s are made of the
-embedded speech. The files are in the page cache, so that decoding is measured and no disk.
+``python -m s3prl_dphubert.bench.loading [MANIFEST]``; without a manifest, FLAC files of 8 to 16 s are made
+from the embedded speech. The files are in the page cache, so that decoding is measured rather than the disk.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..utils import resources
 
 
 def make_corpus(folder: Path, files: int = 120, seed: int = 0) -> Manifest:
-    """Write FLAC files of embedded speech, each 8 to 16 s, and list them."""
+    """Write FLAC files of embedded speech, 8 to 16 s each, and return their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     clips = [read(path) for path in sorted(resources.find("assets/speech").rglob("*.ogg"))]
     for number in range(files):
-        wanted = int(random.uniform(8, 16) * SAMPLE_RATE)
-        audio = np.concatenate([clips[i] for i in random.permutation(len(clips))])[:wanted]
+        length = int(random.uniform(8, 16) * SAMPLE_RATE)
+        audio = np.concatenate([clips[i] for i in random.permutation(len(clips))])[:length]
         soundfile.write(folder / f"{number:04d}.flac", audio, SAMPLE_RATE)
     return scan([folder])[0][""]
 
 
 def rates(stream: BatchStream, batches: int, workers: int) -> tuple[float, float]:
-    """Seconds of audio a second by the clock, and a second of computing of this process."""
-    warm = max(1, 2 * workers)
+    """Return the seconds of audio per wall-clock second, and per CPU second of this process."""
+    warm_up = max(1, 2 * workers)
     audio, began = 0.0, (0.0, 0.0)
-    for index, batch in enumerate(loader(stream, 0, warm + batches, workers)):
-        if index < warm:
+    for index, batch in enumerate(loader(stream, 0, warm_up + batches, workers)):
+        if index < warm_up:
             began = time.perf_counter(), time.process_time()
         else:
             audio += batch.waveforms.numel() / SAMPLE_RATE
@@ -46,10 +46,16 @@ def rates(stream: BatchStream, batches: int, workers: int) -> tuple[float, float
 
 
 def table(manifest: Manifest, seconds: float, batches: int, workers: list[int]) -> str:
-    """Audio-seconds a second for each number of processes that read, as Markdown.
+    """Tabulate the audio-seconds per second for each number of reader processes, in Markdown.
 
-    Seconds of the training process's own computing tell what a free core would do, and with other
-    processes what is left for it to do.
+    The rate per CPU second of the training process shows what a free core would achieve or, with reader
+    processes, how much work is left to the trainer.
+
+    Args:
+        manifest: audio to read.
+        seconds: audio per batch.
+        batches: batches to time.
+        workers: numbers of reader processes.
     """
     stream = BatchStream(manifest, BatchConfig(seconds_per_batch=seconds))
     lines = [f"| processes that read | audio-s/s, batches of {seconds:g} s | a CPU second of the trainer |"]
@@ -61,7 +67,7 @@ def table(manifest: Manifest, seconds: float, batches: int, workers: list[int]) 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and print."""
+    """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.loading", description=__doc__)
     parser.add_argument("manifest", nargs="?", type=Path, help="a .tsv file")
     parser.add_argument("--seconds", type=float, default=160.0, help="audio a micro-batch (default 160)")
@@ -69,9 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes (default 0 1 2)")
     arguments = parser.parse_args(argv)
     settings = arguments.seconds, arguments.batches, arguments.workers
-    with tempfile.TemporaryDirectory() as place:
-        given = arguments.manifest
-        manifest = make_corpus(Path(place)) if given is None else Manifest.load(given)
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.manifest
+        manifest = make_corpus(Path(folder)) if path is None else Manifest.load(path)
         print(table(manifest, *settings))
     return 0
 

@@ -1,9 +1,12 @@
-"""The machine that a benchmark ran on."""
+"""The machine that a benchmark runs on: its description and its clocks."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,31 +27,46 @@ FLAGS = (
 )
 
 
+class Stopwatch:
+    """Wall-clock and CPU seconds of this process, summed under names."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a block under a name."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.wall[name] = self.wall.get(name, 0.0) + time.perf_counter() - wall
+        self.cpu[name] = self.cpu.get(name, 0.0) + time.process_time() - cpu
+
+
 def machine() -> dict[str, str]:
-    """Processor, its flags that matter here, and memory, as far as the system tells."""
+    """Return processor, relevant CPU flags, cores and memory, as far as the system reports them."""
     fields = _cpuinfo()
-    known = fields.get("flags", fields.get("Features", "")).split()
-    model = " ".join(fields.get(name, "") for name in ("model name",)).strip() or platform.processor()
-    found = {
-        "processor": model or platform.machine(),
+    flags = fields.get("flags", fields.get("Features", "")).split()
+    facts = {
+        "processor": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
         "family, model": f"{fields.get('cpu family', '?')}, {fields.get('model', '?')}",
-        "flags": " ".join(flag for flag in FLAGS if flag in known) or torch.backends.cpu.get_cpu_capability(),
+        "flags": " ".join(flag for flag in FLAGS if flag in flags) or torch.backends.cpu.get_cpu_capability(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
     }
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found["memory"] = f"{size / 2**30:.0f} GiB"
-    return found
+        facts["memory"] = f"{size / 2**30:.0f} GiB"
+    return facts
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, where it is installed."""
+    """Return the versions of the installed packages that compute."""
     return environment.versions(PACKAGES)
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Facts of the first core."""
+    """Return the fields of the first core in ``/proc/cpuinfo``; empty where there is none."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf8").split("\n\n")[0]
     except OSError:

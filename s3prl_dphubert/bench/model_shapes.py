@@ -1,4 +1,4 @@
-"""The models that are measured, with random weights: speed does not depend on them."""
+"""Shapes of the measured models; their weights are random, since speed does not depend on them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ SHAPES = {
     ),
     "distilhubert": ModelConfig(heads=dense_heads(2, 12), ffn=(3072,) * 2),
 }
-"""HuBERT Base; what the published method makes of it; as many parameters with 0.62 of its MACs, half of its
-conv channels and a quarter more feed-forward units; DistilHuBERT."""
+"""HuBERT Base; the result of the published method; as many parameters with 0.62 of the MACs, half the conv
+channels and a quarter more feed-forward units; DistilHuBERT."""
+
 TITLES = {
     "base": "HuBERT Base",
     "pruned": "pruned",
@@ -36,7 +37,7 @@ TITLES = {
 
 
 def checkpoint(folder: Path, shape: str, config: ModelConfig) -> Path:
-    """The checkpoint of a shape below a folder; made if it is not there."""
+    """Return the checkpoint of a shape below a folder, written if missing."""
     path = folder / shape
     if not path.exists():
         with torch.random.fork_rng():

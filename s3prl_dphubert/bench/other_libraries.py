@@ -1,4 +1,4 @@
-"""HuBERT Base and DistilHuBERT as transformers and s3prl run them, with random weights."""
+"""Subjects of other libraries: HuBERT Base of transformers, HuBERT Base and DistilHuBERT of s3prl."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .subjects import Call, Subject
 
 
 @dataclass(frozen=True)
-class Transformers(Subject):
-    """A HuBERT of Hugging Face's transformers, with its default attention."""
+class TransformersSubject(Subject):
+    """A HuBERT of Hugging Face's transformers, with default attention."""
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"transformers, {self.title}, {self.precision}"
 
     def prepare(self, models: Path) -> None:
@@ -48,7 +48,7 @@ class Transformers(Subject):
         from transformers import HubertModel  # noqa: F401
 
     def load(self, models: Path) -> Call:
-        """Load."""
+        """Load the model."""
         from transformers import HubertModel
 
         model = HubertModel.from_pretrained(models / f"transformers-{self.shape}").eval()
@@ -61,18 +61,18 @@ class Transformers(Subject):
 
 
 @dataclass(frozen=True)
-class S3prl(Subject):
-    """An upstream of s3prl's own: ``hubert``, or ``distilhubert`` with its prediction heads."""
+class S3prlSubject(Subject):
+    """An upstream of s3prl: ``hubert``, or ``distilhubert`` with its prediction heads."""
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"s3prl, {self.title}, {self.precision}"
 
     def prepare(self, models: Path) -> None:
         """Write a checkpoint that the upstream loads."""
         if self.config is not None and not self._file(models).exists():
-            with redirect_stdout(StringIO()):  # it talks
+            with redirect_stdout(StringIO()):  # it prints its configuration
                 content = _distiller(self.config) if self._distilled else _hubert(self.config)
             with replacing(self._file(models)) as partial:
                 torch.save(content, partial)
@@ -82,7 +82,7 @@ class S3prl(Subject):
         self._expert()
 
     def load(self, models: Path) -> Call:
-        """Load as s3prl does."""
+        """Load the model as s3prl does."""
         expert = self._expert()(str(self._file(models))).eval()
 
         def call(waveforms: Tensor, lengths: Tensor | None) -> Any:

@@ -1,4 +1,4 @@
-"""One update of stage 1 as :class:`.Trainer` makes it, with the times of its parts."""
+"""One update of stage 1 as the trainer makes it, with the times of its parts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,35 @@ from ..compression.compress_config import CompressConfig
 from ..data.batches import Batch
 from ..data.dataset import DataConfig
 from ..distillation.objective import ObjectiveConfig
+from ..distillation.task import JointPruning
 from ..model import SpeechModel
 from ..model.speech_model import autocast
 from ..pruning.budget import Budget
 from ..training.optimizer import ScheduledAdamW
 from ..training.train_config import TrainConfig
+from .machine import Stopwatch
 from .reference_update import matched
-from .stopwatch import Stopwatch
+
+
+class TimedPruning(JointPruning):
+    """Stage 1 with a stopwatch on the teacher."""
+
+    watch = Stopwatch()
+
+    @torch.no_grad()
+    def targets(self, waveforms: Tensor) -> list[Tensor]:
+        """Compute the teacher's hidden states (B, F, D) of waveforms (B, T), timed as ``teacher``."""
+        with self.watch("teacher"):
+            return super().targets(waveforms)
 
 
 class OwnUpdate:
     """Joint distillation and pruning: one loss, one backward pass, one step.
 
     Args:
-        model: teacher, and what the student starts from.
+        model: teacher, and initial student.
         precision: ``fp32`` or ``bf16``.
-        rate: dropout probability of the student; ``None`` for that of its configuration.
+        rate: dropout probability of the student; by default that of its configuration.
         teacher_precision: as in :class:`.TrainConfig`.
     """
 
@@ -50,28 +63,21 @@ class OwnUpdate:
         stage1 = TrainConfig(precision=precision, teacher_precision=teacher_precision)
         run = CompressConfig("", DataConfig("-"), objective=objective, budget=Budget(0.75), stage1=stage1)
         self.precision, self.step = precision, 0
-        self.task = stages.joint_pruning(run, model, student)
+        task = stages.joint_pruning(run, model, student)
+        self.task = TimedPruning(task.teacher, task.student, task.objective, task.config, task.budget)
         self.task.module.train()
         groups = self.task.parameter_groups()
         self.optimizer = ScheduledAdamW(groups, warmup=0, updates=50_000)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.gates = self.task.student.gates
-        self.watch = Stopwatch()
-        targets = self.task.targets
-
-        def timed(waveforms: Tensor) -> list[Tensor]:
-            with self.watch("teacher"):
-                return targets(waveforms)
-
-        self.task.targets = timed  # type: ignore[method-assign]
 
     def set_gates(self, log_alphas: dict[str, dict[int, Tensor]]) -> None:
-        """Take locations by kind and layer."""
+        """Set log_alpha of the gates, by kind and layer."""
         for kind, index, gates in self.gates.items():
             gates.log_alpha.data.copy_(log_alphas[kind][index])
 
     def loss(self, waveforms: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """waveforms (B, T) -> loss, and the part of it that is distillation."""
+        """Compute the loss of waveforms (B, T), and its distillation part."""
         lengths = torch.full((len(waveforms),), waveforms.shape[1])
         with autocast(waveforms.device, self.precision):
             generator = torch.Generator().manual_seed(seed)
@@ -80,7 +86,7 @@ class OwnUpdate:
 
     def update(self, waveforms: Tensor, watch: Stopwatch) -> None:
         """Make one update."""
-        self.watch = watch
+        self.task.watch = watch
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.schedule(self.step)
         self.step += 1

@@ -1,4 +1,4 @@
-"""One update of the published implementation, without Lightning, from a clone of its repository."""
+"""One update of the published implementation, run from a clone of its repository without Lightning."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ..model import SpeechModel
 from ..model.masks import Masks
 from ..model.state_dict import load_weights_only
 from ..pruning.gates import KINDS
-from .stopwatch import Stopwatch
+from .machine import Stopwatch
 
 
 def matched(layers: int) -> tuple[int, ...]:
-    """The hidden states that are matched, of a model with so many layers: 0, 4, 8 and 12 of 12."""
+    """Return the indices of the matched hidden states: 0, 4, 8 and 12 for 12 layers."""
     return 0, layers // 3, 2 * layers // 3, layers
 
 
 def import_published(folder: Path) -> Any:
-    """The module ``wav2vec2.model`` of a clone.
+    """Import the module ``wav2vec2.model`` of a clone.
 
     Raises:
-        ConfigError: there is no such module.
+        ConfigError: the folder has no such module.
     """
     if not (folder / "wav2vec2" / "model.py").is_file():
         raise ConfigError(f"reference: {folder} has no wav2vec2/model.py, allowed: a clone of pyf98/DPHuBERT")
@@ -46,16 +46,16 @@ class PublishedUpdate:
     """Joint distillation and pruning as published: one loss, one backward pass, one step.
 
     Args:
-        folder: the clone.
-        model: teacher, and what the student starts from.
-        rate: dropout probability of the student; ``None`` as in HuBERT Base.
+        folder: folder of the clone.
+        model: teacher, and initial student.
+        rate: dropout probability of the student; by default that of HuBERT Base.
     """
 
     def __init__(self, folder: Path, model: SpeechModel, rate: float | None = None) -> None:
         build = import_published(folder).wav2vec2_model
-        with tempfile.TemporaryDirectory() as place:
-            write(model, Path(place, "model.pth"))
-            saved = load_weights_only(Path(place, "model.pth"))
+        with tempfile.TemporaryDirectory() as folder_of_model:
+            write(model, Path(folder_of_model, "model.pth"))
+            saved = load_weights_only(Path(folder_of_model, "model.pth"))
         state, config = saved["state_dict"], dict(saved["config"])
         if rate is not None:
             config |= {name: rate for name in config if name.endswith("dropout")}
@@ -79,9 +79,9 @@ class PublishedUpdate:
             nn.init.zeros_(projection.bias)
         self.projections = [shared[0], shared[1], shared[1], shared[1]]
         self.multipliers = nn.Parameter(torch.zeros(2))
-        named = dict(self.student.named_parameters())
-        gates = [p for name, p in named.items() if "log_alpha" in name]
-        weights = [p for name, p in named.items() if "log_alpha" not in name and p.requires_grad]
+        parameters = dict(self.student.named_parameters())
+        gates = [p for name, p in parameters.items() if "log_alpha" in name]
+        weights = [p for name, p in parameters.items() if "log_alpha" not in name and p.requires_grad]
         weights += [p for projection in shared for p in projection.parameters()]
         groups: list[dict[str, Any]] = [{"params": weights, "lr": 2e-4}, {"params": gates, "lr": 0.02}]
         groups.append({"params": [self.multipliers], "lr": 0.02, "maximize": True})
@@ -89,13 +89,13 @@ class PublishedUpdate:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def set_gates(self, log_alphas: dict[str, dict[int, Tensor]]) -> None:
-        """Take locations by kind and layer."""
+        """Set log_alpha of the gates, by kind and layer."""
         for kind, rows in log_alphas.items():
             for index, values in rows.items():
                 self._gates(kind, index).log_alpha.data.copy_(values)
 
     def fix(self, masks: Masks) -> None:
-        """Use these masks from now on instead of samples."""
+        """Use fixed masks instead of samples from now on."""
         for kind in KINDS:
             for index, mask in getattr(masks, kind).items():
                 self._gates(kind, index).forward = lambda mask=mask: mask
@@ -104,14 +104,12 @@ class PublishedUpdate:
         if kind == "conv":
             return self.student.feature_extractor.conv_layers[index].hard_concrete
         layer = self.student.encoder.transformer.layers[index]
-        return (
-            layer.attention.hard_concrete_for_heads
-            if kind == "heads"
-            else (layer.feed_forward.hard_concrete_for_intermediate)
-        )
+        if kind == "heads":
+            return layer.attention.hard_concrete_for_heads
+        return layer.feed_forward.hard_concrete_for_intermediate
 
     def loss(self, waveforms: Tensor, watch: Stopwatch) -> tuple[Tensor, Tensor]:
-        """waveforms (B, T) -> loss, and the part of it that is distillation."""
+        """Compute the loss of waveforms (B, T), and its distillation part."""
         lengths = torch.full((len(waveforms),), waveforms.shape[1])
         with watch("teacher"), torch.no_grad():
             hidden, _ = self.teacher.extract_features(waveforms, lengths)

@@ -1,4 +1,4 @@
-"""Rows of a benchmark: what its turns say of every subject with every batch."""
+"""Statistics of a benchmark: one row for each subject and batch."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.cost import macs
-from .subjects import Products, Subject
-from .turn_log import Record
+from .subjects import MatrixProducts, Subject
+from .turn_log import TurnLog
 from .workload import Workload
 
 
 @dataclass(frozen=True)
-class Row:
-    """A subject with a batch.
+class SpeedRow:
+    """Speed and memory of a subject with a batch.
+
+    Times are seconds of compute per second of audio.
 
     Args:
-        subject: its name.
-        shape: its model.
-        precision: of its products.
-        workload: the batch's name.
-        audio: seconds of audio in the batch, padding excepted.
-        best: seconds of compute per second of audio, of its best run.
-        median: of the median of its runs.
-        low: of the lower quartile.
-        high: of the upper quartile.
-        products: seconds per second that plain matrix products of as many MACs take, if known.
-        ratios: baseline -> median, over turns, of this subject's time by the baseline's in the same turn.
-        peak: bytes of its process.
-        runs: how many.
+        subject: name of the subject.
+        shape: name of its shape.
+        precision: precision of its products.
+        workload: name of the batch.
+        audio: seconds of audio in the batch, without padding.
+        best: time of its best run.
+        median: median over its runs.
+        low: lower quartile.
+        high: upper quartile.
+        products: time of plain matrix products with as many MACs, if measured.
+        ratios: baseline -> median over turns of this subject's time relative to the baseline's in that turn.
+        peak: peak memory of its process in bytes, if measured.
+        runs: number of runs.
     """
 
     subject: str
@@ -48,30 +50,30 @@ class Row:
     runs: int
 
 
-def rows(record: Record, subjects: Sequence[Subject], workloads: Sequence[Workload]) -> list[Row]:
-    """Rows of all subjects that are models, batch by batch."""
-    found = []
+def rows(log: TurnLog, subjects: Sequence[Subject], workloads: Sequence[Workload]) -> list[SpeedRow]:
+    """Return the rows of all subjects that are models, batch by batch."""
+    table = []
     for workload in workloads:
-        turns = [entry["seconds"] for entry in record.of("turn", workload=workload.name)]
+        turns = [entry["seconds"] for entry in log.select("turn", workload=workload.name)]
         if not turns:
             continue
         rates = {
             s.precision: statistics.median(turn[s.name] for turn in turns) / s.macs
             for s in subjects
-            if isinstance(s, Products)
+            if isinstance(s, MatrixProducts)
         }
-        peaks: dict[str, Any] = next((e["bytes"] for e in record.of("peak", workload=workload.name)), {})
-        models = [subject for subject in subjects if not isinstance(subject, Products)]
-        found += [_row(s, models, workload, turns, rates, peaks.get(s.name)) for s in models]
-    return found
+        peaks: dict[str, Any] = next((e["bytes"] for e in log.select("peak", workload=workload.name)), {})
+        models = [subject for subject in subjects if not isinstance(subject, MatrixProducts)]
+        table += [_row(s, models, workload, turns, rates, peaks.get(s.name)) for s in models]
+    return table
 
 
 def baselines(subjects: Sequence[Subject]) -> list[str]:
-    """What ratios are taken to: the published pruned model, and HuBERT Base elsewhere or else here."""
+    """Return the baselines of the ratios: the published pruned model, and HuBERT Base elsewhere or here."""
     names = [subject.name for subject in subjects]
-    wanted = ("published code, pruned", "transformers, HuBERT Base", "HuBERT Base, not folded")
-    found = [next((name for name in names if name.startswith(start)), None) for start in wanted]
-    return [name for name in found if name is not None][:2]
+    prefixes = ("published code, pruned", "transformers, HuBERT Base", "HuBERT Base, not folded")
+    first = (next((name for name in names if name.startswith(prefix)), None) for prefix in prefixes)
+    return [name for name in first if name is not None][:2]
 
 
 def _row(
@@ -81,7 +83,7 @@ def _row(
     turns: Sequence[Mapping[str, float]],
     rates: Mapping[str, float],
     peak: int | None,
-) -> Row:
+) -> SpeedRow:
     audio = sum(workload.seconds)
     times = sorted(turn[subject.name] / audio for turn in turns)
     low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
@@ -89,7 +91,7 @@ def _row(
     products = None
     if subject.config is not None and rate is not None:
         products = macs(subject.config, workload.samples) * rate / audio
-    return Row(
+    return SpeedRow(
         subject=subject.name,
         shape=subject.shape,
         precision=subject.precision,

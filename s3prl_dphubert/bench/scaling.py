@@ -1,11 +1,11 @@
-"""What a run costs elsewhere: GPU hours, network and disk, from a cost model that is checked here.
+"""Cost of a run on other hardware: GPU hours, network and disk, by a cost model that is checked here.
 
 ``python -m s3prl_dphubert.bench.scaling --out docs/results/scaling.md`` measures an update at two sizes on
-this machine, compares it with the model, and writes all figures of that page.
+this machine, compares them with the model, and writes all figures of that page.
 
-The model: an update computes the teacher forward and the student forward and backward, 2 floating-point
-operations a multiply-accumulate; what is no matrix product moves its activations through memory a fixed
-number of times. On GPUs the rate is that of the published run.
+In the model, an update computes the teacher forward and the student forward and backward, with two
+floating-point operations per multiply-accumulate; everything but matrix products takes a fixed time per
+activation. On GPUs the rate is that of the published run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ..model.model_config import dense_heads
 from ..pruning.gates import GateConfig, Gates
 from ..utils.environment import environment
 from ..utils.files import write_text
+from .machine import Stopwatch
 from .own_update import OwnUpdate
-from .stopwatch import Stopwatch
 
 HOUR = 3600
-UPDATES = (50_000, 25_000)  # of the two stages
-BATCH = 640  # seconds of audio an update, all GPUs together
-LEFT = 0.39  # share of the MACs that stage 2 has left
+UPDATES = (50_000, 25_000)  # updates of the two stages
+BATCH = 640  # seconds of audio per update, over all GPUs
+REMAINING = 0.39  # share of the MACs that the student of stage 2 has
 PUBLISHED_HOURS = 24  # GPU hours of the published run of HuBERT Base, on A100
-BYTES_A_SAMPLE = 1.2  # of 16 kHz FLAC, measured on the embedded speech
-DECODED = 4000  # audio-seconds a second and core, of FLAC (bench.loading)
-CACHED = 4 * 768 * 2 * 50  # bytes of targets a second of audio: layers, width, float16, frames
+BYTES_PER_SAMPLE = 1.2  # 16 kHz FLAC, measured on the embedded speech
+DECODED = 4000  # audio-seconds of FLAC per second and core (bench.loading)
+CACHED = 4 * 768 * 2 * 50  # bytes of targets per second of audio: layers, width, float16, frames
 CORPORA = {"LibriSpeech, 960 h": 960, "Libri-Light, 60,000 h": 60_000}
-LINKS = {"NVLink": 300e9, "InfiniBand 200": 25e9, "Ethernet 25": 3.1e9}  # bytes a second and direction
+LINKS = {"NVLink": 300e9, "InfiniBand 200": 25e9, "Ethernet 25": 3.1e9}  # bytes per second and direction
 LARGE = ModelConfig(
     extractor_mode="layer_norm",
     conv_bias=True,
@@ -61,13 +61,13 @@ SMALL = ModelConfig(
 
 
 def operations(config: ModelConfig, seconds: float, share: float = 1.0, gates: bool = False) -> float:
-    """Floating-point operations of teacher and student for an utterance.
+    """Return the floating-point operations of teacher and student for an utterance.
 
     Args:
         config: shape of both.
         seconds: length of the utterance.
-        share: of its MACs that the student has left.
-        gates: leave out what the gates close at the start of stage 1.
+        share: share of its MACs that the student has left.
+        gates: leave out the units that gates close at the start of stage 1.
     """
     samples = round(seconds * SAMPLE_RATE)
     teacher = float(macs(config, samples))
@@ -79,7 +79,7 @@ def operations(config: ModelConfig, seconds: float, share: float = 1.0, gates: b
 
 
 def activations(config: ModelConfig, seconds: float) -> float:
-    """Numbers that the layers of one model put out for an utterance, attention weights included."""
+    """Return the number of outputs of all layers of a model for an utterance, with attention weights."""
     samples, total = round(seconds * SAMPLE_RATE), 0
     for kernel, stride, channels in zip(
         config.conv_kernels, config.conv_strides, config.conv_channels, strict=True
@@ -92,15 +92,15 @@ def activations(config: ModelConfig, seconds: float) -> float:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One update here, and what the model says.
+class MeasuredUpdate:
+    """An update measured on this machine, with the inputs of the cost model.
 
     Args:
-        name: of the size.
-        batch: utterances.
-        seconds: of each.
+        name: name of the size.
+        batch: number of utterances.
+        seconds: length of each utterance.
         took: CPU seconds of the update.
-        products: of them, those that matrix products of its operations take.
+        products: CPU seconds of matrix products with as many operations.
         numbers: activations of teacher and student.
     """
 
@@ -112,8 +112,8 @@ class Measured:
     numbers: float
 
 
-def measure(repeats: int = 3, precision: str = "fp32") -> list[Measured]:
-    """Updates of two sizes and plain matrix products, in turns, in CPU seconds of one thread."""
+def measure(repeats: int = 3, precision: str = "fp32") -> list[MeasuredUpdate]:
+    """Time updates of two sizes and plain matrix products, in turns, in CPU seconds of one thread."""
     torch.set_num_threads(1)
     cases = {"half width, 6 layers": (SMALL, 4, 4.0), "HuBERT Base": (ModelConfig(), 2, 4.0)}
     torch.manual_seed(0)
@@ -128,16 +128,16 @@ def measure(repeats: int = 3, precision: str = "fp32") -> list[Measured]:
             if turn:
                 took[name].append(sum(watch.cpu.values()))
     speed = statistics.median(speeds)
-    found = []
+    updates = []
     for name, (config, batch, seconds) in cases.items():
         needed = batch * operations(config, seconds, gates=True)
         numbers = batch * 2 * activations(config, seconds)
-        found.append(Measured(name, batch, seconds, min(took[name]), needed / speed, numbers))
-    return found
+        updates.append(MeasuredUpdate(name, batch, seconds, min(took[name]), needed / speed, numbers))
+    return updates
 
 
 def _product_rate(size: int = 1536) -> float:
-    """Operations a second of float32 matrix products, by this process's CPU time."""
+    """Return the operations of float32 matrix products per second of CPU time."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     began = time.process_time()
     for _ in range(3):
@@ -145,34 +145,34 @@ def _product_rate(size: int = 1536) -> float:
     return 3 * 2 * size**3 / (time.process_time() - began)
 
 
-def check_rows(found: list[Measured]) -> Iterator[str]:
-    """The measured table: the cost of an activation comes from the first size, the second one is foretold."""
-    first = found[0]
+def check_rows(updates: list[MeasuredUpdate]) -> Iterator[str]:
+    """Yield the measured table: the cost of an activation is fitted to the first size only."""
+    first = updates[0]
     each = max(0.0, first.took - first.products) / first.numbers
     yield "| size | audio | measured, s | matrix products, s | model, s | model / measured |"
     yield "|---|---|---|---|---|---|"
-    for row in found:
-        said = row.products + each * row.numbers
+    for row in updates:
+        predicted = row.products + each * row.numbers
         audio = f"{row.batch} × {row.seconds:g} s"
         yield (
-            f"| {row.name} | {audio} | {row.took:.2f} | {row.products:.2f} | {said:.2f} "
-            f"| {said / row.took:.2f}{' (fitted)' if row is first else ''} |"
+            f"| {row.name} | {audio} | {row.took:.2f} | {row.products:.2f} | {predicted:.2f} "
+            f"| {predicted / row.took:.2f}{' (fitted)' if row is first else ''} |"
         )
 
 
 def total_operations(config: ModelConfig) -> tuple[float, float]:
-    """Floating-point operations of both stages, as published: 640 s an update."""
-    dense, pruned = operations(config, 10.0) / 10, operations(config, 10.0, LEFT) / 10
+    """Return the floating-point operations of the two stages of the published recipe."""
+    dense, pruned = operations(config, 10.0) / 10, operations(config, 10.0, REMAINING) / 10
     return UPDATES[0] * BATCH * dense, UPDATES[1] * BATCH * pruned
 
 
 def gpu_rate() -> float:
-    """Operations a second and GPU of the published run."""
+    """Return the operations per second and GPU of the published run."""
     return sum(total_operations(ModelConfig())) / (PUBLISHED_HOURS * HOUR)
 
 
 def gpu_rows(counts: tuple[int, ...] = (1, 4, 32)) -> Iterator[str]:
-    """GPU hours, hours and what an update exchanges."""
+    """Yield the table of GPU hours, hours and network traffic."""
     rate = gpu_rate()
     yield "| model | GPUs | GPU hours | hours | seconds an update | micro-batches a GPU | " + (
         "sent an update and GPU | " + " | ".join(f"over {link}, s" for link in LINKS) + " |"
@@ -195,17 +195,17 @@ def gpu_rows(counts: tuple[int, ...] = (1, 4, 32)) -> Iterator[str]:
 
 
 def disk_rows() -> Iterator[str]:
-    """Disk and reading of the corpora."""
+    """Yield the table of disk space and reading rates of the corpora."""
     audio = sum(UPDATES) * BATCH / HOUR
     rate = gpu_rate()
     heads = ("corpus", "FLAC", "epochs of 75,000 updates", "read in all")
     yield f"| {' | '.join(heads)} | audio-s/s at 32 GPUs | MB/s | cores that decode |"
     yield "|---|---|---|---|---|---|---|"
-    fastest = 32 * rate / (operations(ModelConfig(), 10.0, LEFT) / 10)
+    fastest = 32 * rate / (operations(ModelConfig(), 10.0, REMAINING) / 10)
     for name, hours in CORPORA.items():
-        size = hours * HOUR * SAMPLE_RATE * BYTES_A_SAMPLE
-        read = audio * HOUR * SAMPLE_RATE * BYTES_A_SAMPLE
-        speed = fastest * SAMPLE_RATE * BYTES_A_SAMPLE / 1e6
+        size = hours * HOUR * SAMPLE_RATE * BYTES_PER_SAMPLE
+        read = audio * HOUR * SAMPLE_RATE * BYTES_PER_SAMPLE
+        speed = fastest * SAMPLE_RATE * BYTES_PER_SAMPLE / 1e6
         yield (
             f"| {name} | {size / 1e12:.2f} TB | {audio / hours:.1f} | {read / 1e12:.2f} TB "
             f"| {fastest:,.0f} | {speed:.0f} | {fastest / DECODED:.1f} |"
@@ -213,7 +213,7 @@ def disk_rows() -> Iterator[str]:
 
 
 def checkpoint_rows() -> Iterator[str]:
-    """What a run keeps on disk."""
+    """Yield the table of the sizes of checkpoints."""
     yield "| model | a checkpoint (weights, two moments) | two kept and the best weights |"
     yield "|---|---|---|"
     for name, config in MODELS.items():
@@ -221,13 +221,13 @@ def checkpoint_rows() -> Iterator[str]:
         yield f"| {name} | {3 * size:.2f} GB | {7 * size:.2f} GB |"
 
 
-def page(found: list[Measured]) -> str:
-    """The whole of docs/results/scaling.md."""
+def page(updates: list[MeasuredUpdate]) -> str:
+    """Return docs/results/scaling.md."""
     dense = {name: operations(config, 10.0) / 10 / 1e9 for name, config in MODELS.items()}
     per_second = ", ".join(f"{name} {value:.0f}" for name, value in dense.items())
     where = environment(torch.device("cpu"), "fp32", 1, 1)
     return TEMPLATE.format(
-        check="\n".join(check_rows(found)),
+        check="\n".join(check_rows(updates)),
         gpus="\n".join(gpu_rows()),
         disk="\n".join(disk_rows()),
         checkpoints="\n".join(checkpoint_rows()),
@@ -310,7 +310,7 @@ s3prl_dphubert.bench.loading`):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and write the page."""
+    """Measure and write the page; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.scaling", description=__doc__)
     parser.add_argument("--out", type=Path, help="Markdown to write (default: print it)")
     parser.add_argument("--repeats", type=int, default=3, help="updates to measure (default 3)")

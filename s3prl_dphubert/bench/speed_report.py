@@ -10,12 +10,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..utils import markdown as pages
+from ..utils import markdown
 from ..utils.files import replacing, write_text
 from .inference import Benchmark
-from .rows import Row, baselines, rows
+from .rows import SpeedRow, baselines, rows
 from .subjects import Subject
-from .turn_log import Record
+from .turn_log import TurnLog
 
 OWN, OTHERS, PRODUCTS, INK = "#1f6f8b", "#c3ccd5", "#d1495b", "#3c4650"
 
@@ -50,64 +50,63 @@ same weights.
 """
 
 
-def write(benchmark: Benchmark, record: Record, command: str) -> list[Path]:
-    """Write ``speed.json``, ``speed.md`` and ``speed.png`` into the benchmark's folder."""
+def write(benchmark: Benchmark, log: TurnLog, command: str) -> list[Path]:
+    """Write ``speed.json``, ``speed.md`` and ``speed.png`` into the folder of the benchmark.
+
+    Args:
+        benchmark: configuration of the benchmark.
+        log: its measurements.
+        command: command line that the page shows.
+    """
     subjects = benchmark.subjects()
-    found = rows(record, subjects, benchmark.workloads)
+    table = rows(log, subjects, benchmark.workloads)
     paths = [benchmark.out / f"speed.{suffix}" for suffix in ("json", "md", "png")]
     content = {
         "command": command,
-        **{name: record.setting[name] for name in ("machine", "versions", "threads")},
-        "rows": [asdict(row) for row in found],
-        "starts": record.of("start"),
-        "errors": record.of("error"),
+        **{name: log.setting[name] for name in ("machine", "versions", "threads")},
+        "rows": [asdict(row) for row in table],
+        "starts": log.select("start"),
+        "errors": log.select("error"),
     }
     write_text(paths[0], json.dumps(content, indent=1) + "\n")
-    write_text(paths[1], markdown(record, subjects, found, command))
-    plot(found, paths[2])
+    write_text(paths[1], page(log, subjects, table, command))
+    plot(table, paths[2])
     return paths
 
 
-def markdown(record: Record, subjects: Sequence[Subject], found: Sequence[Row], command: str) -> str:
-    """The whole text."""
+def page(log: TurnLog, subjects: Sequence[Subject], table: Sequence[SpeedRow], command: str) -> str:
+    """Return the page in Markdown; for the arguments see :func:`write`."""
     parts = [
         INTRODUCTION.format(command=command),
         "![Seconds per second of audio](speed.png)\n",
-        _facts(record),
+        _facts(log),
     ]
-    names = [name for name in baselines(subjects) if name in {row.subject for row in found}]
-    for workload in dict.fromkeys(row.workload for row in found):
-        chosen = [row for row in found if row.workload == workload]
-        head = [
-            "",
-            "median",
-            "quartiles",
-            "best",
-            "products",
-            *(f"× {name}" for name in names),
-            "peak memory",
-        ]
-        lines = [[_cell(row.subject), *_numbers(row, names)] for row in chosen]
-        runs = f"{chosen[0].runs} runs each{_load(record, workload)}."
-        parts.append(f"## {workload}\n\n{runs}\n\n{pages.table(head, lines)}\n")
-    return "\n".join([*parts, _starts(record)])
+    names = [name for name in baselines(subjects) if name in {row.subject for row in table}]
+    for workload in dict.fromkeys(row.workload for row in table):
+        selected = [row for row in table if row.workload == workload]
+        ratios = [f"× {name}" for name in names]
+        head = ["", "median", "quartiles", "best", "products", *ratios, "peak memory"]
+        lines = [[_cell(row.subject), *_numbers(row, names)] for row in selected]
+        runs = f"{selected[0].runs} runs each{_load(log, workload)}."
+        parts.append(f"## {workload}\n\n{runs}\n\n{markdown.table(head, lines)}\n")
+    return "\n".join([*parts, _starts(log)])
 
 
-def _load(record: Record, workload: str) -> str:
-    """How busy the machine was."""
-    loads = [turn["load"] for turn in record.of("turn", workload=workload) if turn.get("load") is not None]
+def _load(log: TurnLog, workload: str) -> str:
+    """Return the load average of the machine during the turns."""
+    loads = [turn["load"] for turn in log.select("turn", workload=workload) if turn.get("load") is not None]
     if not loads:
         return ""
-    own = record.setting["threads"]
+    own = log.setting["threads"]
     return f"; load average {statistics.median(loads):.1f}, the benchmark's own {own} included"
 
 
-def _facts(record: Record) -> str:
-    facts = record.setting["machine"] | {"threads": record.setting["threads"]} | record.setting["versions"]
-    return pages.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
+def _facts(log: TurnLog) -> str:
+    facts = log.setting["machine"] | {"threads": log.setting["threads"]} | log.setting["versions"]
+    return markdown.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
 
 
-def _numbers(row: Row, names: Sequence[str]) -> list[str]:
+def _numbers(row: SpeedRow, names: Sequence[str]) -> list[str]:
     return [
         f"{row.median:.4f}",
         f"{row.low:.4f}–{row.high:.4f}",
@@ -118,10 +117,10 @@ def _numbers(row: Row, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _starts(record: Record) -> str:
-    """Load time, first call and error of every subject."""
-    errors = {entry["subject"]: entry["error"] for entry in record.of("error")}
-    latest = {entry["subject"]: entry for entry in record.of("start")}
+def _starts(log: TurnLog) -> str:
+    """Return the table of load time, first call and error of every subject."""
+    errors = {entry["subject"]: entry["error"] for entry in log.select("error")}
+    latest = {entry["subject"]: entry for entry in log.select("start")}
     head = ["", "load, s", "first call, s", "relative error"]
     lines = [
         [
@@ -133,30 +132,30 @@ def _starts(record: Record) -> str:
         for name, e in latest.items()
         if not name.startswith("matrix products")
     ]
-    return STARTS + pages.table(head, lines) + "\n"
+    return STARTS + markdown.table(head, lines) + "\n"
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "/")
 
 
-def plot(found: Sequence[Row], target: Path) -> None:
-    """Bars of the medians with their quartiles, a panel for each batch; a mark where products alone are."""
-    workloads = list(dict.fromkeys(row.workload for row in found))
-    names = list(dict.fromkeys(row.subject for row in found))
+def plot(table: Sequence[SpeedRow], target: Path) -> None:
+    """Draw the medians with quartiles as bars, a panel per batch, and marks for plain matrix products."""
+    workloads = list(dict.fromkeys(row.workload for row in table))
+    names = list(dict.fromkeys(row.subject for row in table))
     size = (3 + 3.2 * max(1, len(workloads)), 1.4 + 0.32 * max(1, len(names)))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, max(1, len(workloads)), sharey=True, squeeze=False)[0]
     for panel, workload in zip(panels, workloads, strict=False):
-        chosen = [row for row in found if row.workload == workload]
-        y = [names.index(row.subject) for row in chosen]
+        selected = [row for row in table if row.workload == workload]
+        y = [names.index(row.subject) for row in selected]
         colors = [
             OTHERS if row.subject.startswith(("published", "transformers", "s3prl")) else OWN
-            for row in chosen
+            for row in selected
         ]
-        spread = [[row.median - row.low for row in chosen], [row.high - row.median for row in chosen]]
-        panel.barh(y, [row.median for row in chosen], color=colors, xerr=spread, error_kw={"ecolor": INK})
-        marked = [(row.products, at) for row, at in zip(chosen, y, strict=True) if row.products is not None]
+        spread = [[row.median - row.low for row in selected], [row.high - row.median for row in selected]]
+        panel.barh(y, [row.median for row in selected], color=colors, xerr=spread, error_kw={"ecolor": INK})
+        marked = [(row.products, at) for row, at in zip(selected, y, strict=True) if row.products is not None]
         panel.scatter(
             [x for x, _ in marked], [at for _, at in marked], marker="|", s=90, color=PRODUCTS, zorder=3
         )

@@ -1,6 +1,6 @@
-"""What is timed: models of this package and of others, each behind the same few methods.
+"""Subjects of the inference benchmark: models of this package and of others behind a common interface.
 
-A subject is made in one process and runs in another; only its fields go there.
+A subject is made in one process and runs in another, to which only its fields are sent.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Subject(ABC):
     """Something whose speed is measured.
 
     Args:
-        shape: name of the model's shape; empty if it is of its own.
-        config: the shape, as far as it is known.
-        precision: of matrix products and convolutions.
+        shape: name of the shape of the model; empty if it has none.
+        config: configuration of the model, if known.
+        precision: precision of matrix products and convolutions.
     """
 
     shape: str
@@ -38,47 +38,47 @@ class Subject(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in tables; unique."""
+        """Unique name in tables."""
 
     @property
     def title(self) -> str:
-        """What its shape is called in tables."""
+        """Name of its shape in tables."""
         return TITLES.get(self.shape, self.shape)
 
     @property
     def own_weights(self) -> bool:
-        """Whether it runs the shape's checkpoint and returns its last hidden state (B, F, D)."""
+        """True if it runs the checkpoint of its shape and returns the last hidden state (B, F, D)."""
         return False
 
     def prepare(self, models: Path) -> None:  # noqa: B027  (not every subject needs files)
-        """Write the files that it loads, if they are not there."""
+        """Write the files that it loads, if they are missing."""
 
     def libraries(self) -> None:  # noqa: B027
-        """Import what is not to count as loading."""
+        """Import the libraries whose import should not count as loading."""
 
     @abstractmethod
     def load(self, models: Path) -> Call:
-        """Read the model from its files and make it ready."""
+        """Load the model from its files; returns the function to time."""
 
 
 @dataclass(frozen=True)
-class Own(Subject):
+class FoldedSubject(Subject):
     """A model of this package, folded for inference.
 
     Args:
-        path: a checkpoint of its own, instead of the shape's with random weights.
+        path: checkpoint to run instead of that of the shape, which has random weights.
     """
 
     path: Path | None = None
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"{self.title}, {self.precision}"
 
     @property
     def own_weights(self) -> bool:
-        """If it has no other."""
+        """True unless it runs a checkpoint of its own."""
         return self.path is None
 
     def prepare(self, models: Path) -> None:
@@ -87,7 +87,7 @@ class Own(Subject):
             checkpoint(models, self.shape, self.config)
 
     def libraries(self) -> None:
-        """Import what loads and runs it; the rest of torch that the first model of a process needs, too."""
+        """Import its modules, and the parts of torch that building the first model of a process imports."""
         from ..checkpoints.load import load_model  # noqa: F401
         from ..model import SpeechModel
         from ..model.inference.folded import fold  # noqa: F401
@@ -96,7 +96,7 @@ class Own(Subject):
             SpeechModel(ModelConfig(heads=((0,),), ffn=(1,)))
 
     def load(self, models: Path) -> Call:
-        """Load and fold."""
+        """Load and fold the model."""
         from ..checkpoints.load import load_model
         from ..model.inference.folded import fold
 
@@ -105,16 +105,16 @@ class Own(Subject):
 
 
 @dataclass(frozen=True)
-class Plain(Own):
-    """A model of this package as it trains."""
+class UnfoldedSubject(FoldedSubject):
+    """A model of this package without folding, as in training."""
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"{self.title}, not folded, {self.precision}"
 
     def load(self, models: Path) -> Call:
-        """Load."""
+        """Load the model."""
         from ..checkpoints.load import load_model
 
         model, dtype = load_model(self.path or models / self.shape), AUTOCAST.get(self.precision)
@@ -127,23 +127,23 @@ class Plain(Own):
 
 
 @dataclass(frozen=True)
-class Published(Subject):
+class PublishedSubject(Subject):
     """The published implementation with the same weights, from a clone of its repository.
 
     Args:
-        clone: the clone's folder.
+        clone: folder of the clone.
     """
 
     clone: Path = Path()
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"published code, {self.title}, {self.precision}"
 
     @property
     def own_weights(self) -> bool:
-        """Yes."""
+        """True: it runs the same weights."""
         return True
 
     def prepare(self, models: Path) -> None:
@@ -155,7 +155,7 @@ class Published(Subject):
             dphubert_pth.write(load_model(checkpoint(models, self.shape, self.config)), self._file(models))
 
     def libraries(self) -> None:
-        """Import the clone's module, in this process alone."""
+        """Import the module of the clone, in this process only."""
         from .reference_update import import_published
 
         import_published(self.clone)
@@ -175,22 +175,22 @@ class Published(Subject):
 
 
 @dataclass(frozen=True)
-class Exported(Subject):
-    """A file that ``export`` wrote.
+class ExportedSubject(Subject):
+    """An exported model.
 
     Args:
-        file: the file.
+        file: file written by ``export``.
     """
 
     file: Path = Path()
 
     @classmethod
-    def read(cls, file: Path, hashes: dict[str, str]) -> Exported:
-        """The subject of a file, which says what it holds.
+    def read(cls, file: Path, hashes: dict[str, str]) -> ExportedSubject:
+        """Make the subject of a file from the metadata in it.
 
         Args:
-            file: the file.
-            hashes: shape -> hash of the weights of its checkpoint, by which its own file is known.
+            file: file written by ``export``.
+            hashes: shape -> hash of the weights of its checkpoint, to recognise the shape of the file.
 
         Raises:
             DPHubertError: the file cannot be loaded, or its runtime is missing.
@@ -198,26 +198,26 @@ class Exported(Subject):
         from ..export.runtime import load_exported
 
         runtime = load_exported(file)
-        shape = next((name for name, found in hashes.items() if found == runtime.info.weights), "")
+        shape = next((name for name, value in hashes.items() if value == runtime.info.weights), "")
         return cls(shape, runtime.config, runtime.info.precision, file.absolute())
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
-        what = self.title or "another model"
-        return f"exported, {what}, {self.precision} ({self.file.parent.name}/{self.file.name})"
+        """Unique name in tables."""
+        title = self.title or "another model"
+        return f"exported, {title}, {self.precision} ({self.file.parent.name}/{self.file.name})"
 
     @property
     def own_weights(self) -> bool:
-        """If it was made from the checkpoint of a shape."""
+        """True if it was exported from the checkpoint of a shape."""
         return bool(self.shape)
 
     def libraries(self) -> None:
-        """Import the exporter's part of this package."""
+        """Import the runtime of exported models."""
         from ..export import runtime  # noqa: F401
 
     def load(self, models: Path) -> Call:
-        """Load."""
+        """Load the model."""
         from ..export.runtime import load_exported
 
         model = load_exported(self.file, torch.get_num_threads())
@@ -225,23 +225,23 @@ class Exported(Subject):
 
 
 @dataclass(frozen=True)
-class Products(Subject):
-    """Plain matrix products, whose speed tells what this machine could do with a model's MACs.
+class MatrixProducts(Subject):
+    """Plain matrix products, whose speed bounds what this machine could achieve with the MACs of a model.
 
     Args:
-        size: of the square matrices.
+        size: rows and columns of the matrices.
     """
 
     size: int = 1536
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Unique name in tables."""
         return f"matrix products, {self.precision}"
 
     @property
     def macs(self) -> int:
-        """Of one call."""
+        """MACs of one call."""
         return self.size**3
 
     def load(self, models: Path) -> Call:

@@ -1,9 +1,10 @@
-"""How long an update of stage 1 takes, beside the published implementation.
+"""Benchmark of training: the time of an update of stage 1, compared with the published implementation.
 
-``s3prl-dphubert bench --training --out DIR --reference CLONE``: HuBERT Base with random weights, 4 x 4 s.
-Every contestant has a process of its own, so that memory and the settings of the allocator are its own;
-they take turns, so that all meet the same noise. Ratios are medians of pairs of one turn. Two states of
-the gates: at the start of stage 1, and at its target, where the units of the published result are open.
+``s3prl-dphubert bench --training --out DIR --reference CLONE`` uses HuBERT Base with random weights and
+batches of 4 x 4 s. Each contestant has its own process, with its own memory and allocator settings; they
+take turns, so that all face the same noise. Ratios are medians over pairs from the same turn. The gates are
+in one of two states: at the start of stage 1, or at its target, where the units of the published result are
+open.
 """
 
 from __future__ import annotations
@@ -29,11 +30,10 @@ from ..pruning.gates import gate_sizes
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.malloc import keep_pages
-from .machine import machine, versions
+from .machine import Stopwatch, machine, versions
 from .model_shapes import CHANNELS, HEADS, UNITS
 from .own_update import OwnUpdate
 from .reference_update import PublishedUpdate
-from .stopwatch import Stopwatch
 
 PARTS = ("teacher", "forward", "backward", "optimizer")
 STATES = ("start", "target")
@@ -42,15 +42,18 @@ PUBLISHED = "published, fp32"
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """Configuration of a benchmark.
 
     Args:
-        reference: a clone of the published repository; ``None`` measures ours alone.
-        batch: utterances B.
-        seconds: of each.
-        threads: of every contestant; all cores by default.
-        repeats: turns after one to warm up.
+        reference: clone of the published repository; without it, only this package is measured.
+        batch: number of utterances B.
+        seconds: length of each utterance.
+        threads: threads of each contestant; all cores by default.
+        repeats: turns after a first one to warm up.
         config: shape of teacher and student.
+
+    Raises:
+        ConfigError: fields are invalid; the message lists all of them.
     """
 
     reference: Path | None = None
@@ -73,37 +76,37 @@ class Case:
         ConfigError.raise_for("bench", faults)
 
     def waveforms(self) -> Tensor:
-        """(B, T), noise."""
+        """Return a batch of noise (B, T)."""
         generator = torch.Generator().manual_seed(1)
         return torch.randn(self.batch, round(self.seconds * SAMPLE_RATE), generator=generator)
 
     def model(self) -> SpeechModel:
-        """Random weights, the same in every process."""
+        """Return a model with random weights, the same in every process."""
         torch.manual_seed(0)
         return SpeechModel(self.config).eval()
 
 
 def locations(config: ModelConfig, state: str) -> dict[str, dict[int, Tensor]]:
-    """log_alpha of each gate at the start of stage 1 or at its end, by kind and layer."""
+    """Return log_alpha of the gates at the start of stage 1 or at its target, by kind and layer."""
     generator = torch.Generator().manual_seed(2)
     means = {"conv": 4.6, "heads": 4.6, "ffn": 0.0}
-    found: dict[str, dict[int, Tensor]] = {}
+    alphas: dict[str, dict[int, Tensor]] = {}
     for kind, mean in means.items():
-        found[kind] = {}
+        alphas[kind] = {}
         for index, size in gate_sizes(config)[kind].items():
             values = mean + 0.01 * torch.randn(size, generator=generator)
             if state == "target":
-                kept = {"conv": CHANNELS, "heads": HEADS, "ffn": UNITS}[kind]
-                whole = {"conv": 512, "heads": 12, "ffn": 3072}[kind]
-                opened = size * kept[index % len(kept)] / whole
+                remaining = {"conv": CHANNELS, "heads": HEADS, "ffn": UNITS}[kind]
+                full = {"conv": 512, "heads": 12, "ffn": 3072}[kind]
+                opened = size * remaining[index % len(remaining)] / full
                 order = torch.rand(size, generator=generator).argsort()
                 values = torch.where(order < opened, 4.0, -8.0)
-            found[kind][index] = values
-    return found
+            alphas[kind][index] = values
+    return alphas
 
 
 def contestants(case: Case) -> dict[str, Callable[[], Any]]:
-    """Name -> maker of each."""
+    """Return name -> function that makes the contestant."""
     makers: dict[str, Callable[[], Any]] = {}
     if case.reference is not None:
         makers[PUBLISHED] = lambda: PublishedUpdate(Path(str(case.reference)), case.model())
@@ -114,64 +117,67 @@ def contestants(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def losses(case: Case) -> dict[str, float]:
-    """Distillation losses under the same weights and masks, without dropout.
+    """Return the distillation losses under the same weights and masks, without dropout.
 
     Raises:
-        ConfigError: there is no reference.
+        ConfigError: the reference is missing.
     """
     if case.reference is None:
         raise ConfigError("bench: reference is missing, allowed: a clone of the published repository")
     torch.set_num_threads(case.threads)
     published = PublishedUpdate(case.reference, case.model(), 0.0)
     alphas, waveforms = locations(case.config, "start"), case.waveforms()
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for precision in ("fp32", "bf16"):
         own = OwnUpdate(case.model(), precision, 0.0)
         own.set_gates(alphas)
         with torch.no_grad():
             published.fix(own.gates.sample(torch.Generator().manual_seed(5)))
-            if not found:
-                found[PUBLISHED] = float(published.loss(waveforms, Stopwatch())[1])
-            found[f"ours, {precision}"] = float(own.loss(waveforms, 5)[1])
-    return found
+            if not values:
+                values[PUBLISHED] = float(published.loss(waveforms, Stopwatch())[1])
+            values[f"ours, {precision}"] = float(own.loss(waveforms, 5)[1])
+    return values
 
 
 def measure(case: Case, states: Sequence[str] = STATES, names: Sequence[str] = ()) -> dict[str, Any]:
-    """State -> contestant -> seconds of the parts in every turn, and peak memory in MB.
+    """Time the contestants in turns.
 
     Args:
-        case: what to measure.
-        states: of the gates.
-        names: some of the :func:`contestants`; all by default.
+        case: configuration of the benchmark.
+        states: states of the gates.
+        names: contestants to run; all :func:`contestants` by default.
+
+    Returns:
+        State -> contestant -> seconds of the parts in every turn, and peak memory in MB.
 
     Raises:
-        ConfigError: there is no contestant of a name.
+        ConfigError: a contestant is unknown.
         RunError: a contestant stopped.
     """
-    known = contestants(case)
-    unknown = [name for name in names if name not in known]
+    makers = contestants(case)
+    unknown = [name for name in names if name not in makers]
     if unknown:
-        raise ConfigError(f"bench: only has {unknown}, allowed: {', '.join(known)}")
+        raise ConfigError(f"bench: unknown contestant {', '.join(unknown)}, allowed: {', '.join(makers)}")
     spawn = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     processes = []
-    for name in names or known:
+    for name in names or makers:
         ends[name], theirs = spawn.Pipe()
         processes.append(spawn.Process(target=_serve, args=(case, name, theirs), daemon=True))
         processes[-1].start()
-        theirs.close()  # so that its end is seen here
+        theirs.close()  # so that the end of the process is noticed here
     total = len(states) * (case.repeats + 1) * len(ends)
     with tqdm(total=total, desc="bench", unit="update") as bar:
-        found = {state: _turns(case, state, ends, bar) for state in states}
+        updates = {state: _turns(case, state, ends, bar) for state in states}
     for end in ends.values():
         end.send(None)
     for process in processes:
         process.join(30)
-    return found
+    return updates
 
 
 def _turns(case: Case, state: str, ends: dict[str, Connection], bar: tqdm) -> dict[str, Any]:
-    """Contestant -> what it measured in that state of the gates."""
+    """Return contestant -> measurements in one state of the gates."""
     rows: dict[str, Any] = {name: {"turns": [], "cpu": []} for name in ends}
     for turn in range(case.repeats + 1):
         for name, end in ends.items():
@@ -204,11 +210,11 @@ def _serve(case: Case, name: str, end: Connection) -> None:
         end.send((*times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def table(found: dict[str, Any]) -> str:
-    """Medians in seconds, and the median ratio to the published update of the same turn, as Markdown."""
+def table(updates: dict[str, Any]) -> str:
+    """Tabulate medians in seconds, and ratios to the published update of the same turn, in Markdown."""
     parts = []
     head = ["", *PARTS, "all", "ratio (range)", "of CPU time", "peak MB"]
-    for state, rows in found.items():
+    for state, rows in updates.items():
         lines = [[name, *_cells(rows, name)] for name in rows]
         title = "at the start of stage 1" if state == "start" else "at the target"
         parts.append(f"Gates {title}:\n\n{markdown.table(head, lines)}\n")
@@ -236,25 +242,25 @@ def write(case: Case, folder: Path) -> list[Path]:
     """Measure, and write ``training.json`` and ``training.md`` into a folder.
 
     Raises:
-        RunError: they are there already, or a contestant stopped.
-        ConfigError: the reference is no clone of the published repository.
+        RunError: the files exist already, or a contestant stopped.
+        ConfigError: the reference is not a clone of the published repository.
     """
     paths = [folder / f"training.{suffix}" for suffix in ("json", "md")]
     for path in paths:
         if path.exists():
             raise RunError(f"{path}: exists already; choose another --out or remove it first")
-    found: dict[str, Any] = {"updates": measure(case)}
-    text = table(found["updates"])
+    results: dict[str, Any] = {"updates": measure(case)}
+    text = table(results["updates"])
     if case.reference is not None:
-        found["losses"] = losses(case)
+        results["losses"] = losses(case)
         text += "\nDistillation loss of the same weights and masks, without dropout: "
-        text += ", ".join(f"{name} {value:.6f}" for name, value in found["losses"].items()) + ".\n"
+        text += ", ".join(f"{name} {value:.6f}" for name, value in results["losses"].items()) + ".\n"
     names = ("batch", "seconds", "threads", "repeats")
-    found["case"] = {name: getattr(case, name) for name in names}
-    found["machine"], found["versions"] = machine(), versions()
-    facts = found["case"] | found["machine"] | found["versions"]
+    results["case"] = {name: getattr(case, name) for name in names}
+    results["machine"], results["versions"] = machine(), versions()
+    facts = results["case"] | results["machine"] | results["versions"]
     text += "\n" + markdown.table(["", ""], ([name, str(value)] for name, value in facts.items())) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    for path, content in zip(paths, (json.dumps(found, indent=1) + "\n", text), strict=True):
+    for path, content in zip(paths, (json.dumps(results, indent=1) + "\n", text), strict=True):
         write_text(path, content)
     return paths

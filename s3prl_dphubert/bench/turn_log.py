@@ -1,4 +1,4 @@
-"""What a benchmark has measured so far: one line a turn, so that it goes on where it was."""
+"""Log of the measurements of a benchmark, one line each, from which an interrupted benchmark continues."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import CheckpointError, RunError
 from ..utils.files import write_text
 
 
-class Record:
-    """A file ``turns.jsonl``: first what is measured and where, then what came out.
+class TurnLog:
+    """File ``turns.jsonl``: the setting of the benchmark, followed by its measurements.
 
     Args:
-        path: the file; made if it is not there.
-        setting: subjects, workloads, threads, versions, machine.
+        path: the file; created if it does not exist.
+        setting: subjects, workloads, threads, versions and machine.
 
     Raises:
         RunError: the file was made in another setting.
@@ -29,26 +29,27 @@ class Record:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(setting) + "\n")
             return
-        whole, _, rest = path.read_text(encoding="utf8").rpartition("\n")
-        if rest:  # cut off in the middle of a line
-            write_text(path, whole + "\n")
+        complete, _, rest = path.read_text(encoding="utf8").rpartition("\n")
+        if rest:  # a killed process left half a line
+            write_text(path, complete + "\n")
         try:
-            before, *self.entries = [json.loads(line) for line in whole.splitlines()]
+            previous, *self.entries = [json.loads(line) for line in complete.splitlines()]
         except ValueError as error:
             raise CheckpointError(f"{path}: damaged ({error})") from error
-        differing = [name for name in setting if json.loads(json.dumps(setting[name])) != before.get(name)]
+        setting = json.loads(json.dumps(setting))
+        differing = [name for name, value in setting.items() if value != previous.get(name)]
         if differing:
             raise RunError(
                 f"{path} was made with other {', '.join(differing)}; choose another --out or remove it first"
             )
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a measurement."""
         self.entries.append(entry)
         with self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def of(self, kind: str, **values: Any) -> list[dict[str, Any]]:
-        """Entries of a kind (``start``, ``turn``, ``peak``) with these values."""
-        wanted = {"kind": kind, **values}
-        return [e for e in self.entries if all(e.get(name) == value for name, value in wanted.items())]
+    def select(self, kind: str, **values: Any) -> list[dict[str, Any]]:
+        """Return the entries of a kind (``start``, ``error``, ``turn``, ``peak``) with the given values."""
+        required = {"kind": kind, **values}
+        return [e for e in self.entries if all(e.get(name) == value for name, value in required.items())]

@@ -1,8 +1,8 @@
-"""What a conv channel, a head and a feed-forward unit cost on this machine, for budgets in time.
+"""Cost in time of a conv channel, a head and a feed-forward unit on this machine, for budgets in time.
 
-``python -m s3prl_dphubert.bench.units OUT.json --model hubert_base``: the parts of the model that infers
-(:func:`..model.folded.fold`) run at a quarter, half, three quarters and all of their widths; a line through
-the times of each part gives what is fixed and what a unit costs.
+``python -m s3prl_dphubert.bench.units OUT.json --model hubert_base`` runs the parts of the folded model
+(:func:`..model.inference.folded.fold`) at a quarter, half, three quarters and all of their widths. A line
+through the times of a part gives its fixed time and the time per unit.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ ALIGN = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """Options of the measurement.
 
     Args:
         seconds: length of the utterance.
-        precision: as for :func:`..model.folded.fold`.
-        threads: of torch.
-        repeats: runs of every part, of which the best counts; of one thread by its CPU time, which
-            others on the machine disturb less.
+        precision: precision of :func:`..model.inference.folded.fold`.
+        threads: threads of torch.
+        repeats: runs of each part, of which the fastest counts; with one thread, by CPU time, which other
+            processes disturb less.
+
+    Raises:
+        ConfigError: fields are invalid; the message lists all of them.
     """
 
     seconds: float = 10.0
@@ -49,11 +52,11 @@ class Settings:
     repeats: int = 7
 
     def __post_init__(self) -> None:
-        least = {"seconds": 0.1, "threads": 1, "repeats": 1}
+        minima = {"seconds": 0.1, "threads": 1, "repeats": 1}
         faults = [
-            f"{name} is {getattr(self, name)}, allowed: {low:g} or more"
-            for name, low in least.items()
-            if not getattr(self, name) >= low
+            f"{name} is {getattr(self, name)}, allowed: {minimum:g} or more"
+            for name, minimum in minima.items()
+            if not getattr(self, name) >= minimum
         ]
         ConfigError.raise_for("bench", faults)
 
@@ -62,23 +65,23 @@ def measure(config: ModelConfig, settings: Settings) -> LatencyTable:
     """Time the parts of a dense model at several widths.
 
     Raises:
-        ConfigError: the model is pruned: its layers differ.
+        ConfigError: the model is pruned, so its layers differ.
     """
     if not config.is_dense:
         raise ConfigError("bench: the model is pruned, allowed: a teacher, whose layers are alike")
-    before = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
         shapes = [_narrow(config, share) for share in SHARES]
         rows = [_times(shape, settings) for shape in tqdm(shapes, desc="widths", unit="width")]
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
     conv = [(1, *shape.conv_channels) for shape in shapes]
     lines = {
         f"conv {i}": fit([c[i] * c[i + 1] for c in conv], [row[f"conv {i}"] for row in rows])
         for i in range(len(config.conv_channels))
     }
-    count, whole = config.num_layers, rows[-1]
+    count, full = config.num_layers, rows[-1]
     machine: dict[str, Any] = dict(environment(torch.device("cpu"), settings.precision, 1, 1))
     attention = fit([len(shape.heads[0] or ()) for shape in shapes], [row["attention"] for row in rows])
     feed = fit([shape.ffn[0] or 0 for shape in shapes], [row["feed_forward"] for row in rows])
@@ -87,7 +90,7 @@ def measure(config: ModelConfig, settings: Settings) -> LatencyTable:
         shape=shape_of(config),
         conv=tuple(lines.values()),
         projection=fit([shape.conv_channels[-1] for shape in shapes], [row["projection"] for row in rows]),
-        positions=whole["positions"],
+        positions=full["positions"],
         rest=(min(row["rest"] for row in rows),) * count,
         attention=(attention,) * count,
         feed_forward=(feed,) * count,
@@ -96,7 +99,12 @@ def measure(config: ModelConfig, settings: Settings) -> LatencyTable:
 
 
 def fit(units: list[int], seconds: list[float]) -> LatencyLine:
-    """The line through times that is nearest in relative terms; neither of its parts is negative."""
+    """Fit a line with the least relative error to times; neither of its coefficients is negative.
+
+    Args:
+        units: number of units in each measurement.
+        seconds: time of each measurement.
+    """
     x, y = torch.tensor(units, dtype=torch.float64), torch.tensor(seconds, dtype=torch.float64)
     design = torch.stack([1 / y, x / y], 1)
     fixed, each = torch.linalg.lstsq(design, torch.ones_like(y)[:, None]).solution[:, 0].tolist()
@@ -108,7 +116,7 @@ def fit(units: list[int], seconds: list[float]) -> LatencyLine:
 
 
 def _narrow(config: ModelConfig, share: float) -> ModelConfig:
-    """One layer, and that share of every kind of unit."""
+    """Return the configuration with one layer and a share of each kind of unit."""
 
     def part(width: int) -> int:
         return max(ALIGN, round(width * share / ALIGN) * ALIGN) if share < 1 else width
@@ -124,7 +132,7 @@ def _narrow(config: ModelConfig, share: float) -> ModelConfig:
 
 @torch.inference_mode()
 def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
-    """Seconds of each part of a model with one layer, for one utterance."""
+    """Return the seconds of each part of a model with one layer, for one utterance."""
     torch.manual_seed(0)
     model = fold(SpeechModel(config).eval(), settings.precision)
     frames = config.frames(round(settings.seconds * SAMPLE_RATE))
@@ -132,8 +140,8 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
     packing = Packing([frames])
     x = x.repeat(-(-frames // len(x)), 1)[:frames].float()
 
-    def best(run: Callable[[], object]) -> float:
-        return _best(run, settings.repeats)
+    def best(call: Callable[[], object]) -> float:
+        return _best_time(call, settings.repeats)
 
     times["projection"] = best(lambda: model.projection(model.projection_norm(x)))
     x = torch.randn(frames, config.embed_dim)
@@ -141,8 +149,10 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
     layer: Any = model.layers[0]
     tables = None if model.relative_positions is None else [model.relative_positions(frames)]
     attention, feed = layer.attention, layer.feed_forward
-    times["attention"] = best(lambda: attention and attention(x, packing, tables))
-    times["feed_forward"] = best(lambda: feed and feed(x))
+    if attention is None or feed is None:
+        raise ConfigError("bench: the model has a layer without attention or feed-forward units")
+    times["attention"] = best(lambda: attention(x, packing, tables))
+    times["feed_forward"] = best(lambda: feed(x))
     times["rest"] = best(lambda: layer.final_layer_norm(x + layer.layer_norm(x + x)))
     return times
 
@@ -150,31 +160,32 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
 def _front_times(
     model: FoldedModel, config: ModelConfig, frames: int, repeats: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Seconds of each conv layer over the utterance, and the frames (F', C) of its first stretch."""
+    """Return the seconds of each conv layer for an utterance, and the frames (F', C) of its first stretch."""
     front, size = model.extractor, min(STRETCH, frames)
     waveform = torch.randn((size - 1) * config.stride + config.min_samples)
     weight, bias = front.first_weights(waveform)
-    times = {"conv 0": _best(lambda: front.first(waveform, weight, bias), repeats) * frames / size}
+    times = {"conv 0": _best_time(lambda: front.first(waveform, weight, bias), repeats) * frames / size}
     x = front.first(waveform, weight, bias)
-    for place, conv in enumerate(front.others, start=1):
-        times[f"conv {place}"] = _best(lambda conv=conv, x=x: conv(x), repeats) * frames / size  # type: ignore[misc]
+    for index, conv in enumerate(front.others, start=1):
+        times[f"conv {index}"] = _best_time(lambda conv=conv, x=x: conv(x), repeats) * frames / size  # type: ignore[misc]
         x = conv(x)
     return times, x
 
 
-def _best(run: Callable[[], object], repeats: int) -> float:
+def _best_time(call: Callable[[], object], repeats: int) -> float:
+    """Return the seconds of the fastest of several calls, after one to warm up."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    run()
+    call()
     best = float("inf")
     for _ in range(repeats):
         began = clock()
-        run()
+        call()
         best = min(best, clock() - began)
     return best
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure and write a table."""
+    """Measure and write the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.units", description=__doc__)
     parser.add_argument("out", type=Path, help="a .json file")
     parser.add_argument("--model", default="hubert_base", help="teacher, as in a run (default hubert_base)")

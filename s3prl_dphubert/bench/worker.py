@@ -1,4 +1,4 @@
-"""A process that runs one subject: its memory, settings and imports are its own."""
+"""Processes that run one subject each, with separate memory, settings and imports."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Start:
-    """What it takes until a subject has answered once.
+class StartTimes:
+    """Times until a subject has answered its first call.
 
     Args:
-        load: seconds to read the model, imports excepted.
-        first: seconds of its first call.
+        load: seconds to load the model, without imports.
+        first: seconds of the first call.
     """
 
     load: float
@@ -39,20 +39,20 @@ class Start:
 
 
 class Worker:
-    """The other side of such a process.
+    """Handle of such a process.
 
     Args:
-        subject: what runs there.
+        subject: subject to run.
         models: folder of the files that it loads.
-        threads: of its computing.
+        threads: number of threads.
 
     Raises:
-        RunError: it fails; with its own words.
+        RunError: the subject failed; the message holds its error.
     """
 
     def __init__(self, subject: Subject, models: Path, threads: int) -> None:
         self.subject = subject
-        # What all need is imported once, in a process that computes nothing and so may be forked.
+        # The fork server imports what all workers need once, and may be forked because it computes nothing.
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
@@ -64,24 +64,24 @@ class Worker:
         other.close()
         self._ask(None)
 
-    def start(self, workload: Workload) -> Start:
-        """Load the subject and run it for the first time."""
-        return Start(**self._ask("start", workload))
+    def start(self, workload: Workload) -> StartTimes:
+        """Load the subject and run it once."""
+        return StartTimes(**self._ask("start", workload))
 
     def time(self, workload: Workload) -> float:
-        """Seconds of one call."""
+        """Return the seconds of one call."""
         return self._ask("time", workload)
 
     def peak(self, workload: Workload) -> int:
-        """Bytes that the whole process takes at most in one call; of all its life where /proc is missing."""
+        """Return the peak memory in bytes of the process in one call, or in its life without /proc."""
         return self._ask("peak", workload)
 
     def hidden(self, workload: Workload) -> np.ndarray:
-        """The last hidden state (B, F, D)."""
+        """Return the last hidden state (B, F, D)."""
         return self._ask("hidden", workload)
 
     def rest(self) -> None:
-        """Give back memory that the process keeps without need, before others take their turns."""
+        """Release memory that the process does not need, before others take their turns."""
         self._ask("rest")
 
     def stop(self) -> None:
@@ -91,10 +91,10 @@ class Worker:
         if self._process.is_alive():
             self._process.terminate()
 
-    def _ask(self, what: str | None, *arguments: Any) -> Any:
+    def _ask(self, request: str | None, *arguments: Any) -> Any:
         try:
-            if what is not None:
-                self._connection.send((what, *arguments))
+            if request is not None:
+                self._connection.send((request, *arguments))
             answer, failure = self._connection.recv()
         except (EOFError, OSError) as error:
             raise RunError(f"{self.subject.name}: its process ended ({type(error).__name__})") from error
@@ -104,34 +104,34 @@ class Worker:
 
 
 def _serve(connection: Connection, subject: Subject, models: Path, threads: int) -> None:
-    """Answer questions until the other side closes."""
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (others' progress and warnings)
+    """Answer requests until the connection is closed."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (progress and warnings of libraries)
     torch.set_num_threads(threads)
     served: dict[str, Any] = {}
 
-    def answer(what: str | None, *arguments: Any) -> Any:
-        if what is None:
+    def answer(request: str | None, *arguments: Any) -> Any:
+        if request is None:
             subject.libraries()
             return None
-        if what == "start":
+        if request == "start":
             began = time.perf_counter()
             served["call"] = subject.load(models)
             loaded = time.perf_counter()
             _run(served["call"], *arguments[0].batch())
-            return asdict(Start(loaded - began, time.perf_counter() - loaded))
-        if what == "rest":
+            return asdict(StartTimes(loaded - began, time.perf_counter() - loaded))
+        if request == "rest":
             gc.collect()
             return give_back_pages()
-        return _MEASURES[what](served["call"], arguments[0])
+        return _MEASURES[request](served["call"], arguments[0])
 
-    question: tuple[Any, ...] = (None,)
+    message: tuple[Any, ...] = (None,)
     while True:
         try:
-            connection.send((answer(*question), None))
+            connection.send((answer(*message), None))
         except Exception as error:
             connection.send((None, f"{type(error).__name__}: {error}"))
         try:
-            question = connection.recv()
+            message = connection.recv()
         except (EOFError, OSError):
             return
 
@@ -151,7 +151,7 @@ def _time(call: Call, workload: Workload) -> float:
 def _peak(call: Call, workload: Workload) -> int:
     batch = workload.batch()
     try:
-        CLEAR_REFS.write_text("5")  # forgets the highest point so far
+        CLEAR_REFS.write_text("5")  # resets the peak
         _run(call, *batch)
         status = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

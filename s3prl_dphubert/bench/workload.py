@@ -1,4 +1,4 @@
-"""Batches that are timed."""
+"""Batches of audio that the benchmarks time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from torch import Tensor
 
 from ..constants import SAMPLE_RATE
 
-MIXED = (15.6, 13.7, 11.9, 10.0, 8.1, 6.3, 4.4, 2.5)  # seconds; as long as LibriSpeech's utterances are
+MIXED = (
+    15.6,
+    13.7,
+    11.9,
+    10.0,
+    8.1,
+    6.3,
+    4.4,
+    2.5,
+)  # seconds, spread like LibriSpeech's utterances
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,7 @@ class Workload:
     """A batch of noise.
 
     Args:
-        name: what it is called in tables.
+        name: name in tables.
         seconds: length of each utterance.
     """
 
@@ -26,11 +35,11 @@ class Workload:
 
     @property
     def samples(self) -> list[int]:
-        """Length of each utterance."""
+        """Length of each utterance at 16 kHz."""
         return [round(seconds * SAMPLE_RATE) for seconds in self.seconds]
 
     def batch(self) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, T), zero after each end, and samples (B,) unless all are of one length."""
+        """Return waveforms (B, T), padded with zeros, and lengths (B,), or ``None`` if all are equal."""
         samples = self.samples
         waveforms = torch.zeros(len(samples), max(samples))
         generator = torch.Generator().manual_seed(0)

@@ -62,7 +62,7 @@ def test_groups_are_kept_and_the_page_is_made_from_them(tmp_path, runs):
 
 def test_other_teachers_and_unfinished_runs_are_refused(tmp_path, place, runs):
     (tmp_path / "config.yaml").write_text("teacher: x\n")
-    with pytest.raises(ConfigError, match="is no finished run"):
+    with pytest.raises(ConfigError, match="is not a finished run"):
         budgets.measure({**runs, "more": tmp_path})
     (tmp_path / "results.json").write_text("{}")
     (tmp_path / "model").mkdir()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from s3prl_dphubert.bench.features import HEAD, WAYS, Speedup, main, measure, table
+from s3prl_dphubert.bench.features import HEAD, WAYS, CacheSpeedup, main, measure, table
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.errors import ConfigError
 from tests.helpers.models import tiny
@@ -37,7 +37,7 @@ def test_three_ways_of_s3prl(tmp_path, monkeypatch):
 
 
 def test_table():
-    row = Speedup("base", 60.0, 5, 59_904_000, {"without": 100.0, "empty": 25.0, "full": 4.0})
+    row = CacheSpeedup("base", 60.0, 5, 59_904_000, {"without": 100.0, "empty": 25.0, "full": 4.0})
     head, line = table([row]).splitlines()
     assert head == HEAD
     assert line.split() == ["base", "60", "5", "59.9", "100.0", "25.0", "4.0", "4.0", "25.0"]

@@ -14,11 +14,11 @@ from s3prl_dphubert.bench import worker
 from s3prl_dphubert.bench.inference import Benchmark, measure
 from s3prl_dphubert.bench.machine import machine, versions
 from s3prl_dphubert.bench.model_shapes import SHAPES
-from s3prl_dphubert.bench.other_libraries import S3prl, Transformers
+from s3prl_dphubert.bench.other_libraries import S3prlSubject, TransformersSubject
 from s3prl_dphubert.bench.rows import rows
 from s3prl_dphubert.bench.speed_report import write
-from s3prl_dphubert.bench.subjects import Own, Plain, Products, Subject
-from s3prl_dphubert.bench.turn_log import Record
+from s3prl_dphubert.bench.subjects import FoldedSubject, MatrixProducts, Subject, UnfoldedSubject
+from s3prl_dphubert.bench.turn_log import TurnLog
 from s3prl_dphubert.bench.worker import Worker
 from s3prl_dphubert.bench.workload import BATCHES, FULL, Workload
 from s3prl_dphubert.checkpoints.directory import save_model
@@ -115,7 +115,7 @@ def measured(tmp_path_factory):
 
 
 def test_all_take_turns(measured):
-    benchmark, record = measured
+    benchmark, log = measured
     subjects = benchmark.subjects()
     names = [subject.name for subject in subjects]
     assert names == [
@@ -126,32 +126,32 @@ def test_all_take_turns(measured):
         "pruned, not folded, fp32",
     ]
     for workload in (ALONE, MIXED):
-        turns = record.of("turn", workload=workload.name)
+        turns = log.select("turn", workload=workload.name)
         assert len(turns) == 2
         assert all(list(turn["seconds"]) == names for turn in turns)
         assert all(seconds > 0 for turn in turns for seconds in turn["seconds"].values())
-        (peak,) = record.of("peak", workload=workload.name)
+        (peak,) = log.select("peak", workload=workload.name)
         assert list(peak["bytes"]) == names
-    errors = {entry["subject"]: entry["error"] for entry in record.of("error")}
+    errors = {entry["subject"]: entry["error"] for entry in log.select("error")}
     assert errors["pruned, not folded, fp32"] == 0
     assert errors["pruned, fp32"] < 1e-4 < errors["pruned, bf16"] < 0.05
-    assert {type(subject) for subject in subjects} == {Products, Own, Plain}
+    assert {type(subject) for subject in subjects} == {MatrixProducts, FoldedSubject, UnfoldedSubject}
 
 
 def test_goes_on_where_it_was(measured):
     """A killed benchmark keeps its turns, the half-written one excepted; a finished one starts nothing."""
-    benchmark, record = measured
+    benchmark, log = measured
     path = benchmark.out / "turns.jsonl"
     text = path.read_text(encoding="utf8")
-    assert measure(benchmark).entries == record.entries
+    assert measure(benchmark).entries == log.entries
     assert path.read_text(encoding="utf8") == text
     lines = text.splitlines(keepends=True)
     kept = [line for line in lines if f'"workload": "{MIXED.name}"' not in line]
     path.write_text("".join(kept) + lines[-2][:20], encoding="utf8")
     again = measure(benchmark)
-    assert again.of("turn", workload=ALONE.name) == record.of("turn", workload=ALONE.name)
-    assert len(again.of("turn", workload=MIXED.name)) == 2
-    assert again.of("turn", workload=MIXED.name) != record.of("turn", workload=MIXED.name)
+    assert again.select("turn", workload=ALONE.name) == log.select("turn", workload=ALONE.name)
+    assert len(again.select("turn", workload=MIXED.name)) == 2
+    assert again.select("turn", workload=MIXED.name) != log.select("turn", workload=MIXED.name)
     with pytest.raises(RunError, match=r"made with other threads; choose another --out"):
         measure(bench(benchmark.out, threads=2))
     path.write_text("{}\nnothing\n", encoding="utf8")
@@ -161,8 +161,8 @@ def test_goes_on_where_it_was(measured):
 
 
 def test_report(measured):
-    benchmark, record = measured
-    paths = write(benchmark, record, "s3prl-dphubert bench --out OUT")
+    benchmark, log = measured
+    paths = write(benchmark, log, "s3prl-dphubert bench --out OUT")
     assert [path.name for path in paths] == ["speed.json", "speed.md", "speed.png"]
     content = json.loads(paths[0].read_text(encoding="utf8"))
     assert content["threads"] == 1
@@ -188,7 +188,11 @@ def test_others_run_the_same_shape(tmp_path):
     waveforms, lengths = MIXED.batch()
     frames = dense.frames(waveforms.shape[1])
     found = {}
-    for subject in (Transformers("base", dense), S3prl("base", dense), S3prl("distilhubert", dense)):
+    for subject in (
+        TransformersSubject("base", dense),
+        S3prlSubject("base", dense),
+        S3prlSubject("distilhubert", dense),
+    ):
         for _ in range(2):  # the second time the files are there
             subject.prepare(tmp_path)
         subject.libraries()
@@ -238,17 +242,17 @@ def test_own_checkpoints(tmp_path):
 
 def test_numbers_of_rows(tmp_path):
     """Ratios are of the same turn, whatever the noise between turns; padding is no audio."""
-    base = Plain("base", TINY)
-    subjects = [Products("", None), Own("base", TINY), base]
-    record = Record(tmp_path / "turns.jsonl", {})
+    base = UnfoldedSubject("base", TINY)
+    subjects = [MatrixProducts("", None), FoldedSubject("base", TINY), base]
+    log = TurnLog(tmp_path / "turns.jsonl", {})
     for noise in (1, 10, 3):
         seconds = {
             "matrix products, fp32": 0.5 * noise,
             "HuBERT Base, fp32": 0.2 * noise,
             base.name: 0.4 * noise,
         }
-        record.add({"kind": "turn", "workload": MIXED.name, "seconds": seconds})
-    fast, plain = rows(record, subjects, (MIXED,))
+        log.add({"kind": "turn", "workload": MIXED.name, "seconds": seconds})
+    fast, plain = rows(log, subjects, (MIXED,))
     assert plain.ratios == {base.name: 1.0}
     assert fast.ratios == {base.name: pytest.approx(0.5)}
     assert fast.audio == pytest.approx(0.7)

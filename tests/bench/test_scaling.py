@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from s3prl_dphubert.bench import scaling
-from s3prl_dphubert.bench.scaling import Measured, activations, operations, page
+from s3prl_dphubert.bench.scaling import MeasuredUpdate, activations, operations, page
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.model.cost import macs
 from tests.helpers.golden import ROOT
 from tests.helpers.models import FAMILIES, tiny
 
-FOUND = [Measured("small", 4, 4.0, 2.0, 1.0, 5e8), Measured("large", 2, 4.0, 5.0, 4.0, 6e8)]
+FOUND = [MeasuredUpdate("small", 4, 4.0, 2.0, 1.0, 5e8), MeasuredUpdate("large", 2, 4.0, 5.0, 4.0, 6e8)]
 
 
 def test_operations_are_those_of_a_teacher_and_three_students():

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from s3prl_dphubert.bench import training
-from s3prl_dphubert.bench.machine import versions
+from s3prl_dphubert.bench.machine import Stopwatch, versions
 from s3prl_dphubert.bench.model_shapes import UNITS
 from s3prl_dphubert.bench.own_update import OwnUpdate
-from s3prl_dphubert.bench.stopwatch import Stopwatch
 from s3prl_dphubert.bench.training import STATES, Case, locations, measure, table, write
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, RunError
@@ -56,7 +55,7 @@ def test_measured_updates_are_updates(tmp_path):
 
 
 def test_only_known_contestants():
-    with pytest.raises(ConfigError, match=r"bench: only has \['theirs'\], allowed: ours, fp32, ours"):
+    with pytest.raises(ConfigError, match=r"bench: unknown contestant theirs, allowed: ours, fp32, ours"):
         measure(Case(), names=["theirs"])
 
 
