@@ -1,4 +1,4 @@
-"""What the student learns from its teacher: which hidden states are matched and how."""
+"""Distillation objective: the matched hidden states, their projections and their distance."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ class ObjectiveConfig:
 
     Args:
         mode: ``layer2layer`` (student layer i against teacher layer i through a linear map) or
-            ``predlayer`` (every target predicted from the student's last layer by its own
-            linear map and GELU, as DistilHuBERT).
-        groups: hidden states to match, grouped; layers of a group share one linear map in
-            ``layer2layer``. 0 is the feature projection's output. Where the student's layer is not
-            the teacher's of the same number, the pair ``[student, teacher]`` stands for it.
+            ``predlayer`` (every target predicted from the student's last layer by a linear map of its
+            own and GELU, as in DistilHuBERT).
+        groups: layers to match, grouped; layers of a group share one linear map in ``layer2layer``. Layer 0
+            is the output of the feature projection. A pair ``[student, teacher]`` matches layers of
+            different numbers.
         l1: weight of the L1 distance.
         l2: weight of the mean squared error.
         cos: weight of the cosine term.
         cos_type: ``raw`` (minus cosine) or ``log_sig`` (minus log-sigmoid of the cosine).
+
+    Raises:
+        ConfigError: listing every field that is wrong.
     """
 
     mode: str = "layer2layer"
@@ -58,9 +61,11 @@ class ObjectiveConfig:
         if not isinstance(groups, tuple) or not all(isinstance(group, tuple) for group in groups):
             return [f"groups is {groups!r}, allowed: lists of layers"]
         entries = [entry for group in groups for entry in group]
-        wrong = [e for e in entries if not (_is_layer(e) or (isinstance(e, tuple) and _is_pair(e)))]
-        if wrong:
-            return [f"groups has {wrong}, allowed: layers from 0, or pairs of student's and teacher's layer"]
+        invalid = [e for e in entries if not (_is_layer(e) or (isinstance(e, tuple) and _is_pair(e)))]
+        if invalid:
+            return [
+                f"groups has {invalid}, allowed: layers from 0, or pairs of student's and teacher's layer"
+            ]
         faults = []
         if not entries or len(set(self.layers)) != len(entries):
             faults.append(f"groups is {groups}, allowed: each layer from 0 at most once, at least one")
@@ -70,12 +75,12 @@ class ObjectiveConfig:
 
     @property
     def pairs(self) -> list[list[tuple[int, int]]]:
-        """For each group its student's and teacher's layers."""
+        """Layers (student, teacher) of each group."""
         return [[entry if isinstance(entry, tuple) else (entry, entry) for entry in g] for g in self.groups]
 
     @property
     def layers(self) -> list[int]:
-        """The teacher's matched layers in the order of their projections."""
+        """Matched layers of the teacher, in the order of the predictions."""
         return [teacher for group in self.pairs for _, teacher in group]
 
 
@@ -92,15 +97,15 @@ def _is_pair(value: tuple[Any, ...]) -> bool:
 
 
 def distances(student: Tensor, teacher: Tensor, config: ObjectiveConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compare hidden states.
+    """Compute the distance between predicted and actual hidden states.
 
     Args:
-        student: (..., F, D) projected hidden states.
-        teacher: (..., F, D) targets.
+        student: predictions (..., F, D).
+        teacher: targets (..., F, D).
         config: weights and kind of cosine; terms of weight 0 are not computed.
 
     Returns:
-        The weighted sum and its terms, means over all but D and, but for the cosine, over D.
+        The weighted sum, and its terms; the cosine is averaged over all but D, the others over all of them.
     """
     terms: dict[str, Tensor] = {}
     if config.l2:
@@ -115,10 +120,10 @@ def distances(student: Tensor, teacher: Tensor, config: ObjectiveConfig) -> tupl
 
 
 class Objective(nn.Module):
-    """Projections from student to teacher width, and the distance between the two.
+    """Projections from student to teacher width, and the distance between predictions and targets.
 
     Args:
-        config: what is matched.
+        config: matched layers and weights of the distance.
         student_dim: width of the student.
         teacher_dim: width of the teacher.
         student_layers: layers of the student.
@@ -144,10 +149,10 @@ class Objective(nn.Module):
             depths["student"] = [student for student, _ in matched]
         limits = {"teacher": teacher_layers, "student": student_layers}
         faults = [
-            f"groups names the {who}'s layer {n}, allowed: 0 to {limits[who]}"
-            for who, layers in depths.items()
-            for n in layers
-            if n > limits[who]
+            f"groups has the {model}'s layer {layer}, allowed: 0 to {limits[model]}"
+            for model, layers in depths.items()
+            for layer in layers
+            if layer > limits[model]
         ]
         ConfigError.raise_for("objective", faults)
         count = len(config.layers) if config.mode == "predlayer" else len(config.groups)
@@ -159,11 +164,11 @@ class Objective(nn.Module):
 
     @property
     def depth(self) -> int:
-        """Teacher layers that have to run."""
+        """Number of teacher layers to run."""
         return max(self.config.layers)
 
     def predictions(self, hidden: list[Tensor]) -> Iterator[Tensor]:
-        """Student's hidden states [L+1] (B, F, D) -> prediction (B, F, D) of each matched layer in turn."""
+        """Yield a prediction (B, F, D) of each matched layer from the hidden states [L+1] (B, F, D)."""
         if self.config.mode == "predlayer":
             yield from (F.gelu(projection(hidden[-1])) for projection in self.projections)
             return
@@ -173,7 +178,12 @@ class Objective(nn.Module):
     def forward(
         self, student: list[Tensor], teacher: Sequence[Tensor] | Mapping[int, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Hidden states of both, each (B, F, D) by layer -> loss and its terms, in float32."""
+        """Return the loss (0-d, float32) and its terms.
+
+        Args:
+            student: hidden states [L+1] (B, F, D).
+            teacher: hidden states (B, F, D) by layer.
+        """
         rows = [
             distances(predicted.float(), teacher[n].float(), self.config)
             for predicted, n in zip(self.predictions(student), self.config.layers, strict=True)

@@ -1,4 +1,4 @@
-"""A teacher's hidden states of fixed crops, kept on disk for all epochs and both stages."""
+"""Cache of a teacher's hidden states of fixed crops, on disk, for all epochs and both stages."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ log = logging.getLogger(__name__)
 class TargetCache:
     """Targets by utterance, in float16, mapped into memory.
 
-    What is not there yet is rounded as what is, so that a run does not depend on it.
+    Computed targets are rounded like cached ones, so that a run does not depend on what the cache holds.
 
     Args:
-        folder: where; the run's own, so that teacher and crops are one.
-        layers: the matched hidden states.
-        width: of each, D.
-        gigabytes: that it may take; what does not fit is computed each time.
+        folder: directory of the cache, within that of the run, which has one teacher and fixed crops.
+        layers: matched layers.
+        width: width D of the teacher.
+        gigabytes: disk space that the cache may take; targets that do not fit are computed each time.
     """
 
     def __init__(self, folder: Path, layers: Sequence[int], width: int, gigabytes: float) -> None:
         self.folder, self.layers, self.width = folder, list(layers), width
         self.limit = round(gigabytes * 1e9)
         self.stores: dict[str, FeatureStore] = {}
-        self.found = self.computed = 0
+        self.hits = self.misses = 0  # utterances
         self._warned = False
 
     def get(
         self, keys: Sequence[bytes], precision: str, compute: Callable[[], Sequence[Tensor]]
     ) -> Mapping[int, Tensor]:
-        """Targets of a batch.
+        """Return the targets of a batch.
 
         Args:
-            keys: of its utterances, 16 bytes each.
-            precision: of the teacher.
-            compute: all of the teacher's hidden states, each (B, F, D).
+            keys: keys of its utterances, 16 bytes each.
+            precision: precision of the teacher.
+            compute: returns all hidden states of the teacher, each (B, F, D).
 
         Returns:
-            Matched layer -> (B, F, D) float32, on the CPU if they were found.
+            Matched layer -> (B, F, D) float32, on the CPU if all of them were cached.
         """
         store = self._store(precision)
         places = store.find(keys)
         pairs = zip(keys, places, strict=True)
         blocks = [None if place is None else store.read(key, place) for key, place in pairs]
         if all(block is not None for block in blocks):
-            self.found += len(keys)
+            self.hits += len(keys)
             return {
                 layer: _stack([block[place] for block in blocks if block is not None], 0).float()
                 for place, layer in enumerate(self.layers)
@@ -60,14 +60,18 @@ class TargetCache:
         began = time.monotonic()
         states = compute()
         rounded = [states[layer].half() for layer in self.layers]
-        took = (time.monotonic() - began) / len(keys)
-        self.computed += len(keys)
-        split = _stack(rounded, 1).cpu()  # (B, layers, F, D)
+        seconds = (time.monotonic() - began) / len(keys)
+        self.misses += len(keys)
+        by_utterance = _stack(rounded, 1).cpu()  # (B, layers, F, D)
         missing = [i for i, block in enumerate(blocks) if block is None]
-        store.append(Block(keys[i], split[i], took) for i in missing if bool(split[i].isfinite().all()))
+        store.append(
+            Block(keys[i], by_utterance[i], seconds)
+            for i in missing
+            if bool(by_utterance[i].isfinite().all())
+        )
         if store.closed and not self._warned:
             self._warned = True
-            log.warning("cache_teacher: %s; what is missing is computed each time", store.closed)
+            log.warning("cache_teacher: %s; further targets are computed each time", store.closed)
         return {layer: values.float() for layer, values in zip(self.layers, rounded, strict=True)}
 
     def _store(self, precision: str) -> FeatureStore:
@@ -79,5 +83,5 @@ class TargetCache:
 
 
 def _stack(tensors: list[Tensor], dim: int) -> Tensor:
-    with torch.autocast(tensors[0].device.type, enabled=False):  # which cannot do this in float16
+    with torch.autocast(tensors[0].device.type, enabled=False):  # autocast cannot stack float16
         return torch.stack(tensors, dim)

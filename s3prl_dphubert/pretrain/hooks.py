@@ -1,4 +1,7 @@
-"""What s3prl's pretraining has to be taught: an optimizer, and to tell an expert its configuration."""
+"""Hooks into s3prl's pretraining: an optimizer, and the runner's configuration for the expert.
+
+A module of its own because the files that ``link`` put into checkouts import it.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from .pretrain_config import OPTIMIZER
 def install(runner: ModuleType, optimizers: ModuleType) -> None:
     """Hook into s3prl's modules ``pretrain.runner`` and ``optimizers``; a second call does nothing.
 
-    s3prl gives an expert ``datarc`` alone, and optimizers ``total_steps`` even where ``n_epochs``
-    decides, so the runner is made to show its configuration before it trains. Other upstreams are
-    trained as ever.
+    s3prl passes only ``datarc`` to an expert, and ``total_steps`` to an optimizer even if ``n_epochs``
+    takes precedence. The hook passes the whole configuration to this package's expert before the
+    training begins. The training of other upstreams does not change.
     """
     train = runner.Runner.train
     if hasattr(train, "__wrapped__"):
@@ -32,5 +35,5 @@ def install(runner: ModuleType, optimizers: ModuleType) -> None:
         train(self)
 
     runner.Runner.train = prepared
-    # Said again and again, of a name that torch still has.
+    # Repeated in every step, about a name that torch still has.
     warnings.filterwarnings("ignore", message=r"`torch\.cuda\.amp", category=FutureWarning)

@@ -17,22 +17,22 @@ from ..errors import RunError
 
 RECIPES = Path(__file__).parent
 NAME = "dphubert"
-LISTED = "pretrain/"
+LISTED = "pretrain/"  # folder that the script lists for the choices of -u
 
 
 def run_pretrain(arguments: Sequence[str]) -> None:
     """Do what ``python run_pretrain.py ARGUMENTS`` does in a checkout that is linked to this package.
 
-    s3prl's script has to be started in its own folder: it lists ``pretrain/`` there, and imports
-    ``pretrain``, ``optimizers`` and others from there. Here it finds them wherever it is started, and
-    ``-c`` and ``-g`` of ``-u dphubert`` are its published stage 1 unless they are given.
+    s3prl's script expects to be started in its own folder, where it lists ``pretrain/`` and from which it
+    imports ``pretrain``, ``optimizers`` and others. Here it finds them from any working directory. With
+    ``-u dphubert``, ``-c`` and ``-g`` default to the published stage 1.
 
     Args:
-        arguments: all that s3prl takes.
+        arguments: command-line arguments of the script.
 
     Raises:
-        RunError: s3prl is not installed, or ``pretrain`` is something else.
-        DPHubertError: as the expert.
+        RunError: s3prl is not installed, or another module ``pretrain`` has been imported.
+        DPHubertError: as :class:`.UpstreamPretrainExpert`.
     """
     home = s3prl_home()
     if str(home) not in sys.path:
@@ -40,32 +40,32 @@ def run_pretrain(arguments: Sequence[str]) -> None:
     compat.apply()
     script = _load(home / "run_pretrain.py")
     _add_recipe(home)
-    before, sys.argv = sys.argv, ["run_pretrain.py", *with_configurations(arguments)]
+    own_argv, sys.argv = sys.argv, ["run_pretrain.py", *with_configurations(arguments)]
     try:
         script.main()
     finally:
-        sys.argv = before
+        sys.argv = own_argv
 
 
 def with_configurations(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the files that ``-c`` and ``-g`` of this recipe stand for if they are left out."""
+    """Return the arguments with the default files of ``-c`` and ``-g``, if this recipe is chosen."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-u", "--upstream")
     parser.add_argument("-c", "--config")
     parser.add_argument("-g", "--upstream_config")
-    given, _ = parser.parse_known_args(list(arguments))
-    whole = list(arguments)
-    if given.upstream == NAME:
+    parsed, _ = parser.parse_known_args(list(arguments))
+    completed = list(arguments)
+    if parsed.upstream == NAME:
         for option, value, file in (
-            ("-c", given.config, "config_runner.yaml"),
-            ("-g", given.upstream_config, "config_model.yaml"),
+            ("-c", parsed.config, "config_runner.yaml"),
+            ("-g", parsed.upstream_config, "config_model.yaml"),
         ):
-            whole += [] if value else [option, str(RECIPES / NAME / file)]
-    return whole
+            completed += [] if value else [option, str(RECIPES / NAME / file)]
+    return completed
 
 
 def _load(path: Path) -> ModuleType:
-    """The script as a module that lists this recipe among s3prl's own."""
+    """Load the script as a module that offers this recipe beside s3prl's own."""
     spec = spec_from_file_location("run_pretrain", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise RunError(f"{path}: missing, allowed: s3prl 0.4.18 with its run_pretrain.py")
@@ -75,9 +75,10 @@ def _load(path: Path) -> ModuleType:
     def listdir(folder: str = ".") -> list[str]:
         if folder != LISTED:
             return os.listdir(folder)
-        found = (entry.name for entry in (path.parent / folder).iterdir() if entry.is_dir())
-        return sorted({NAME, *(name for name in found if not name.startswith("_"))})
+        recipes = (entry.name for entry in (path.parent / folder).iterdir() if entry.is_dir())
+        return sorted({NAME, *(name for name in recipes if not name.startswith("_"))})
 
+    # The script's own name for os; the module itself stays as it is for everybody else.
     vars(module)["os"] = SimpleNamespace(**{**vars(os), "listdir": listdir})
     return module
 

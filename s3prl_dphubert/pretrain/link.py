@@ -1,4 +1,4 @@
-"""Puts this package's folders into a checkout of s3prl, and takes them away again."""
+"""Put this package's folders into a checkout of s3prl, and remove them again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import RunError
 from ..utils.files import replacing, write_text
 
 MARK = ".s3prl-dphubert.json"
-"""Lies in each folder that was made; holds the SHA-256 of every file that was put there."""
+"""File in each folder created by :func:`link`, with the SHA-256 of every file that was put there."""
 
 RECIPE = Path(__file__).parent / "dphubert"
 UPSTREAM = {
@@ -24,15 +24,15 @@ UPSTREAM = {
 
 
 def link(checkout: Path) -> list[str]:
-    """Put ``pretrain/dphubert`` and ``upstream/dphubert`` there; both import this package.
+    """Put ``pretrain/dphubert`` and ``upstream/dphubert``, which import this package, into a checkout.
 
-    Files that were changed since they were put there stay as they are.
+    Files that were changed after an earlier call stay as they are.
 
     Returns:
-        What was done, in words.
+        Lines that describe the changes.
 
     Raises:
-        RunError: it is no checkout of s3prl, or has other folders of these names.
+        RunError: the folder is no checkout of s3prl, or has other folders of these names.
     """
     root = _root(checkout)
     folders = _folders()
@@ -43,13 +43,13 @@ def link(checkout: Path) -> list[str]:
 
 
 def unlink(checkout: Path) -> list[str]:
-    """Remove what :func:`link` put there; what was added or changed since stays.
+    """Remove what :func:`link` put into a checkout; files added or changed since then stay.
 
     Returns:
-        What was done, in words.
+        Lines that describe the changes.
 
     Raises:
-        RunError: it is no checkout of s3prl, or nothing was put there.
+        RunError: the folder is no checkout of s3prl, or :func:`link` put nothing there.
     """
     root = _root(checkout)
     linked = [root / name for name in _folders() if (root / name / MARK).is_file()]
@@ -59,15 +59,15 @@ def unlink(checkout: Path) -> list[str]:
 
 
 def _root(checkout: Path) -> Path:
-    """The folder with ``run_pretrain.py``."""
+    """Return the folder with ``run_pretrain.py``."""
     for root in (checkout, checkout / "s3prl"):
         if (root / "run_pretrain.py").is_file() and (root / "pretrain").is_dir():
             return root
-    raise RunError(f"{checkout}: no checkout of s3prl, allowed: a folder with s3prl/run_pretrain.py")
+    raise RunError(f"{checkout}: no checkout of s3prl, expected a folder with s3prl/run_pretrain.py")
 
 
 def _folders() -> dict[str, dict[str, bytes]]:
-    """Folder -> file -> content."""
+    """Return the content of each file by folder and name."""
     recipe = {path.name: path.read_bytes() for path in sorted(RECIPE.iterdir()) if path.is_file()}
     return {
         "pretrain/dphubert": recipe,
@@ -76,29 +76,29 @@ def _folders() -> dict[str, dict[str, bytes]]:
 
 
 def _put(folder: Path, files: dict[str, bytes]) -> Iterator[str]:
-    before = _marked(folder)
+    old_digests = _recorded(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    put = {}
+    digests = {}
     for name, content in files.items():
         path = folder / name
-        if path.exists() and _hash(path.read_bytes()) != before.get(name):
+        if path.exists() and _hash(path.read_bytes()) != old_digests.get(name):
             yield f"{path}: was changed and stays"
-            if name in before:
-                put[name] = before[name]
+            if name in old_digests:
+                digests[name] = old_digests[name]
             continue
         with replacing(path) as partial:
             partial.write_bytes(content)
-        put[name] = _hash(content)
-    write_text(folder / MARK, json.dumps(put, indent=2) + "\n")
+        digests[name] = _hash(content)
+    write_text(folder / MARK, json.dumps(digests, indent=2) + "\n")
     yield f"{folder}: linked"
 
 
 def _remove(folder: Path) -> Iterator[str]:
-    for name, known in _marked(folder).items():
+    for name, digest in _recorded(folder).items():
         path = folder / name
         if not path.is_file():
             continue
-        if _hash(path.read_bytes()) == known:
+        if _hash(path.read_bytes()) == digest:
             path.unlink()
         else:
             yield f"{path}: was changed and stays"
@@ -109,10 +109,10 @@ def _remove(folder: Path) -> Iterator[str]:
     for empty in (folder / "__pycache__", folder):
         if empty.is_dir() and not any(empty.iterdir()):
             empty.rmdir()
-    yield f"{folder}: {'kept for what else is in it' if folder.exists() else 'removed'}"
+    yield f"{folder}: {'kept, since it holds other files' if folder.exists() else 'removed'}"
 
 
-def _marked(folder: Path) -> dict[str, str]:
+def _recorded(folder: Path) -> dict[str, str]:
     path = folder / MARK
     if not path.is_file():
         return {}

@@ -46,7 +46,7 @@ def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
     plain = task.cached_targets(batch)
     task.cache = TargetCache(tmp_path, (0, 1, 3), 32, 1.0)
     first, second = task.cached_targets(batch), task.cached_targets(batch)
-    assert (task.cache.computed, task.cache.found) == (len(batch.keys), len(batch.keys))
+    assert (task.cache.misses, task.cache.hits) == (len(batch.keys), len(batch.keys))
     assert list(first) == list(second) == [0, 1, 3]
     for layer in first:
         assert torch.equal(first[layer], second[layer])
@@ -54,7 +54,7 @@ def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
         torch.testing.assert_close(first[layer], plain[layer], atol=2e-3, rtol=1e-3)
     with torch.autocast("cpu", torch.bfloat16):  # another teacher
         task.cached_targets(batch)
-    assert task.cache.computed == 2 * len(batch.keys)
+    assert task.cache.misses == 2 * len(batch.keys)
 
 
 def test_a_run_equals_one_that_finds_everything(place, tmp_path):
@@ -85,7 +85,7 @@ def test_beyond_its_limit_it_computes(place, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             task.cached_targets(batch)
-    assert task.cache.found == 0
+    assert task.cache.hits == 0
     (message,) = caplog.messages
     assert message.startswith("cache_teacher: the limit of 1e-08 GB is reached")
 

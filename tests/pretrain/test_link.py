@@ -85,7 +85,7 @@ def test_folders_of_others_are_refused(checkout, tmp_path):
         assert contents(checkout / "s3prl" / name) == {"theirs.py": b""}
         shutil.rmtree(checkout / "s3prl" / name)
     assert not any((checkout / "s3prl" / name).exists() for name in FOLDERS)
-    with pytest.raises(RunError, match=r"no checkout of s3prl, allowed"):
+    with pytest.raises(RunError, match=r"no checkout of s3prl, expected"):
         link(tmp_path / "clone" / "s3prl" / "pretrain")
 
 
