@@ -1,10 +1,9 @@
-"""Effects of SoX without SoX: what ``torchaudio.sox_effects`` did until torchaudio removed it.
+"""SoX's effects in numpy, with the interface of ``torchaudio.sox_effects``, which torchaudio removed.
 
-The functions have torchaudio's names, arguments and results. All effects but ``rate`` give bit for
-bit what SoX 14.4.2 gives in the release that torchaudio 0.12 carried. (Debian's later snapshot
-differs in one thing: ``silence`` judges a source of 16 bits by its upper 16 bits, unless ``gain``,
-``norm``, resampling or mixing came before.) ``rate`` is the resampler by SoX's own author, soxr,
-and differs by -69 dB or less on speech.
+Names, arguments and results are torchaudio's. All effects but ``rate`` give bit for bit the output of
+SoX 14.4.2 as torchaudio 0.12 shipped it. (Debian's later snapshot differs in one thing: ``silence`` judges
+16-bit sources by their upper 16 bits, unless ``gain``, ``norm``, resampling or mixing came before.)
+``rate`` is soxr, the resampler of SoX's own author, and differs by -69 dB or less on speech.
 """
 
 from .apply import apply_effects_file, apply_effects_tensor

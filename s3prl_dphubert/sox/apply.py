@@ -29,13 +29,13 @@ def apply_effects_tensor(
         tensor: float32, int32, int16 or uint8 (C, T), or (T, C) unless ``channels_first``.
         sample_rate: in Hz.
         effects: each a name and its arguments, as ``[["gain", "-3.0"], ["reverse"]]``.
-        channels_first: how ``tensor`` and the result lie.
+        channels_first: ``tensor`` and the result are (C, T), else (T, C).
 
     Returns:
         A new tensor of the same type on the CPU, and its sampling rate in Hz.
 
     Raises:
-        ConfigError: an effect or an argument is unknown; all of them are named.
+        ConfigError: an effect or an argument is unknown; the message lists all of them.
         DataError: the tensor has another type or shape, or holds NaN or infinity.
     """
     chain = parse(effects)
@@ -55,17 +55,17 @@ def apply_effects_file(
     """Apply effects to a file, as ``torchaudio.sox_effects.apply_effects_file`` did.
 
     Args:
-        path: a name or an open file of any kind that soundfile reads.
+        path: path or open file, of any format that soundfile reads.
         effects: as for :func:`apply_effects_tensor`.
         normalize: ``False`` keeps PCM, unless FLAC, as integers: uint8, int16, or int32 for 24 and 32 bits.
-        channels_first: (C, T), else (T, C).
-        format: not used; the file's header tells its format.
+        channels_first: the result is (C, T), else (T, C).
+        format: ignored; the format is read from the file's header.
 
     Returns:
-        float32 (C, T) in -1.0 .. 1.0, and its sampling rate in Hz.
+        float32 in -1.0 .. 1.0 unless ``normalize`` is ``False``, and its sampling rate in Hz.
 
     Raises:
-        ConfigError: an effect or an argument is unknown; all of them are named.
+        ConfigError: an effect or an argument is unknown; the message lists all of them.
         DataError: the file is missing, damaged, or holds NaN or infinity.
     """
     chain = parse(effects)
@@ -80,7 +80,7 @@ def apply_effects_file(
 
 
 def _decode(file: soundfile.SoundFile) -> Signal:
-    """All samples, rounded as SoX rounds them for that encoding."""
+    """Read all samples, rounded as SoX rounds them for the file's encoding."""
     if file.subtype == "FLOAT" or file.subtype.startswith("MPEG"):
         samples = from_floats(file.read(dtype="float32", always_2d=True), str(file.name))
     elif file.subtype == "DOUBLE":

@@ -1,4 +1,4 @@
-"""Audio as SoX carries it from effect to effect: 32-bit integers, rounded and clipped after each."""
+"""Audio between two effects as SoX represents it: 32-bit integers, rounded and clipped after each effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from ..errors import DataError
 
-FULL_SCALE = 2.0**31  # that integer stands for 1.0
+FULL_SCALE = 2.0**31  # stands for 1.0
 LARGEST = 2**31 - 1
 BITS = {torch.uint8: 8, torch.int16: 16, torch.int32: 32, torch.float32: 32}
 
@@ -27,7 +27,7 @@ class Signal:
     rate: int
 
     def like(self, samples: np.ndarray) -> Signal:
-        """The same with other samples (C, T), which are rounded and clipped unless int32."""
+        """Return a signal of the same rate with other samples (C, T), rounded and clipped unless int32."""
         return replace(self, samples=samples if samples.dtype == np.int32 else to_samples(samples))
 
 
@@ -39,17 +39,21 @@ def to_samples(values: np.ndarray) -> np.ndarray:
 
 
 def from_floats(values: np.ndarray, name: str) -> np.ndarray:
-    """Take -1.0 .. 1.0 to int32 as SoX reads 32-bit floats: towards zero."""
+    """Convert -1.0 .. 1.0 to int32 as SoX reads 32-bit floats, rounding towards zero.
+
+    Raises:
+        DataError: a value is NaN or infinite; ``name`` is that of the source.
+    """
     if not np.isfinite(values).all():
         raise DataError(f"{name}: holds NaN or infinity, allowed: finite samples")
     return np.clip(values.astype(np.float64) * FULL_SCALE, -FULL_SCALE, LARGEST).astype(np.int32)
 
 
 def from_tensor(tensor: torch.Tensor, rate: int, channels_first: bool) -> Signal:
-    """Signal of a tensor (C, T), or (T, C) unless ``channels_first``.
+    """Convert a tensor (C, T), or (T, C) unless ``channels_first``, to a signal.
 
     Raises:
-        DataError: it has another shape or type, holds NaN or infinity, or the rate is not positive.
+        DataError: the tensor has another shape or type, NaN or infinity, or the rate is not positive.
     """
     if tensor.dtype not in BITS:
         allowed = ", ".join(str(kind) for kind in BITS)
@@ -57,7 +61,7 @@ def from_tensor(tensor: torch.Tensor, rate: int, channels_first: bool) -> Signal
     if tensor.ndim != 2:
         raise DataError(f"tensor: shape is {tuple(tensor.shape)}, allowed: two dimensions")
     if rate <= 0:
-        raise DataError(f"sample_rate: is {rate}, allowed: above 0")
+        raise DataError(f"sample_rate is {rate}, allowed: above 0")
     values = tensor.detach().cpu().numpy()
     if not channels_first:
         values = values.T
@@ -73,7 +77,10 @@ def from_tensor(tensor: torch.Tensor, rate: int, channels_first: bool) -> Signal
 
 
 def to_tensor(signal: Signal, dtype: torch.dtype, channels_first: bool) -> torch.Tensor:
-    """Tensor (C, T), or (T, C) unless ``channels_first``; floats are multiples of 2**-24, as SoX's are."""
+    """Convert a signal to a tensor (C, T), or (T, C) unless ``channels_first``.
+
+    Floats are multiples of 2**-24, as in SoX.
+    """
     samples = signal.samples if channels_first else signal.samples.T
     if dtype == torch.int32:
         values = samples

@@ -1,4 +1,4 @@
-"""SoX's effect ``silence``: drops audio until sound begins, from where it ends, or between sounds."""
+"""SoX's effect ``silence``: removes silence at the beginning, at the end, or between sounds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import Duration, Fault, Threshold, duration, threshold, whole
+from .arguments import Duration, EffectError, Threshold, duration, threshold, whole
 from .signal import Signal
 
-WINDOWS = 50  # a second: loudness is judged over 20 ms
-BLOCK = 2048  # frames judged in one go: few enough that a new start among them wastes little
+WINDOWS = 50  # per second: loudness is measured over 20 ms
+BLOCK = 2048  # frames measured at a time: few, since a restart within them wastes the rest
 FORM = (
     "above-periods [duration threshold] [below-periods duration threshold], where above-periods 0 goes "
     "without duration and threshold and below-periods is not 0"
@@ -19,7 +19,7 @@ FORM = (
 
 @dataclass(frozen=True)
 class Rule:
-    """So many periods of that duration, above the threshold or not."""
+    """Number of periods, their duration, and the threshold that they are above or below."""
 
     periods: int
     duration: Duration
@@ -27,6 +27,7 @@ class Rule:
 
     @classmethod
     def parse(cls, periods: int, length: str, level: str, side: str) -> Rule:
+        """Parse the arguments of a rule; ``side`` names it in messages."""
         return cls(
             periods,
             duration(length, f"duration {side}", bare_is_samples=True),
@@ -34,11 +35,11 @@ class Rule:
         )
 
     def frames(self, rate: int) -> int:
-        """Frames that a period lasts; SoX takes none for one."""
+        """Return the frames of a period, at least one."""
         return max(1, self.duration.samples(rate))
 
 
-# What SoX waits for after a silence if no rule for the beginning was given.
+# SoX waits for this after a silence if there is no rule for the beginning.
 ANY_SOUND = Rule(1, Duration(0, in_seconds=False), Threshold(0.0))
 
 
@@ -47,9 +48,9 @@ class Silence:
     """The effect with its arguments.
 
     Attributes:
-        above: sound that ends the dropping at the beginning; ``None`` keeps the beginning.
-        below: silence that ends the copying; ``None`` keeps all that follows.
-        again: after that silence, go on as at the beginning, else end the audio.
+        above: sound that ends the removal at the beginning; ``None`` keeps the beginning.
+        below: silence at which the audio ends; ``None`` keeps the rest.
+        again: after that silence continue as at the beginning, rather than end the audio.
     """
 
     above: Rule | None
@@ -58,34 +59,34 @@ class Silence:
 
     @classmethod
     def parse(cls, arguments: list[str]) -> Silence:
-        """Read ``above-periods [duration threshold] [below-periods duration threshold]``."""
+        """Parse ``above-periods [duration threshold] [below-periods duration threshold]``."""
         if "-l" in arguments:
-            raise Fault("-l is not supported: SoX repeats audio there")
+            raise EffectError("-l is not supported: SoX repeats audio there")
         above = below = None
         periods = whole(arguments[0], "above-periods", least=0) if arguments else 0
-        left = arguments[1:]
-        if periods and len(left) >= 2:
-            above = Rule.parse(periods, left[0], left[1], "above")
-            left = left[2:]
+        rest = arguments[1:]
+        if periods and len(rest) >= 2:
+            above = Rule.parse(periods, rest[0], rest[1], "above")
+            rest = rest[2:]
         count = 0
-        if len(left) == 3 and bool(above) == bool(periods):
-            count = whole(left[0], "below-periods")
+        if len(rest) == 3 and bool(above) == bool(periods):
+            count = whole(rest[0], "below-periods")
             if count:
-                below = Rule.parse(abs(count), left[1], left[2], "below")
-                left = []
-        if left or not arguments or bool(above) != bool(periods):
-            raise Fault(f"arguments are {' '.join(arguments)!r}, allowed: {FORM}")
+                below = Rule.parse(abs(count), rest[1], rest[2], "below")
+                rest = []
+        if rest or not arguments or bool(above) != bool(periods):
+            raise EffectError(f"arguments are {' '.join(arguments)!r}, allowed: {FORM}")
         return cls(above, below, again=count < 0)
 
     def __call__(self, signal: Signal) -> Signal:
-        kept = [signal.samples[:, start:end] for start, end in self._kept(signal)]
-        return signal.like(np.concatenate(kept, axis=1) if kept else signal.samples[:, :0])
+        pieces = [signal.samples[:, start:end] for start, end in self._ranges(signal)]
+        return signal.like(np.concatenate(pieces, axis=1) if pieces else signal.samples[:, :0])
 
-    def _kept(self, signal: Signal) -> list[tuple[int, int]]:
-        """Frames that stay, as ranges."""
+    def _ranges(self, signal: Signal) -> list[tuple[int, int]]:
+        """Return the ranges of frames that stay, as starts and ends."""
         loudness = _Loudness(signal)
         frames = signal.samples.shape[1]
-        kept: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         at, above = 0, self.above
         while at < frames:
             start = at
@@ -97,21 +98,21 @@ class Silence:
                 start = at - above.frames(signal.rate)
             last = loudness.find(at, self.below, silent=True) if self.below else None
             if last is None or self.below is None:
-                kept.append((start, frames))
+                ranges.append((start, frames))
                 break
             at = last + 1
-            kept.append((start, at - self.below.frames(signal.rate)))
+            ranges.append((start, at - self.below.frames(signal.rate)))
             if not self.again:
                 break
             loudness.restart(at)
             above = self.above or ANY_SOUND
-        return kept
+        return ranges
 
 
 class _Loudness:
-    """Root of the mean square over the last 20 ms of all channels, from a frame on, block by block.
+    """Root mean square of all channels over the last 20 ms, computed block by block from a frame on.
 
-    Sums run on in float64 sample by sample, oldest out and newest in, since that is how SoX rounds.
+    The sum runs in float64 sample by sample, with the oldest out and the newest in, to round as SoX does.
     """
 
     def __init__(self, signal: Signal):
@@ -122,54 +123,54 @@ class _Loudness:
         self.restart(0)
 
     def restart(self, at: int) -> None:
-        """Begin at a frame with an empty window."""
+        """Start again at a frame, with an empty window."""
         self._origin = self._start = self._end = at
         self._total = 0.0  # sum of the squares in the window that ends before frame _end
         self._levels = np.empty((0, self._channels))
 
     def find(self, at: int, rule: Rule, silent: bool) -> int | None:
-        """Frame that ends the rule's last period, or ``None``.
+        """Return the last frame of the rule's last period, or ``None``.
 
         Args:
-            at: frame to begin with; not before those of the last call.
+            at: frame to begin with; not before that of the last call.
             rule: the periods, which must be whole and may follow each other without a gap.
-            silent: seek silence, which one silent channel makes, instead of sound in one channel.
+            silent: find silence, for which one silent channel suffices, rather than sound in any channel.
         """
-        least, length, left = rule.threshold.least, rule.frames(self._rate), rule.periods
+        least, length, remaining = rule.threshold.least, rule.frames(self._rate), rule.periods
         run = 0  # frames of an unfinished period that lie right before ``at``
         while at < self._frames:
             levels = self._ahead(at)
-            sought: np.ndarray = np.any(levels < least if silent else levels >= least, axis=1)
-            flips = np.flatnonzero(sought[1:] != sought[:-1]) + 1
-            bounds = np.concatenate([[0], flips, [len(sought)]])
-            first = 0 if sought[0] else 1
+            matches: np.ndarray = np.any(levels < least if silent else levels >= least, axis=1)
+            flips = np.flatnonzero(matches[1:] != matches[:-1]) + 1
+            bounds = np.concatenate([[0], flips, [len(matches)]])
+            first = 0 if matches[0] else 1
             starts, stops = bounds[first:-1:2].copy(), bounds[first + 1 :: 2]
-            if sought[0]:
+            if matches[0]:
                 starts[0] -= run
             periods = (stops - starts) // length
             counts = np.cumsum(periods)
-            place = int(np.searchsorted(counts, left))
-            if place < len(counts):
-                missing = left - (counts[place] - periods[place])
-                return int(at + starts[place] + missing * length - 1)
-            left -= int(counts[-1]) if len(counts) else 0
-            run = int(stops[-1] - starts[-1]) % length if sought[-1] else 0
-            at += len(sought)
+            index = int(np.searchsorted(counts, remaining))
+            if index < len(counts):
+                missing = remaining - (counts[index] - periods[index])
+                return int(at + starts[index] + missing * length - 1)
+            remaining -= int(counts[-1]) if len(counts) else 0
+            run = int(stops[-1] - starts[-1]) % length if matches[-1] else 0
+            at += len(matches)
         return None
 
     def _ahead(self, at: int) -> np.ndarray:
-        """Levels (n, C) of the frames from ``at`` on, as many as are known, but one at least."""
+        """Return the levels (n, C) of frame ``at`` and those after it in the current block."""
         if at == self._end:
             self._advance()
         return self._levels[at - self._start :]
 
     def _advance(self) -> None:
-        """Go on to the next block."""
+        """Measure the next block."""
         self._start, self._end = self._end, min(self._end + BLOCK, self._frames)
         start, end = self._start * self._channels, self._end * self._channels
         new = np.square(self._samples[start:end], dtype=np.float64)
         old = np.zeros_like(new)
-        full = max(start, self._origin * self._channels + self._window)  # first sample that pushes one out
+        full = max(start, self._origin * self._channels + self._window)  # first sample that drops one
         if full < end:
             leaving = self._samples[full - self._window : end - self._window]
             old[full - start :] = np.square(leaving, dtype=np.float64)
@@ -179,6 +180,6 @@ class _Loudness:
         sums[2::2] = new
         np.cumsum(sums, out=sums)
         self._total = sums[-1]
-        # Each channel is judged as if its sample came first, hence took the place of the oldest.
+        # Each channel is measured as if its sample came first and replaced the oldest one.
         squares = sums[1 :: 2 * self._channels, None] + new.reshape(-1, self._channels)
         self._levels = np.sqrt(np.maximum(squares, 0.0) / self._window)

@@ -176,7 +176,7 @@ def test_all_channels_are_judged_together():
 
 
 BAD = {
-    "tempo 1.1": "'tempo', allowed: channels, gain, norm, pad, rate, reverse, silence, trim",
+    "tempo 1.1": "unknown effect 'tempo', available: channels, gain, norm, pad, rate, reverse, silence, trim",
     "channels 0": "channels: channels is '0', allowed: a whole number, 1 or larger",
     "channels": "channels: arguments are '', allowed: one number",
     "rate 8000.5": "rate: rate is '8000.5', allowed: whole Hz",
@@ -228,7 +228,7 @@ def test_all_bad_effects_are_named_before_a_file_is_opened():
         (torch.zeros(9), 16_000, "shape is (9,), allowed: two dimensions"),
         (torch.zeros(0, 9), 16_000, "shape is (0, 9), allowed: one channel or more"),
         (torch.tensor([[0, float("nan")]]), 16_000, "tensor: holds NaN or infinity"),
-        (torch.zeros(1, 9), 0, "sample_rate: is 0, allowed: above 0"),
+        (torch.zeros(1, 9), 0, "sample_rate is 0, allowed: above 0"),
     ],
 )
 def test_a_bad_tensor_is_named(tensor, rate, message):
