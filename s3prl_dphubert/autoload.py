@@ -24,9 +24,9 @@ class Trigger:
             sys.meta_path[sys.meta_path.index(self)] = watcher
             return watcher.find_spec(name, path, target)
         except Exception as error:
-            from .errors import complain
+            from .errors import warn_unregistered
 
-            complain(error)
+            warn_unregistered(error)
             return None
 
 

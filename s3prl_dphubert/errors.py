@@ -1,4 +1,4 @@
-"""The one family of errors that this package raises on bad input."""
+"""Errors that this package raises on bad input, all of one family."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from collections.abc import Iterable
 
 
 class DPHubertError(ValueError):
-    """Base of every error that a user can cause; its text is one readable message."""
+    """Base of all errors that a user can cause; the message is readable and says what to change."""
 
 
 class ConfigError(DPHubertError):
-    """A configuration is invalid; the message lists every fault at once, ``faults`` holds them one by one."""
+    """A configuration is invalid; the message lists all faults, ``faults`` holds them one by one."""
 
     faults: tuple[str, ...] = ()
 
     @classmethod
     def raise_for(cls, what: str, faults: Iterable[str]) -> None:
-        """Raise if there is any fault; each names the field, the value and what is allowed."""
+        """Raise an error if there are faults.
+
+        Args:
+            what: name of the configuration, which the message begins with.
+            faults: each names the field, its value and what is allowed.
+        """
         listed = tuple(faults)
         if listed:
             error = cls(f"{what}: " + "; ".join(listed))
@@ -34,18 +39,18 @@ class CheckpointError(DPHubertError):
 
 
 class RunError(DPHubertError):
-    """A run cannot start, go on or finish as asked."""
-
-
-def complain(error: Exception) -> None:
-    """Say in one line what went wrong."""
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")
-    print(f"s3prl-dphubert: its upstreams are not registered ({text})", file=sys.stderr)
+    """A run cannot start, continue or finish."""
 
 
 class ResultError(DPHubertError):
-    """A result, a prediction file or a submission cannot be used; the message says which and why."""
+    """A result, a prediction file or a submission cannot be used."""
 
 
 class ExportError(DPHubertError):
-    """A model cannot be exported as asked, or a package for it is missing."""
+    """A model cannot be exported, or a package for it is missing."""
+
+
+def warn_unregistered(error: Exception) -> None:
+    """Print in one line to stderr why the upstreams could not be registered in s3prl."""
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    print(f"s3prl-dphubert: its upstreams are not registered ({text})", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import compat
 from ..compat.import_hook import Finder
-from ..errors import complain
+from ..errors import warn_unregistered
 from . import entries
 
 HUB = "s3prl.hub"
@@ -71,7 +71,7 @@ def _safely(function: Callable[..., None], *arguments: Any) -> None:
     try:
         function(*arguments)
     except Exception as error:  # s3prl has to start, whatever is wrong with this package
-        complain(error)
+        warn_unregistered(error)
 
 
 watcher = Finder(("s3prl", HUB), _before, _after)
