@@ -23,7 +23,7 @@ SOURCES = (
 
 
 def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
-    """Load a speech model, in float32 and eval mode. Runs no code of the source.
+    """Load a speech model in float32 and eval mode, without running any code of the source.
 
     Args:
         source: one of
@@ -38,9 +38,9 @@ def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
             - the http(s) URL of such a file;
             - ``torchaudio:HUBERT_BASE``, a bundle of ``torchaudio.pipelines``.
 
-            A name comes before a path, and a path before a Hub id; write ``./hubert_base`` or pass a
-            :class:`~pathlib.Path` for a directory that is called as a model.
-        refresh: download again what is in the cache already.
+            A name takes precedence over a path, and a path over a Hub id. Write ``./hubert_base`` or pass
+            a :class:`~pathlib.Path` to load a directory that has the name of a model.
+        refresh: download the model even if it is in the cache.
 
     Raises:
         CheckpointError: there is no such source, it cannot be downloaded, is damaged, incomplete or of a
@@ -56,7 +56,7 @@ load_teacher = load_model
 
 
 def load_hub(hub_id: str, refresh: bool = False) -> SpeechModel:
-    """Load ``user/repo[/file][@revision]`` from the Hub, whatever has that name on this machine.
+    """Load ``user/repo[/file][@revision]`` from the Hub, even if there is a local path of that name.
 
     Raises:
         CheckpointError: as :func:`load_model`, or the text has another form.
@@ -104,9 +104,11 @@ def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> We
     if filename:
         return _read_file(repository.fetch(filename, refresh))
     if refresh:
-        for name in (huggingface.CONFIG, *huggingface.WEIGHTS):
+        repository.fetch(huggingface.CONFIG, force=True)
+        for name in huggingface.WEIGHTS:
             with suppress(hub.MissingError):
                 repository.fetch(name, force=True)
+                break
     pinned, source = repository.pinned(huggingface.CONFIG), str(repository)
     config = pinned.fetch(huggingface.CONFIG)
     if directory.read_mapping(config, source).get("model_type") == directory.MODEL_TYPE:

@@ -138,8 +138,7 @@ def dphubert_hub(
     """A model on the Hugging Face Hub.
 
     Args:
-        ckpt: ``user/repo``, ``user/repo@revision`` or ``user/repo/file.pth``, whatever has that name on
-            this machine.
+        ckpt: ``user/repo``, ``user/repo@revision`` or ``user/repo/file.pth``; local paths do not count.
         model_config: YAML file with options.
         refresh: download the model even if it is in the cache.
         options: options that override those of the file.
