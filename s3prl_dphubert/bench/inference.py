@@ -18,6 +18,7 @@ from ..model import ModelConfig
 from .machine import machine, versions
 from .model_shapes import SHAPES, checkpoint
 from .other_libraries import S3prlSubject, TransformersSubject
+from .reference_update import is_clone
 from .subjects import (
     ExportedSubject,
     FoldedSubject,
@@ -75,7 +76,7 @@ class Benchmark:
         for name, value in (("threads", self.threads), ("turns", self.turns)):
             if value is None or value < 1:
                 yield f"{name} is {value}, allowed: 1 or more"
-        if self.reference is not None and not (self.reference / "wav2vec2" / "model.py").is_file():
+        if self.reference is not None and not is_clone(self.reference):
             yield f"reference is {self.reference}, allowed: a clone of pyf98/DPHuBERT"
         for path in self.checkpoints:
             if not path.exists():

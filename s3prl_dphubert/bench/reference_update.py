@@ -27,13 +27,18 @@ def matched(layers: int) -> tuple[int, ...]:
     return 0, layers // 3, 2 * layers // 3, layers
 
 
+def is_clone(folder: Path) -> bool:
+    """Return whether a folder is a clone of the published repository."""
+    return (folder / "wav2vec2" / "model.py").is_file()
+
+
 def import_published(folder: Path) -> Any:
     """Import the module ``wav2vec2.model`` of a clone.
 
     Raises:
         ConfigError: the folder has no such module.
     """
-    if not (folder / "wav2vec2" / "model.py").is_file():
+    if not is_clone(folder):
         raise ConfigError(f"reference: {folder} has no wav2vec2/model.py, allowed: a clone of pyf98/DPHuBERT")
     sys.path.insert(0, str(folder))
     try:

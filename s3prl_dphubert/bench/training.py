@@ -33,7 +33,7 @@ from ..utils.malloc import keep_pages
 from .machine import Stopwatch, machine, versions
 from .model_shapes import CHANNELS, HEADS, UNITS
 from .own_update import OwnUpdate
-from .reference_update import PublishedUpdate
+from .reference_update import PublishedUpdate, is_clone
 
 PARTS = ("teacher", "forward", "backward", "optimizer")
 STATES = ("start", "target")
@@ -69,7 +69,7 @@ class Case:
             for name in ("batch", "threads", "repeats")
             if getattr(self, name) < 1
         ]
-        if self.reference is not None and not (self.reference / "wav2vec2" / "model.py").is_file():
+        if self.reference is not None and not is_clone(self.reference):
             faults.append(f"reference is {self.reference}, allowed: a clone of pyf98/DPHuBERT")
         if not self.seconds >= 0.1:
             faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")

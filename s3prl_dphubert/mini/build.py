@@ -80,12 +80,12 @@ def select(tasks: Iterable[str]) -> list[TaskCorpus]:
         ConfigError: a task is unknown.
     """
     names = {task.strip().upper() for task in tasks}
-    known = {task.upper() for corpus in CORPORA for task in corpus.tasks}
+    allowed = {task.upper() for each in CORPORA for task in each.tasks}
     ConfigError.raise_for(
         "--tasks",
         (
-            f"unknown task {task}, allowed: all, {', '.join(sorted(known)).lower()}"
-            for task in sorted(names - {"ALL"} - known)
+            f"unknown task {task}, allowed: all, {', '.join(sorted(allowed)).lower()}"
+            for task in sorted(names - {"ALL"} - allowed)
         ),
     )
     return [each for each in CORPORA if "ALL" in names or names & {task.upper() for task in each.tasks}]
