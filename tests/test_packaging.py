@@ -91,6 +91,7 @@ USER_SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_type_checkers_know_the_public_names(interpreter, tmp_path):
     """mypy accepts a user's script against the installed package, and finds a mistake in it."""
     mypy = [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError, ConfigError
 from ..model import ModelConfig, SpeechModel
+from ..utils.config_io import from_dict
 
 FORMAT_VERSION = 1
 # Packages whose versions are recorded.
@@ -65,12 +66,8 @@ class ExportMetadata:
                 raise CheckpointError(
                     f"{path}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
                 )
-            return cls(
-                config=ModelConfig.from_dict(values["config"]),
-                layers=tuple(values["layers"]),
-                int8=tuple(values["int8"]),
-                **{name: values[name] for name in ("precision", "checkpoint", "weights", "versions")},
-            )
+            own = {field.name: values[field.name] for field in fields(cls)}
+            return from_dict(cls, own, "metadata", complete=True, strict=True)
         except (json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
             raise CheckpointError(f"{path}: its metadata is damaged ({error!r})") from error
 

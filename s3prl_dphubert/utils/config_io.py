@@ -45,8 +45,8 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``changes`` laid over it, mapping by mapping."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        is_section = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if is_section else value
     return merged
 
 
@@ -108,7 +108,7 @@ def type_faults(config: Any) -> list[str]:
 
 
 class _Reader:
-    """Collects the faults of nested values while it builds dataclasses from them.
+    """Build dataclasses from nested values, and collect the faults of the values.
 
     A value that cannot be used is replaced by a stand-in, so that the checks of the dataclass still run on
     the other fields. Faults that those checks find in a stand-in are left out.
@@ -120,7 +120,7 @@ class _Reader:
         self.replaced: list[str] = []  # paths of the fields that hold a stand-in
 
     def build(self, kind: type[T], values: Any, path: str) -> T:
-        """Return an instance of a dataclass; one with a fault is good for nothing but further checks."""
+        """Return an instance of a dataclass; after a fault it only serves further checks."""
         if not isinstance(values, Mapping):
             self._refuse(path, values, "a mapping")
             return _unchecked(kind, {})
@@ -149,14 +149,13 @@ class _Reader:
             return _unchecked(kind, arguments)
 
     def _add(self, error: ConfigError, prefix: str, names: Iterable[str]) -> None:
-        """Take over what the checks of a dataclass found, with paths, but not what concerns a stand-in."""
+        """Add the faults that a dataclass found, with paths, but not those that concern a stand-in."""
         replaced = [path.removeprefix(prefix) for path in self.replaced if path.startswith(prefix)]
         for fault in error.faults or (str(error),):
             if any(re.search(rf"\b{re.escape(name)}\b", fault) for name in replaced):
                 continue
-            first = re.match(r"\w*", fault)
-            named = first is not None and first[0] in names
-            self.faults.append(f"{prefix}{fault}" if named or not prefix else f"{prefix[:-1]}: {fault}")
+            names_field = re.split(r"\W", fault, maxsplit=1)[0] in names
+            self.faults.append(f"{prefix}{fault}" if names_field or not prefix else f"{prefix[:-1]}: {fault}")
 
     def _refuse(self, path: str, value: Any, expected: str) -> Any:
         self.faults.append(f"{path} is {value!r}, expected {expected}" if path else f"expected {expected}")
@@ -242,7 +241,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def _with_stand_ins(kind: type, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Add values of the right types for the fields without a default that are not among the arguments."""
+    """Add values of the right types for missing fields without a default."""
     hints, whole = _hints(kind), dict(arguments)
     for field in dataclasses.fields(kind):
         if field.name not in whole and not _has_default(field):
@@ -258,7 +257,7 @@ def _with_stand_ins(kind: type, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unchecked(kind: type[T], arguments: dict[str, Any]) -> T:
-    """Make an instance without its ``__post_init__``."""
+    """Return an instance whose ``__post_init__`` has not run."""
     instance = object.__new__(kind)
     whole = _with_stand_ins(kind, arguments)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
@@ -274,17 +273,17 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Return whether a value is an integer; ``True`` and ``False`` are none."""
+    """Return whether a value is an integer, and no Boolean."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a value is an integer or a float, be it infinite; ``True`` and ``False`` are none."""
+    """Return whether a value is an integer or a float, finite or not, and no Boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested values of a configuration, lists instead of tuples."""
+    """Return plain nested values of a configuration, with lists instead of tuples."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -295,7 +294,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Names of the values that differ in two nested mappings, ``outer.inner``, and what each has."""
+    """Yield the path (``outer.inner``) and both values of each difference between two nested mappings."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in a.keys() | b.keys():
             yield from differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)

@@ -1,4 +1,4 @@
-"""Where s3prl looks for the expert."""
+"""The expert, at the place where s3prl looks for it."""
 
 import optimizers
 from pretrain import runner
