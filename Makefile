@@ -12,7 +12,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 test-fast: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not s3prl and not torchrun'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not s3prl and not torchrun'
 
 # s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.

@@ -114,6 +114,7 @@ def measured(tmp_path_factory):
     return benchmark, measure(benchmark)
 
 
+@pytest.mark.slow
 def test_all_take_turns(measured):
     benchmark, log = measured
     subjects = benchmark.subjects()
@@ -138,6 +139,7 @@ def test_all_take_turns(measured):
     assert {type(subject) for subject in subjects} == {MatrixProducts, FoldedSubject, UnfoldedSubject}
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(measured):
     """A killed benchmark keeps its turns, the half-written one excepted; a finished one starts nothing."""
     benchmark, log = measured
@@ -160,6 +162,7 @@ def test_goes_on_where_it_was(measured):
     path.write_text(text, encoding="utf8")
 
 
+@pytest.mark.slow
 def test_report(measured):
     benchmark, log = measured
     paths = write(benchmark, log, "s3prl-dphubert bench --out OUT")

@@ -31,6 +31,7 @@ def test_gates_at_the_target_leave_what_the_published_result_keeps():
     assert sum(UNITS) == 5363
 
 
+@pytest.mark.slow
 def test_measured_updates_are_updates(tmp_path):
     case = Case(batch=1, seconds=0.2, threads=1, repeats=1, config=tiny("hubert").config)
     paths = write(case, tmp_path / "new" / "out")

@@ -46,6 +46,7 @@ def test_prune_by_hand(tmp_path):
     assert sum(p.numel() for p in load_model(tmp_path / "model").parameters()) <= 3_253_632 // 2
 
 
+@pytest.mark.slow
 def test_export_and_run(tmp_path):
     pytest.importorskip("onnxruntime")
     printed = run("export_and_run.py", "--out", str(tmp_path / "nano.onnx"))
