@@ -10,19 +10,19 @@ from typing import Any
 
 def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
-    compress = commands.add_parser("compress", help="compress a teacher, or go on with a run")
+    compress = commands.add_parser("compress", help="compress a teacher, or resume a run")
     compress.set_defaults(run=_compress)
-    compress.add_argument("config", help="YAML of the run, or the name of one that ships (dphubert_base)")
+    compress.add_argument("config", help="YAML file of the run, or name of a built-in one (dphubert_base)")
     compress.add_argument("--out", required=True, type=Path, help="directory of the run")
-    changes = "another value for one field, as YAML (stage1.updates=20000); may be repeated"
+    changes = "value of one field, as YAML (stage1.updates=20000); may be repeated"
     compress.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=changes)
 
     demo = commands.add_parser(
-        "demo", help="compress hubert_nano on the speech that ships, then s3prl's SID on it"
+        "demo", help="compress hubert_nano on the included speech, then run s3prl's SID on the result"
     )
     demo.set_defaults(run=_demo)
-    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the demo's run")
-    demo.add_argument("--config", type=Path, help="another YAML than upstream_configs/demo.yaml")
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the run")
+    demo.add_argument("--config", type=Path, help="YAML file to use in place of upstream_configs/demo.yaml")
 
 
 def _compress(arguments: argparse.Namespace) -> None:

@@ -59,14 +59,14 @@ def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
     axis.legend()
 
 
-def plot_units(teacher: ModelConfig, kept: ModelConfig, target: Path) -> None:
+def plot_units(teacher: ModelConfig, result: ModelConfig, target: Path) -> None:
     """Plot the conv channels, heads and feed-forward units of teacher and result as bars."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)
     panels = (
-        ("conv channels", teacher.conv_channels, kept.conv_channels),
-        ("attention heads", [len(h or ()) for h in teacher.heads], [len(h or ()) for h in kept.heads]),
-        ("feed-forward units", [f or 0 for f in teacher.ffn], [f or 0 for f in kept.ffn]),
+        ("conv channels", teacher.conv_channels, result.conv_channels),
+        ("attention heads", [len(h or ()) for h in teacher.heads], [len(h or ()) for h in result.heads]),
+        ("feed-forward units", [f or 0 for f in teacher.ffn], [f or 0 for f in result.ffn]),
     )
     for axis, (title, full, small) in zip(axes, panels, strict=True):
         layers = np.arange(1, len(full) + 1)

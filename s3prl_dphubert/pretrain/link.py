@@ -17,7 +17,7 @@ RECIPE = Path(__file__).parent / "dphubert"
 UPSTREAM = {
     "__init__.py": '"""The folder upstream/dphubert of s3prl."""\n',
     "hubconf.py": (
-        '"""Where versions of s3prl that look for upstreams in their own folders find this one."""\n\n'
+        '"""Upstreams for the versions of s3prl that look for them in their own folders."""\n\n'
         "from s3prl_dphubert.upstream.entries import *  # noqa: F403\n"
     ),
 }

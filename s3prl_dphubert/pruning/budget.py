@@ -49,8 +49,8 @@ class Budget:
     table: str | None = None
 
     def __post_init__(self) -> None:
-        given: Any = self.sparsity
-        shares = dict(given) if isinstance(given, dict) else {"parameters": given}
+        sparsity: Any = self.sparsity
+        shares = dict(sparsity) if isinstance(sparsity, dict) else {"parameters": sparsity}
         order = {count: shares[count] for count in COUNTS if count in shares}
         object.__setattr__(self, "sparsity", order | shares)
         faults = _share_faults(shares)

@@ -24,10 +24,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return _read_yaml(Path(path), ())
 
 
-def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_yaml(path: Path, descendants: tuple[Path, ...]) -> dict[str, Any]:
     import yaml  # not at the top: much that imports this module reads no YAML
 
-    if path.resolve() in seen:
+    if path.resolve() in descendants:
         raise ConfigError(f"{path}: base extends itself")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -38,7 +38,7 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    return merge(_read_yaml(path.parent / base, (*seen, path.resolve())), values)
+    return merge(_read_yaml(path.parent / base, (*descendants, path.resolve())), values)
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
