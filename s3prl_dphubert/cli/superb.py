@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import superb_run
+
+if TYPE_CHECKING:
+    from ..superb.submission.archive import SubmissionChecks
 
 
 def add(commands: Any) -> None:
@@ -54,13 +57,21 @@ def _add_submission(group: Any) -> None:
     submit.add_argument(
         "--track", default="constrained", help="constrained, less constrained or unconstrained"
     )
-    submit.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
+    _add_checks(submit)
     submit.add_argument("--overwrite", action="store_true", help="replace an archive that is there")
 
     check = group.add_parser("check", help="check a predict.zip without unpacking it")
     check.set_defaults(run=_check)
     check.add_argument("archive", type=Path, help="the archive")
-    check.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
+    check.add_argument("--checkpoint", type=Path, help="compare the frame shift with this one's")
+    _add_checks(check)
+
+
+def _add_checks(command: Any) -> None:
+    command.add_argument("--any-count", action="store_true", help="accept other test sets than SUPERB's")
+    command.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the corpora; compare names with their lists, too"
+    )
 
 
 def _add_mini(commands: Any) -> None:
@@ -128,7 +139,8 @@ def _submit(arguments: argparse.Namespace) -> None:
         track=arguments.track,
         **costs,
     )
-    report = archive.build(arguments.folder, arguments.out, arguments.any_count, arguments.overwrite)
+    checks = _checks(arguments, costs.get("stride"))
+    report = archive.build(arguments.folder, arguments.out, checks, arguments.overwrite)
     print(f"{arguments.out}\n\n{report.text()}\n\n{filled.text()}")
     if filled.missing():
         print(f"\nstill to fill in: {', '.join(filled.missing())}")
@@ -137,12 +149,31 @@ def _submit(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     from ..errors import ResultError
     from ..superb.submission.archive import check
+    from ..superb.submission.form import fields_of_checkpoint
 
-    report = check(arguments.archive, arguments.any_count)
+    stride = fields_of_checkpoint(arguments.checkpoint)["stride"] if arguments.checkpoint else None
+    report = check(arguments.archive, _checks(arguments, stride))
     print(report.text())
     if arguments.archive.suffix != ".zip":
         raise ResultError(f"{arguments.archive}: the site takes names that end in .zip only")
     report.raise_for_faults(arguments.archive)
+
+
+def _checks(arguments: argparse.Namespace, stride: int | None) -> SubmissionChecks:
+    """Return what a submission is compared with.
+
+    Args:
+        arguments: with ``any_count`` and ``data``.
+        stride: of the upstream in ms, if known.
+    """
+    from ..constants import SAMPLE_RATE
+    from ..errors import ConfigError
+    from ..superb.submission.archive import SubmissionChecks
+
+    if arguments.data is not None and not arguments.data.is_dir():
+        raise ConfigError(f"--data: no such folder: {arguments.data}")
+    shift = None if stride is None else stride * SAMPLE_RATE // 1000
+    return SubmissionChecks(arguments.any_count, arguments.data, shift)
 
 
 def _mini(arguments: argparse.Namespace) -> None:

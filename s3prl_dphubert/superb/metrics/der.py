@@ -210,20 +210,37 @@ def read_activity(source: Path | bytes) -> np.ndarray:
     except ImportError as error:
         raise ResultError("speaker diarization needs h5py: pip install h5py") from error
     try:
+        size = source.stat().st_size if isinstance(source, Path) else len(source)
         with h5py.File(file, "r") as content:
-            values = np.asarray(content["T_hat"][:])
+            if content.id.links.get_info(b"T_hat").type != h5py.h5l.TYPE_HARD:
+                raise ResultError(f"{name}: T_hat is a link, allowed: a data set of the file itself")
+            dataset = content["T_hat"]
+            if fault := _dataset_fault(dataset, size) if isinstance(dataset, h5py.Dataset) else "is a group":
+                raise ResultError(f"{name}: T_hat {fault}")
+            values = np.asarray(dataset[:])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ResultError(f"{name}: not an HDF5 file with a data set T_hat ({error})") from error
-    if (
-        values.ndim != 2
-        or not values.size
-        or values.dtype.kind != "f"
-        or not ((values >= 0) & (values <= 1)).all()
-    ):
-        raise ResultError(
-            f"{name}: T_hat is {values.dtype} of shape {values.shape}, allowed: (F, speakers) of 0 to 1"
-        )
+    if not ((values >= 0) & (values <= 1)).all():
+        kind = f"{values.dtype} of shape {values.shape}"
+        raise ResultError(f"{name}: T_hat is {kind}, allowed: (F, speakers) of 0 to 1")
     return values
+
+
+def _dataset_fault(dataset: Any, size: int) -> str:
+    """Describe why a data set of a file of ``size`` bytes is not read.
+
+    It may be of another kind, name other files, or promise more than the file holds, which takes memory.
+    """
+    shape, dtype = dataset.shape or (), dataset.dtype
+    if len(shape) != 2 or 0 in shape or dtype.kind != "f":
+        return f"is {dtype} of shape {shape}, allowed: (F, speakers) of 0 to 1"
+    if dataset.external or dataset.is_virtual:
+        return "is stored in other files, allowed: data in the file itself"
+    if dataset.id.get_create_plist().get_nfilters():
+        return "is compressed, allowed: uncompressed data, as s3prl writes"
+    if dataset.id.get_storage_size() != dataset.nbytes or dataset.nbytes > size:
+        return f"is of shape {shape}, but its file holds less: {size} bytes"
+    return ""
 
 
 def _few(names: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from ...errors import ResultError
 
 BETA = 1 * (1 - 0.0008) / (100 * 0.0008)
 UNSEARCHED = -10.0
+MAX_ELEMENTS, MAX_DEPTH = 10_000_000, 100  # all of QUESST has 6.9 million trials
 Start = Callable[[str, dict[str, str]], None]
 Ended = Callable[[str, str], None]
 
@@ -206,7 +207,8 @@ def _name(source: Path | bytes) -> str:
 def _parse(source: Path | bytes, start: Start, ended: Ended | None = None) -> None:
     """Walk through an XML file.
 
-    Document type declarations are refused, since entities can blow a small file up.
+    Document type declarations are refused, since entities can blow a small file up; so are files with more
+    elements, or deeper ones, than a list of detections can have.
 
     Args:
         source: the file or its content.
@@ -216,12 +218,20 @@ def _parse(source: Path | bytes, start: Start, ended: Ended | None = None) -> No
     parser = expat.ParserCreate()
     parser.buffer_text = True
     text: list[str] = []
+    elements = depth = 0
 
     def begin(tag: str, values: dict[str, str]) -> None:
+        nonlocal elements, depth
+        elements, depth = elements + 1, depth + 1
+        if elements > MAX_ELEMENTS or depth > MAX_DEPTH:
+            limits = f"{MAX_ELEMENTS} elements, {MAX_DEPTH} within each other"
+            raise ResultError(f"{_name(source)}: has too many elements, allowed: at most {limits}")
         text.clear()
         start(tag, values)
 
     def finish(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
         if ended is not None:
             ended(tag, "".join(text))
         text.clear()

@@ -51,12 +51,22 @@ class PublicFile:
                 if fault := self.fault(data / place):
                     log.warning("%s is not the published %s: %s", data / place, self.name, fault)
                 return data / place
-        cached = user_cache_dir() / "lists" / self.checksum.partition(":")[2][:16] / self.name
+        cached = self._cached
         cached.parent.mkdir(parents=True, exist_ok=True)
         with waiting_lock(cached.with_name(f".{self.name}.lock")):
             if not cached.is_file() or self.fault(cached):
                 self._fetch(cached, data)
         return cached
+
+    def local(self, data: Path | None) -> Path | None:
+        """Return the path of a copy of the published content on this machine; ``None`` if there is none."""
+        own = [data / place for place in self.places] if data else []
+        copies = (path for path in [*own, self._cached] if path.is_file() and not self.fault(path))
+        return next(copies, None)
+
+    @property
+    def _cached(self) -> Path:
+        return user_cache_dir() / "lists" / self.checksum.partition(":")[2][:16] / self.name
 
     def inputs(self, data: Path) -> list[Path | str]:
         """Return the inputs of a step that uses this file, for its :attr:`.PreparationStep.inputs`."""

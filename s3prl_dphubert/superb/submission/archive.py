@@ -5,19 +5,35 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...errors import ResultError
 from ...utils.files import replacing
 from ..tasks import all_tasks
-from ..tasks.spec import Prediction, SuperbTask
+from ..tasks.spec import Prediction, PredictionContent, SuperbTask
+from .prediction_formats import frame_shift
 
 ROOT = "predict"
 MAX_ARCHIVE = 50 * 2**20  # the site's form takes less
 MAX_MEMBERS, MAX_MEMBER, MAX_TOTAL = 20_000, 2**29, 2**31
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class SubmissionChecks:
+    """References to compare a submission with.
+
+    Args:
+        any_count: accept other test sets than SUPERB's.
+        data: folder of the corpora, whose lists say which items there have to be.
+        frame_shift: samples a frame of the upstream, if known.
+    """
+
+    any_count: bool = False
+    data: Path | None = None
+    frame_shift: int | None = None
 
 
 @dataclass
@@ -49,7 +65,9 @@ class SubmissionReport:
         return "\n".join([*lines, *(f"note     {note}" for note in self.notes)])
 
 
-def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False) -> SubmissionReport:
+def build(
+    run: Path, out: Path, checks: SubmissionChecks = SubmissionChecks(), overwrite: bool = False
+) -> SubmissionReport:
     """Build a submission from the predictions of a run, and check it before it appears.
 
     The same predictions give the same bytes.
@@ -57,7 +75,7 @@ def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False
     Args:
         run: folder of one upstream, with the folder of each task in lower case (``ks``, ``er/fold1``).
         out: the archive.
-        any_count: accept other test sets than SUPERB's.
+        checks: what it is compared with.
         overwrite: replace an archive that is there.
 
     Raises:
@@ -80,7 +98,7 @@ def build(run: Path, out: Path, any_count: bool = False, overwrite: bool = False
                 entry.create_system = 3  # Unix, wherever this runs
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
-        report = check(partial, any_count)
+        report = check(partial, checks)
         report.raise_for_faults(run)
     return report
 
@@ -107,8 +125,10 @@ def _members(run: Path) -> Iterator[tuple[str, Path]]:
                 yield prediction.entry, path
 
 
-def check(path: Path, any_count: bool = False) -> SubmissionReport:
+def check(path: Path, checks: SubmissionChecks = SubmissionChecks()) -> SubmissionReport:
     """Check an archive from any source: its names, its sizes and every file in it.
+
+    Nothing is read before its size is known to fit: an archive of 10 MB takes less than 2 GB and 20 s.
 
     Raises:
         ResultError: it cannot be read, or is made so that unpacking it would be dangerous.
@@ -121,7 +141,7 @@ def check(path: Path, any_count: bool = False) -> SubmissionReport:
             entries = _safe(archive)
             scored: set[str] = set()
             for task in all_tasks():
-                scored |= _check_task(task, archive, entries, report, any_count)
+                scored |= _check_task(task, archive, entries, report, checks)
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ResultError(f"{path}: cannot be read as zip ({error})") from error
     if not report.items and not report.faults:
@@ -147,6 +167,8 @@ def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         fault = ""
         if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
             fault = "leads out of the archive"
+        elif name.removesuffix("/") != str(PurePosixPath(name)):  # unpacked over a file of the plain name
+            fault = f"is another name of {str(PurePosixPath(name))!r}, allowed: the plain one"
         elif stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             fault = "is a link or a special file"
         elif info.flag_bits & 1:
@@ -162,12 +184,33 @@ def _safe(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return files
 
 
+class _ArchiveFiles(Mapping[str, bytes]):
+    """Files of a prediction in an archive, each read when it is asked for.
+
+    Args:
+        archive: the archive.
+        entries: name below the prediction -> entry.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+        self._archive, self._entries = archive, entries
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._archive.read(self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
 def _check_task(
     task: SuperbTask,
     archive: zipfile.ZipFile,
-    entries: dict[str, zipfile.ZipInfo],
+    entries: Mapping[str, zipfile.ZipInfo],
     report: SubmissionReport,
-    any_count: bool,
+    checks: SubmissionChecks,
 ) -> set[str]:
     """Add a task's files to a report; return their names."""
     own: set[str] = set()
@@ -182,8 +225,8 @@ def _check_task(
             absent.append(prediction)
             continue
         own |= set(names.values())
-        files = {short: archive.read(entries[name]) for short, name in names.items()}
-        content = prediction.check(files, any_count)
+        files = {short: entries[name] for short, name in names.items()}
+        content = _check_prediction(prediction, _ArchiveFiles(archive, files), files, checks)
         report.faults += [f"{prediction.entry}: {fault}" for fault in content.faults]
         if not content.faults:
             report.items[prediction.entry] = content.items
@@ -198,3 +241,24 @@ def _check_task(
             report.faults.append(f"{task.name}: {listed} is missing")
     report.gaps += [f"{task.name}: {each.entry} (optional)" for each in absent if each.optional and own]
     return own
+
+
+def _check_prediction(
+    prediction: Prediction,
+    files: Mapping[str, bytes],
+    entries: Mapping[str, zipfile.ZipInfo],
+    checks: SubmissionChecks,
+) -> PredictionContent:
+    """Check one prediction, unless a file of it is too large to be read."""
+    for name, entry in entries.items():
+        if entry.file_size > prediction.max_bytes:
+            size, most = entry.file_size / 2**20, prediction.max_bytes / 2**20
+            subject = f"{name}: " if name else ""
+            return PredictionContent(0, (f"{subject}is {size:.1f} MiB, allowed: {most:g} MiB",))
+    content = prediction.check(files, checks.any_count, checks.data)
+    if prediction.format is frame_shift and checks.frame_shift and not content.faults:
+        shift = content.predicted[0].value
+        if shift != str(checks.frame_shift):
+            fault = f"line 1: frame_shift is {shift}, allowed: {checks.frame_shift}, the upstream's"
+            return PredictionContent(0, (fault,))
+    return content

@@ -9,18 +9,19 @@ its truth. It skips names that are missing, so that counts have to be checked he
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import math
-import unicodedata
-from collections import Counter
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...errors import ResultError
 from ..metrics.parsers import Written
 from ..tasks.spec import FormatCheck, Metric, PredictionContent
+from .item_rules import PredictedItem, shortened
 
-SHOWN = 3  # faults of a file that are listed
+MAX_LINES, MAX_LINE = 200_000, 2**16
+MAX_RECORDINGS = 6000
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
 
 def texts(files: Mapping[str, bytes]) -> PredictionContent:
@@ -81,80 +82,94 @@ def metric_means(metrics: Sequence[Metric]) -> FormatCheck:
 
 def translations(files: Mapping[str, bytes]) -> PredictionContent:
     """Check a table with the columns ``hyp`` and ``ref``, separated by tabs."""
-    text = "\n".join(line for _, line in _lines(files))
-    table = csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    missing = {"hyp", "ref"} - set(table.fieldnames or ())
-    if missing:
+    (_, head), *rows = _lines(files)
+    columns = head.split("\t")
+    if missing := {"hyp", "ref"} - set(columns):
         raise ResultError(f"the first line has no column {' and no '.join(sorted(missing))}")
-    rows = list(table)
     if not rows:
         raise ResultError("holds no translation")
-    short = sum(row["hyp"] is None or row["ref"] is None for row in rows)
-    return PredictionContent(len(rows), (f"{short} lines lack a column",) if short else ())
+    last = max(columns.index("hyp"), columns.index("ref"))
+    short = [number for number, line in rows if len(line.split("\t")) <= last]
+    faults = (f"{len(short)} lines lack a column, the first: line {short[0]}",) if short else ()
+    return PredictionContent(len(rows), faults)
 
 
 def detections(files: Mapping[str, bytes]) -> PredictionContent:
-    """Check an ``stdlist`` file, in which every query was searched in as many documents."""
+    """Check an ``stdlist`` file, in which every query was searched in the same documents."""
     from ..metrics.mtwv import read_detections
 
-    documents = Counter(query for query, _ in read_detections(files[""]))
-    most = max(documents.values())
-    short = next((query for query, count in documents.items() if count < most), None)
-    faults = () if short is None else (f"query {short} has fewer documents than others",)
-    return PredictionContent(len(documents), faults)
+    documents: dict[str, list[str]] = {}
+    for query, document in read_detections(files[""]):
+        documents.setdefault(query, []).append(document)
+    every = set().union(*documents.values())
+    short = [query for query, names in documents.items() if len(names) < len(every)]
+    faults = (f"query {short[0]} has fewer documents than others",) if short else ()
+    queries = [PredictedItem(f"query {name}", name, " ".join(listed)) for name, listed in documents.items()]
+    return PredictionContent(len(documents), faults, tuple(queries))
 
 
 def frame_shift(files: Mapping[str, bytes]) -> PredictionContent:
     """Check a number of samples a frame."""
     from ..metrics.der import read_frame_shift
 
-    read_frame_shift(files[""])
-    return PredictionContent(1)
+    shift = read_frame_shift(files[""])
+    return PredictionContent(1, (), (PredictedItem("line 1", "frame_shift", str(shift)),))
 
 
 def speaker_activities(files: Mapping[str, bytes]) -> PredictionContent:
-    """Check a folder of ``RECORDING.h5`` with probabilities (F, speakers)."""
+    """Check a folder of ``RECORDING.h5`` with probabilities (F, speakers); values are numbers of speakers."""
     from ..metrics.der import read_activity
 
-    faults = []
-    for name, content in files.items():
+    if len(files) > MAX_RECORDINGS:
+        raise ResultError(f"holds {len(files)} recordings, allowed: at most {MAX_RECORDINGS}")
+    faults, recordings = [], []
+    for name in files:
         if not name.endswith(".h5") or "/" in name:
             faults.append(f"{name} is there, allowed: RECORDING.h5")
             continue
         try:
-            read_activity(content)
+            _, speakers = read_activity(files[name]).shape
         except ResultError as error:
             faults.append(f"{name}: {error}")
-    return PredictionContent(len(files), tuple(faults[:SHOWN]))
+            continue
+        recordings.append(PredictedItem(name, name.removesuffix(".h5"), str(speakers)))
+    return PredictionContent(len(files), tuple(shortened(faults)), tuple(recordings))
 
 
 def _named(files: Mapping[str, bytes], separator: str, fault: Callable[[str], str]) -> PredictionContent:
     """Check lines ``name value``, where a name may come back only with the same value."""
-    values: dict[str, str] = {}
+    items: dict[str, PredictedItem] = {}
     faults = []
     for number, line in _lines(files):
         name, _, value = line.strip().partition(separator)
         problem = "a tab, allowed: a space" if "\t" in name else fault(value)
         if problem:
             faults.append(f"line {number}: {problem}")
-        elif values.setdefault(name, value) != value:
+        elif items.setdefault(name, PredictedItem(f"line {number}", name, value)).value != value:
             faults.append(f"line {number}: {name} is there twice, with another value")
-    more = (f"and {len(faults) - SHOWN} more lines",) if len(faults) > SHOWN else ()
-    return PredictionContent(len(values), (*faults[:SHOWN], *more))
+    return PredictionContent(len(items), tuple(shortened(faults, "more lines")), tuple(items.values()))
 
 
 def _lines(files: Mapping[str, bytes]) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines of a file that counts as plain text."""
+    """Yield the numbered lines of a file that counts as plain text; refuse what is too much for one."""
     content = files[""]
+    if content.startswith(codecs.BOM_UTF8):
+        raise ResultError("line 1: begins with a byte order mark, which the site takes for part of a name")
+    if (lines := content.count(b"\n")) > MAX_LINES:
+        raise ResultError(f"has {lines} lines, allowed: at most {MAX_LINES}")
     try:
         text = content.decode("utf8")
     except UnicodeDecodeError as error:
-        raise ResultError(f"is not UTF-8 text (byte {error.start})") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ResultError(f"line {line}: is not UTF-8 text (byte {error.start})") from error
     if not text.strip():
         raise ResultError("is empty, which the site takes for no text file")
-    bad = next((c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r\f"), None)
-    if bad is not None:
-        raise ResultError(f"has the control character {bad!r}, which the site takes for no text file")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.rstrip("\r")
+    if bad := _CONTROL.search(text):
+        line = text.count("\n", 0, bad.start()) + 1
+        control = f"the control character {bad[0]!r}"
+        raise ResultError(f"line {line}: has {control}, which the site takes for no text file")
+    for number, row in enumerate(text.split("\n"), start=1):
+        if len(row) > MAX_LINE:
+            raise ResultError(f"line {number}: has {len(row)} characters, allowed: at most {MAX_LINE}")
+        if row.strip():
+            yield number, row.rstrip("\r")

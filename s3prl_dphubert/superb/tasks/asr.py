@@ -10,6 +10,7 @@ from typing import Any
 from ...constants import SAMPLE_RATE
 from ..metrics.parsers import Printed, WordErrors
 from ..submission import prediction_formats
+from ..submission.item_rules import TEST_CLEAN, ItemRules, librispeech_names, spelled_with
 from .spec import LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 TEST = "test-clean"
@@ -23,6 +24,13 @@ def audio(config: Mapping[str, Any]) -> Iterator[float]:
             with Path(data["bucket_file"], f"{name}.csv").open(encoding="utf8", newline="") as file:
                 yield sum(int(row["length"]) for row in csv.DictReader(file)) / SAMPLE_RATE
 
+
+RULES = ItemRules(
+    pattern=TEST_CLEAN,
+    form="SPEAKER-CHAPTER-NUMBER of test-clean",
+    value=spelled_with("A-Z'"),
+    names=librispeech_names,
+)
 
 TASK = SuperbTask(
     name="ASR",
@@ -46,6 +54,7 @@ TASK = SuperbTask(
             format=prediction_formats.texts,
             count=2620,
             origin="LibriSpeech test-clean",
+            rules=RULES,
         ),
         Prediction(
             entry="asr_lm_public/predict.ark",
@@ -53,6 +62,7 @@ TASK = SuperbTask(
             format=prediction_formats.texts,
             count=2620,
             origin="LibriSpeech test-clean",
+            rules=RULES,
             optional=True,
         ),
     ),

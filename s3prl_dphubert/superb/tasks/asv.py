@@ -9,6 +9,7 @@ from typing import Any
 from ...upstream.downstream_sampling import RANDOM_CROPS
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules
 from .spec import LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
@@ -17,6 +18,20 @@ def audio(config: Mapping[str, Any]) -> Iterator[Path]:
     data = config["downstream_expert"]["datarc"]
     lines = Path(data["test_meta_data"]).read_text(encoding="utf8").splitlines()
     yield from (Path(data["file_path"], "test/wav", name) for line in lines for name in line.split()[1:])
+
+
+_UTTERANCE = r"id10(?:2[7-9]\d|30\d)-[\w-]{11}-\d{5}"  # of the 40 speakers of the test part
+
+
+def trial_names(data: Path | None) -> frozenset[str] | None:
+    """Return the names of the published trials; ``None`` if their list is not on this machine."""
+    from ..prepare.voxceleb import PAIRS
+
+    path = PAIRS.local(data)
+    if path is None:
+        return None
+    rows = (line.split() for line in path.read_text(encoding="utf8").splitlines())
+    return frozenset("_".join("-".join(Path(name).with_suffix("").parts) for name in row[1:]) for row in rows)
 
 
 TASK = SuperbTask(
@@ -43,6 +58,11 @@ TASK = SuperbTask(
             format=prediction_formats.trial_scores,
             count=37720,
             origin="voxceleb1_test_v2.txt",
+            rules=ItemRules(
+                pattern=f"{_UTTERANCE}_{_UTTERANCE}",
+                form="UTTERANCE_UTTERANCE, each SPEAKER-VIDEO-NUMBER of VoxCeleb1's test part",
+                names=trial_names,
+            ),
         ),
     ),
 )

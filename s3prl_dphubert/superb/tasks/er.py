@@ -9,10 +9,13 @@ from typing import Any
 
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules, one_of
 from .audio_lists import matching
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask, TaskPart
 
 FOLD_SIZES = {"fold1": 1085, "fold2": 1023, "fold3": 1151, "fold4": 1031, "fold5": 1241}
+
+LABELS = ("neu", "hap", "ang", "sad")
 
 
 def audio(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -21,6 +24,16 @@ def audio(config: Mapping[str, Any]) -> Iterator[Path]:
     for table in matching(Path(data["meta_data"]), "Session*/*_meta_data.json"):
         rows = json.loads(table.read_text(encoding="utf8"))["meta_data"]
         yield from (Path(data["root"], row["path"]) for row in rows)
+
+
+def _rules(fold: str) -> ItemRules:
+    """Return what is known of a fold: utterances of its session, in dialogues that s3prl lists."""
+    session = fold[-1]
+    return ItemRules(
+        pattern=rf"Ses0{session}[FM]_(?:impro|script)\d\d(?:_\d)?[ab]?_[FM]\w{{3,4}}",
+        form=f"Ses0{session}…, an utterance of session {session}",
+        value=one_of("label", LABELS),
+    )
 
 
 TASK = SuperbTask(
@@ -42,6 +55,7 @@ TASK = SuperbTask(
             part=fold,
             count=size,
             origin=f"s3prl's list of IEMOCAP session {fold[-1]}",
+            rules=_rules(fold),
         )
         for fold, size in FOLD_SIZES.items()
     ),

@@ -9,7 +9,17 @@ from typing import Any
 
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules, all_of
 from .spec import HIGHER, SUPERB, Metric, Prediction, SuperbTask
+
+INTENTS = {
+    "action": ("activate", "bring", "change language", "deactivate", "decrease", "increase"),
+    "object": (
+        *("none", "Chinese", "English", "German", "Korean", "heat", "juice", "lamp", "lights", "music"),
+        *("newspaper", "shoes", "socks", "volume"),
+    ),
+    "location": ("none", "bedroom", "kitchen", "washroom"),
+}
 
 
 def audio(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -18,6 +28,15 @@ def audio(config: Mapping[str, Any]) -> Iterator[Path]:
     for split in ("train", "valid", "test"):
         with (root / "data" / f"{split}_data.csv").open(encoding="utf8", newline="") as file:
             yield from (root / row["path"] for row in csv.DictReader(file))
+
+
+def test_names(data: Path | None) -> frozenset[str] | None:
+    """Return the names of the test set, from the table below the data; ``None`` if it is not there."""
+    table = data / "fluent_speech_commands_dataset" / "data" / "test_data.csv" if data else None
+    if table is None or not table.is_file():
+        return None
+    with table.open(encoding="utf8", newline="") as file:
+        return frozenset(Path(row["path"]).stem for row in csv.DictReader(file))
 
 
 TASK = SuperbTask(
@@ -36,6 +55,12 @@ TASK = SuperbTask(
             format=prediction_formats.intents,
             count=3793,
             origin="test_data.csv of Fluent Speech Commands",
+            rules=ItemRules(
+                pattern=r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+                form="the UUID of a recording",
+                value=all_of(INTENTS),
+                names=test_names,
+            ),
         ),
     ),
 )

@@ -8,8 +8,12 @@ from typing import Any
 
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules, file_names, one_of
 from .audio_lists import matching
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
+
+WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+OTHERS = ("_unknown_", "_silence_")
 
 
 def audio(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -38,6 +42,14 @@ TASK = SuperbTask(
             format=prediction_formats.labels,
             count=3081,
             origin="test set of Speech Commands 0.01",
+            rules=ItemRules(
+                pattern=rf"(?:{'|'.join(WORDS)})-[0-9a-f]+_nohash_\d+(?:\.wav)+|(?:{'|'.join(OTHERS)})-[\w.]+\.wav",
+                form="CLASS-SPEAKER_nohash_NUMBER.wav",
+                value=one_of("label", [*WORDS, *OTHERS]),
+                names=file_names(
+                    "speech_commands_test_set_v0.01/*/*.wav", lambda path: f"{path.parent.name}-{path.name}"
+                ),
+            ),
         ),
     ),
 )

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils import resources
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
+from ..submission.item_rules import TEST_CLEAN, ItemRules, librispeech_names, words_of
 from .audio_lists import ctc_splits, matching
 from .spec import LOWER, SUPERB, Metric, Prediction, SuperbTask
 
@@ -17,6 +19,12 @@ def audio(config: Mapping[str, Any]) -> Iterator[Path]:
     root = Path(config["downstream_expert"]["corpus"]["path"])
     for split in ctc_splits(config):
         yield from matching(root / split, "**/*.flac")
+
+
+def phoneme_fault(value: str) -> str:
+    """Return the fault of a text that has other phonemes than the recipe's; empty if it has none."""
+    path = resources.find("downstream_recipes/pr/phonemes.txt")
+    return words_of("phoneme", path.read_text(encoding="utf8").split())(value)
 
 
 TASK = SuperbTask(
@@ -35,6 +43,12 @@ TASK = SuperbTask(
             format=prediction_formats.texts,
             count=2620,
             origin="LibriSpeech test-clean",
+            rules=ItemRules(
+                pattern=TEST_CLEAN,
+                form="SPEAKER-CHAPTER-NUMBER of test-clean",
+                value=phoneme_fault,
+                names=librispeech_names,
+            ),
         ),
     ),
 )

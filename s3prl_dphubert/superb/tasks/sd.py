@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..metrics.parsers import Diarization
 from ..submission import prediction_formats
+from ..submission.item_rules import TEST_CLEAN, ItemRules, one_of
 from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
@@ -16,6 +18,15 @@ def audio(config: Mapping[str, Any]) -> Iterator[float]:
     for split in ("train", "dev", "test"):
         folder = Path(config["downstream_expert"]["loaderrc"][f"{split}_dir"])
         yield sum(float(line.split()[1]) for line in (folder / "reco2dur").read_text().splitlines())
+
+
+def test_names(data: Path | None) -> frozenset[str] | None:
+    """Return the names of the test mixtures, from the table below the data; ``None`` if it is not there."""
+    table = data / "Libri2Mix/wav16k/max/metadata/mixture_test_mix_both.csv" if data else None
+    if table is None or not table.is_file():
+        return None
+    with table.open(encoding="utf8", newline="") as file:
+        return frozenset(row["mixture_ID"] for row in csv.DictReader(file))
 
 
 TASK = SuperbTask(
@@ -40,6 +51,13 @@ TASK = SuperbTask(
             files="*.h5",
             count=3000,
             origin="test mixtures of Libri2Mix",
+            rules=ItemRules(
+                pattern=f"{TEST_CLEAN}_{TEST_CLEAN}",
+                form="UTTERANCE_UTTERANCE of test-clean",
+                value=one_of("number of speakers", ["2"]),
+                names=test_names,
+            ),
+            max_bytes=2**18,
         ),
         Prediction(
             entry="sd_public/frame_shift",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules, PredictedItem
 from .audio_lists import ctc_splits, matching
 from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
@@ -19,6 +21,59 @@ def audio(config: Mapping[str, Any]) -> Iterator[Path]:
         speakers = tuple(corpus[f"{split}_speakers"])
         files = matching(Path(corpus["path"], split), "**/*.wav")
         yield from (file for file in files if file.name.startswith(speakers))
+
+
+VOICES = ("Brian", "Emma", "Raveena", "Russell")
+SLOTS = frozenset(
+    (
+        *("album", "artist", "best_rating", "city", "condition_description", "condition_temperature"),
+        *("country", "cuisine", "current_location", "entity_name", "facility", "genre"),
+        *("geographic_poi", "location_name", "movie_name", "movie_type", "music_item"),
+        *("object_location_type", "object_name", "object_part_of_series_type", "object_select"),
+        *("object_type", "party_size_description", "party_size_number", "playlist", "playlist_owner"),
+        *("poi", "rating_unit", "rating_value", "restaurant_name", "restaurant_type", "served_dish"),
+        *("service", "sort", "spatial_relation", "state", "timeRange", "track", "year"),
+    )
+)
+"""Slots of SNIPS, of which s3prl writes ``B-SLOT words E-SLOT``."""
+_TAG = re.compile(r"[BE]-(\S*)")
+_WORD = re.compile("<unk>|[A-Z']+")
+
+
+def test_names(data: Path | None) -> frozenset[str] | None:
+    """Return the names of the test set's audio below the data; ``None`` if there is none."""
+    names = (path.stem for path in data.glob("SNIPS/test/*.wav")) if data else ()
+    return frozenset(name for name in names if name.startswith(VOICES)) or None
+
+
+def words_fault(value: str) -> str:
+    """Return the fault of a text that is not of words and tags; a model may leave a tag open."""
+    for word in value.split():
+        if tag := _TAG.fullmatch(word):
+            if tag[1] not in SLOTS:
+                return f"slot {tag[1][:40]!r} is unknown, allowed: the {len(SLOTS)} slots of SNIPS"
+        elif not _WORD.fullmatch(word):
+            return f"word {word[:40]!r}, allowed: A-Z, ' and the tags B-SLOT and E-SLOT"
+    return ""
+
+
+def _has_slot(value: str) -> bool:
+    """Return whether a tag is opened and closed."""
+    opened = set()
+    for word in value.split():
+        if word.startswith("B-"):
+            opened.add(word[2:])
+        elif word.startswith("E-") and word[2:] in opened:
+            return True
+    return False
+
+
+def _together(items: Sequence[PredictedItem], data: Path | None) -> Iterable[str]:
+    voices = {item.name.partition("-")[0] for item in items}
+    if silent := [voice for voice in VOICES if voice not in voices]:
+        yield f"holds no utterance by {', '.join(silent)}"
+    if not any(_has_slot(item.value) for item in items):
+        yield "holds no slot, allowed: B-SLOT words E-SLOT in some utterances"
 
 
 TASK = SuperbTask(
@@ -34,7 +89,21 @@ TASK = SuperbTask(
     packages=("editdistance",),
     reuse=FeatureReuse(reason="whole files; SpecAugment masks hidden states, not waveforms"),
     audio=audio,
-    predictions=(  # the number of test utterances is not known for sure
-        Prediction(entry="sf_public/predict.ark", source="test-hyp.ark", format=prediction_formats.texts),
+    predictions=(
+        Prediction(
+            entry="sf_public/predict.ark",
+            source="test-hyp.ark",
+            format=prediction_formats.texts,
+            count=2800,
+            least=1400,  # a few clips may be missing; how many is not published
+            origin="700 test sentences of SNIPS by four voices",
+            rules=ItemRules(
+                pattern=rf"(?:{'|'.join(VOICES)})-snips-test-[1-6]?\d?\d",
+                form=f"VOICE-snips-test-NUMBER, VOICE one of {', '.join(VOICES)}, NUMBER below 700",
+                value=words_fault,
+                names=test_names,
+                together=_together,
+            ),
+        ),
     ),
 )

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...upstream.downstream_sampling import RANDOM_CROPS
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
+from ..submission.item_rules import ItemRules, one_of
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
+
+SPEAKERS = tuple(f"id{10_001 + number}" for number in range(1251))
+
+
+def test_names(data: Path | None) -> frozenset[str] | None:
+    """Return the names of the test set, from the published split; ``None`` if it is not on this machine."""
+    from ..prepare.voxceleb import SPLIT
+
+    path = SPLIT.local(data)
+    if path is None:
+        return None
+    rows = (line.split() for line in path.read_text(encoding="utf8").splitlines())
+    return frozenset("-".join(Path(name).with_suffix("").parts) for part, name in rows if part == "3")
+
 
 TASK = SuperbTask(
     name="SID",
@@ -27,6 +44,12 @@ TASK = SuperbTask(
             format=prediction_formats.labels,
             count=8251,
             origin="identification split of VoxCeleb1",
+            rules=ItemRules(
+                pattern=r"id1(?:0\d{3}|1[01]\d\d|12[0-4]\d|125[01])-[\w-]{11}-\d{5}",
+                form="SPEAKER-VIDEO-NUMBER of VoxCeleb1",
+                value=one_of("speaker", SPEAKERS),
+                names=test_names,
+            ),
         ),
     ),
 )

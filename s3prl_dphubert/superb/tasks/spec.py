@@ -27,6 +27,7 @@ from typing import Any
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import is_number
 from ..metrics.parsers import Output, Parser
+from ..submission.item_rules import ItemRules, PredictedItem
 
 HIGHER, LOWER = "higher", "lower"
 SUPERB, SUPERB_SG, EXTRA = TRACKS = ("SUPERB", "SUPERB-SG", "extra")
@@ -120,10 +121,12 @@ class PredictionContent:
     Args:
         items: number of utterances, trials or recordings.
         faults: what keeps the site from scoring it, or from scoring it correctly.
+        predicted: the items themselves, where the format has such.
     """
 
     items: int
     faults: tuple[str, ...] = ()
+    predicted: tuple[PredictedItem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,9 @@ class Prediction:
         count: items in SUPERB's test set; 0 if that is not known for sure.
         origin: source of the count.
         optional: whether a submission of the task is complete without it.
+        least: fewest items, where ``count`` is the most that there can be; by default ``count``.
+        rules: what is known of the items of SUPERB's test set.
+        max_bytes: size of a file beyond which it is not read.
     """
 
     entry: str
@@ -149,22 +155,40 @@ class Prediction:
     count: int = 0
     origin: str = ""
     optional: bool = False
+    least: int = 0
+    rules: ItemRules | None = None
+    max_bytes: int = 2**24
 
-    def check(self, files: Mapping[str, bytes], any_count: bool = False) -> PredictionContent:
+    def check(
+        self, files: Mapping[str, bytes], any_count: bool = False, data: Path | None = None
+    ) -> PredictionContent:
         """Check the content of this prediction.
 
         Args:
             files: name below the entry -> content; a single file has the empty name.
-            any_count: accept another number of items than SUPERB's test set has.
+            any_count: accept another test set than SUPERB's, with any items.
+            data: folder of the corpora, whose lists say what has to be there.
         """
         try:
             content = self.format(files)
         except ResultError as error:
             return PredictionContent(0, (str(error),))
-        if self.count and content.items != self.count and not any_count:
-            fault = f"holds {content.items} items, allowed: {self.count} ({self.origin})"
-            return replace(content, faults=(*content.faults, fault))
-        return content
+        if any_count:
+            return content
+        faults = list(content.faults)
+        if self.rules is not None:
+            faults += self.rules.faults(content.predicted, data)
+        if fault := self.count_fault(content.items):
+            faults.append(fault)
+        return replace(content, faults=tuple(faults))
+
+    def count_fault(self, items: int) -> str:
+        """Describe the fault of a number of items; empty if SUPERB's test set may have as many."""
+        least = self.least or self.count
+        if least <= items <= self.count or not self.count:
+            return ""
+        allowed = f"{least} to {self.count}" if least < self.count else str(self.count)
+        return f"holds {items} items, allowed: {allowed} ({self.origin})"
 
 
 @dataclass(frozen=True, kw_only=True)
