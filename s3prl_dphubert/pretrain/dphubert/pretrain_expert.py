@@ -1,10 +1,13 @@
-"""The expert, at the place where s3prl looks for it."""
+"""The expert, at the place where s3prl looks for it.
+
+Imports are absolute because s3prl imports this file, or a copy of it, as part of its own ``pretrain``.
+"""
 
 import optimizers
 from pretrain import runner
 
-from ..expert import UpstreamPretrainExpert
-from ..hooks import install
+from s3prl_dphubert.pretrain.expert import UpstreamPretrainExpert
+from s3prl_dphubert.pretrain.hooks import install
 
 __all__ = ["UpstreamPretrainExpert"]
 
