@@ -97,9 +97,9 @@ def attention(
     graph: Graph, block: Attention, x: str, context: Context, relative: RelativePositions | None
 ) -> str:
     """x (B, F, D) -> (B, F, D), or what broadcasts to it."""
-    if not block.kept:
+    if not block.heads:
         return graph.weight(block.out_proj.bias)
-    shape = graph.ints(0, 0, len(block.kept), block.head_dim)
+    shape = graph.ints(0, 0, len(block.heads), block.head_dim)
 
     def heads(layer: nn.Linear, perm: list[int], scale: float = 1.0) -> str:
         y = graph.rough("Reshape", linear(graph, layer, x, scale), shape)
@@ -112,15 +112,15 @@ def attention(
         bias = graph.rough("Add", _position_bias(graph, block, x, relative), bias)
     scores = graph.rough("Softmax", graph.rough("Add", graph.rough("MatMul", q, k), bias), axis=-1)
     y = graph.rough("Transpose", graph.rough("MatMul", scores, v), perm=[0, 2, 1, 3])
-    y = graph.rough("Reshape", y, graph.ints(0, 0, len(block.kept) * block.head_dim))
+    y = graph.rough("Reshape", y, graph.ints(0, 0, len(block.heads) * block.head_dim))
     return linear(graph, block.out_proj, y)
 
 
 def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePositions) -> str:
     """WavLM's gated relative positions: x (B, F, D) -> (B, H, F, F)."""
-    kept = list(block.kept)
-    split = graph.add("Reshape", x, graph.ints(0, 0, block.total_heads, block.head_dim))
-    split = graph.add("Gather", split, graph.weight(kept, np.int64), axis=2)
+    heads = list(block.heads)
+    split = graph.add("Reshape", x, graph.ints(0, 0, block.gru_rel_pos_const.shape[1], block.head_dim))
+    split = graph.add("Gather", split, graph.weight(heads, np.int64), axis=2)
     split = graph.add("Transpose", split, perm=[0, 2, 1, 3])
     # Each of the two gates is a sum of four outputs, which the sums of their weights give directly.
     weight = block.gru_rel_pos_linear.weight.unflatten(0, (2, 4)).sum(1)
@@ -128,18 +128,18 @@ def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePos
     gates = graph.add("Add", graph.add("MatMul", split, graph.weight(weight.T)), graph.weight(bias))
     gates = graph.add("Sigmoid", gates)
     a, b = (graph.add("Slice", gates, *map(graph.ints, (i, i + 1, 3))) for i in (0, 1))
-    const = block.gru_rel_pos_const[:, kept]
+    const = block.gru_rel_pos_const[:, heads]
     inner = graph.add("Sub", graph.add("Mul", b, graph.weight(const)), graph.weight(1.0))
     gate = graph.add("Add", graph.add("Mul", a, inner), graph.weight(2.0))
-    return graph.rough("Mul", gate, _table(graph, relative, kept, x))
+    return graph.rough("Mul", gate, _table(graph, relative, heads, x))
 
 
-def _table(graph: Graph, relative: RelativePositions, kept: list[int], x: str) -> str:
+def _table(graph: Graph, relative: RelativePositions, heads: list[int], x: str) -> str:
     """Position biases (H, F, F), looked up in a row of all distances that have biases of their own."""
     far = relative.max_distance
     # Row ``far`` of the square of all positions holds the distances -far to far.
     row = relative.buckets(2 * far + 1, relative.rel_attn_embed.weight.device)[far]
-    values = relative.rel_attn_embed.weight[row][:, kept].T
+    values = relative.rel_attn_embed.weight[row][:, heads].T
     frames = graph.add("Squeeze", graph.add("Shape", x, start=1, end=2))
     index = graph.add("Range", graph.weight(0, np.int64), frames, graph.weight(1, np.int64))
     query = graph.add("Unsqueeze", index, graph.ints(1))

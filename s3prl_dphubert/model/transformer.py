@@ -118,8 +118,8 @@ def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, he
     Args:
         x: input of the attention (B, F, D).
         table: biases of all heads before any pruning (total heads, F, F).
-        gate: the layer that gives a head's two gates from its part of x.
-        scale: of the second gate (1, total heads, 1, 1).
+        gate: layer that computes the two gates of a head from its part of x.
+        scale: scale of the second gate (1, total heads, 1, 1).
         heads: ids of the H heads to compute.
 
     Returns:
@@ -133,37 +133,34 @@ def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, he
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of the heads that a layer has, with WavLM's position biases if there are any.
+    """Multi-head self-attention, in WavLM with gated relative position biases.
 
     Args:
         config: shape of the model.
-        kept: ids of the layer's heads.
+        heads: ids of the heads that the layer has.
     """
 
-    def __init__(self, config: ModelConfig, kept: Heads) -> None:
+    def __init__(self, config: ModelConfig, heads: Heads) -> None:
         super().__init__()
-        self.kept, self.head_dim, self.total_heads = kept, config.head_dim, config.total_heads
+        self.heads, self.head_dim = heads, config.head_dim
         self.attention_dropout = config.attention_dropout
-        width = len(kept) * config.head_dim
+        width = len(heads) * config.head_dim
         self.k_proj = linear(config.embed_dim, width)
         self.v_proj = linear(config.embed_dim, width)
         self.q_proj = linear(config.embed_dim, width)
         self.out_proj = linear(width, config.embed_dim)
-        self.gated = bool(config.num_buckets and kept)
+        self.gated = bool(config.num_buckets and heads)
         if self.gated:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
             self.gru_rel_pos_linear = nn.Linear(config.head_dim, 8)
 
     def position_bias(self, x: Tensor, table: Tensor, heads: Sequence[int] | None = None) -> Tensor:
-        """Position biases (B, H, F, F) of the heads with these ids, all that are kept by default.
-
-        Arguments as for :func:`gated_positions`.
-        """
-        heads = self.kept if heads is None else heads
+        """Compute :func:`gated_positions` of the heads with these ids, by default of all heads."""
+        heads = self.heads if heads is None else heads
         return gated_positions(x, table, self.gru_rel_pos_linear, self.gru_rel_pos_const, heads)
 
     def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Attend.
+        """Run the attention.
 
         Args:
             x: (B, F, D).
@@ -174,10 +171,10 @@ class Attention(nn.Module):
         Returns:
             (B, F, D).
         """
-        if not self.kept:
+        if not self.heads:
             return self.out_proj.bias.expand_as(x)
         q, k, v = (
-            proj(x).unflatten(-1, (len(self.kept), self.head_dim)).transpose(1, 2)
+            proj(x).unflatten(-1, (len(self.heads), self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         bias = padding

@@ -24,7 +24,7 @@ def decibels(text: str, what: str) -> float:
     return float(text)
 
 
-def whole(text: str, what: str, least: int | None = None) -> int:
+def integer(text: str, what: str, least: int | None = None) -> int:
     """Parse a whole number, ``least`` or larger."""
     if not re.fullmatch(r"[+-]?\d+", text) or (least is not None and int(text) < least):
         bound = "" if least is None else f", {least} or larger"

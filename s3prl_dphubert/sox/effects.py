@@ -10,7 +10,7 @@ import numpy as np
 import soxr
 
 from ..errors import ConfigError
-from .arguments import NUMBER, Duration, EffectError, decibels, duration, whole
+from .arguments import NUMBER, Duration, EffectError, decibels, duration, integer
 from .signal import FULL_SCALE, LARGEST, Signal, to_samples
 from .silence import Silence
 
@@ -67,7 +67,7 @@ def _check_count(arguments: list[str], least: int, most: int, allowed: str) -> N
 
 def _parse_channels(arguments: list[str]) -> Effect:
     _check_count(arguments, 1, 1, "one number")
-    return partial(mix, channels=whole(arguments[0], "channels", least=1))
+    return partial(mix, channels=integer(arguments[0], "channels", least=1))
 
 
 def mix(signal: Signal, channels: int) -> Signal:

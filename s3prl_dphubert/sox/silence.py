@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arguments import Duration, EffectError, Threshold, duration, threshold, whole
+from .arguments import Duration, EffectError, Threshold, duration, integer, threshold
 from .signal import Signal
 
 WINDOWS = 50  # per second: loudness is measured over 20 ms
@@ -63,14 +63,14 @@ class Silence:
         if "-l" in arguments:
             raise EffectError("-l is not supported: SoX repeats audio there")
         above = below = None
-        periods = whole(arguments[0], "above-periods", least=0) if arguments else 0
+        periods = integer(arguments[0], "above-periods", least=0) if arguments else 0
         rest = arguments[1:]
         if periods and len(rest) >= 2:
             above = Rule.parse(periods, rest[0], rest[1], "above")
             rest = rest[2:]
         count = 0
         if len(rest) == 3 and bool(above) == bool(periods):
-            count = whole(rest[0], "below-periods")
+            count = integer(rest[0], "below-periods")
             if count:
                 below = Rule.parse(abs(count), rest[1], rest[2], "below")
                 rest = []

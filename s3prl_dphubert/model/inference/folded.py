@@ -1,4 +1,4 @@
-"""The whole encoder for inference: the same hidden states, sooner."""
+"""The whole encoder for inference: the same hidden states in less time."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class FoldedModel(nn.Module):
         """Do nothing: the parameters are frozen.
 
         Raises:
-            ConfigError: gradients are asked for.
+            ConfigError: ``requires_grad`` is ``True``.
         """
         if requires_grad:
             raise ConfigError("a folded model cannot be trained; train the model that it was folded from")

@@ -99,9 +99,9 @@ class FoldedAttention(nn.Module):
 
     def __init__(self, attention: Attention, dtype: torch.dtype) -> None:
         super().__init__()
-        self.kept, self.head_dim = attention.kept, attention.head_dim
+        self.heads, self.head_dim = attention.heads, attention.head_dim
         self.out = FoldedLinear(dtype, attention.out_proj)
-        if self.kept:
+        if self.heads:
             self.qkv = FoldedLinear(dtype, attention.q_proj, attention.k_proj, attention.v_proj)
         self.gated = attention.gated
         if self.gated:
@@ -110,9 +110,9 @@ class FoldedAttention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
         """x (N, D) -> (N, D), or the output bias (D,) if no head is left."""
-        if not self.kept:
+        if not self.heads:
             return self.out.bias
-        qkv = self.qkv(x).unflatten(-1, (3, len(self.kept), self.head_dim))
+        qkv = self.qkv(x).unflatten(-1, (3, len(self.heads), self.head_dim))
         attended = []
         for index, group in enumerate(packing.groups):
             shape = (group.count, group.frames)
@@ -120,7 +120,7 @@ class FoldedAttention(nn.Module):
             bias = None
             if self.gated and tables is not None:
                 queries = x[group.rows].unflatten(0, shape)
-                bias = gated_positions(queries, tables[index], self.gate, self.gate_scale, self.kept)
+                bias = gated_positions(queries, tables[index], self.gate, self.gate_scale, self.heads)
                 bias = bias[..., : group.valid].to(q.dtype)
             out = F.scaled_dot_product_attention(q, k[:, :, : group.valid], v[:, :, : group.valid], bias)
             attended.append(out.transpose(1, 2).flatten(2).flatten(0, 1))

@@ -168,8 +168,7 @@ def _gated(out: Tensor, gate: Tensor | None) -> Tensor:
 
 def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: ActiveUnits) -> Tensor:
     """x (B, F, D) -> (B, F, D), from the active heads."""
-    kept = attention.kept
-    heads = range(len(kept)) if units.index is None else units.index.tolist()
+    heads = range(len(attention.heads)) if units.index is None else units.index.tolist()
     if not heads:
         return attention.out_proj.bias.expand_as(x)
     rows = units.repeat(attention.head_dim)
@@ -181,7 +180,7 @@ def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: Active
     )
     bias = None
     if attention.gated and table is not None:
-        bias = attention.position_bias(x, table, [kept[head] for head in heads]).to(q.dtype)
+        bias = attention.position_bias(x, table, [attention.heads[head] for head in heads]).to(q.dtype)
     out = attend(q, k, v, bias, attention.attention_dropout).transpose(1, 2).flatten(2)
     return F.linear(out, rows.scale(attention.out_proj.weight, 1), attention.out_proj.bias)
 
