@@ -106,6 +106,20 @@ def measure(
     length, steps = _corpus(out / "corpus", seconds)
     config = _configure(out, epochs * steps, steps)
     models = {f"{number}-{Path(name).name}": _model(name, out) for number, name in enumerate(upstreams, 1)}
+    times = _best_times(out, models, config, repeats, device)
+    speedups = []
+    for name, model in models.items():
+        shape = load_model(model).config
+        size = needed(length, shape.num_layers + 1, shape.embed_dim, shape.stride)
+        speedups.append(CacheSpeedup(name.partition("-")[2], length, epochs, size, times[name]))
+    write_text(out / "features.json", json.dumps([asdict(each) for each in speedups], indent=1) + "\n")
+    return speedups
+
+
+def _best_times(
+    out: Path, models: Mapping[str, Path], config: Path, repeats: int, device: str
+) -> dict[str, dict[str, float]]:
+    """Return upstream -> way -> seconds of the fastest of its runs, which take turns."""
     times: dict[str, dict[str, float]] = {name: {} for name in models}
     with Launcher({"OMP_NUM_THREADS": str(torch.get_num_threads())}) as launcher:
         for turn in range(repeats):
@@ -115,13 +129,7 @@ def measure(
                     run = DownstreamRun(out / f"{name}-{way}-{turn}", model, config, cache, device)
                     took = run.time(launcher)
                     times[name][way] = min(took, times[name].get(way, took))
-    speedups = []
-    for name, model in models.items():
-        shape = load_model(model).config
-        size = needed(length, shape.num_layers + 1, shape.embed_dim, shape.stride)
-        speedups.append(CacheSpeedup(name.partition("-")[2], length, epochs, size, times[name]))
-    write_text(out / "features.json", json.dumps([asdict(each) for each in speedups], indent=1) + "\n")
-    return speedups
+    return times
 
 
 def table(speedups: Sequence[CacheSpeedup]) -> str:
@@ -154,16 +162,13 @@ class DownstreamRun:
         write_text(self.folder / "options.yaml", yaml.safe_dump(upstream_options))
         arguments = ["-m", "train", "-d", "emotion", "-c", str(self.config), "-p", str(self.folder)]
         arguments += ["-u", "dphubert_local", "-k", str(self.model), "-g", str(self.folder / "options.yaml")]
-        launcher.run("measure", self._look, self.folder / "import.log", self.folder)  # s3prl is imported now
+        upstream = {"name": "dphubert_local", "called": {"ckpt": str(self.model)}}
+        probe = [str(self.folder / "upstream.json"), json.dumps(upstream)]
+        launcher.run("measure", probe, self.folder / "import.log", self.folder)  # imports s3prl
         start = time.perf_counter()
         log = self.folder / "train.log"
         launcher.run("downstream", [*arguments, "--device", self.device], log, self.folder)
         return time.perf_counter() - start
-
-    @property
-    def _look(self) -> list[str]:
-        called = {"name": "dphubert_local", "called": {"ckpt": str(self.model)}}
-        return [str(self.folder / "upstream.json"), json.dumps(called)]
 
 
 def _model(name: str, out: Path) -> Path:
