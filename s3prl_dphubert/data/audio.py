@@ -60,6 +60,58 @@ def probe(path: str | Path, data: bytes | None = None) -> AudioInfo:
     return AudioInfo(info.frames, info.samplerate, info.channels)
 
 
+def probe_whole(path: Path) -> tuple[AudioInfo, str]:
+    """Read a header, and compare it with the size of the file or with its last sample.
+
+    A float format is decoded as a whole, since only there samples may be infinite or NaN.
+
+    Returns:
+        The header, and how much of the audio is missing; empty if the file is whole or MP3, whose headers
+        state no length to compare with.
+
+    Raises:
+        DataError: as for :func:`probe`, or there are non-finite samples.
+    """
+    with readable(path), soundfile.SoundFile(str(path)) as file:
+        info = AudioInfo(file.frames, file.samplerate, file.channels)
+        _check_header(path, info.rate, info.samples)
+        kind, subtype, seekable = file.format, file.subtype, file.seekable()
+        missing = _riff_shortfall(path) if kind in ("WAV", "WAVEX") else ""
+        if info.samples and seekable and not missing and kind not in ("WAV", "WAVEX", "MP3"):
+            missing = _decoding_shortfall(file)
+    if not missing and not info.samples:
+        raise DataError(f"{path}: empty")
+    if not missing and subtype in ("FLOAT", "DOUBLE"):
+        read(path)
+    return info, missing
+
+
+def _riff_shortfall(path: Path) -> str:
+    """Return how many bytes of its ``data`` chunk a WAV file lacks; libsndfile does not complain."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                # Programs that stream do not know the length, and write 0 or all that fits into the field.
+                end = file.tell() + length
+                streamed = length == 0 or length >= 0x7FFFFF00
+                return "" if streamed or end <= size else f"{end - size} of {length} bytes are missing"
+            file.seek(length + length % 2, 1)
+    return ""
+
+
+def _decoding_shortfall(file: soundfile.SoundFile) -> str:
+    try:
+        file.seek(file.frames - 1)
+        if len(file.read(1)) == 1:
+            return ""
+    except soundfile.LibsndfileError:
+        pass
+    return f"the last of {file.frames} samples cannot be decoded"
+
+
 def read(
     path: str | Path, start: int = 0, samples: int | None = None, data: bytes | None = None
 ) -> np.ndarray:

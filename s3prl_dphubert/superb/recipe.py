@@ -39,6 +39,8 @@ class RecipeNeeds:
         reference_dev: the same for the development set.
         sweep: learning rates that ``--sweep lr`` tries.
         packages: to install beside the task's own, by their names on the package index.
+        counts: split, as the task's ``audio`` names it -> number of its files; splits that are left out
+            may have any.
         disk_gb: size of the raw data.
         gpu_gb: GPU memory that training takes.
         hours: time of training on one GPU.
@@ -55,6 +57,7 @@ class RecipeNeeds:
     reference_dev: str = ""
     sweep: tuple[float, ...] = SWEEP
     packages: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
     disk_gb: float = 0.0
     gpu_gb: float = 0.0
     hours: float = 0.0

@@ -67,6 +67,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches a pattern below a folder, sorted, without hidden names such as ``._a.wav``."""
+    paths = (path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder)))
+    return sorted(paths)
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a name on a path begins with a dot, as in the files that macOS leaves beside others."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def remove_partial(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left anywhere below a folder."""
     for partial in list(folder.rglob("*.part")):

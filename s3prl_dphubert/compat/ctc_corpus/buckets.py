@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ...errors import DataError
+from ...utils.files import visible_files
 
 Utterance = tuple[Path, list[int]]
 
@@ -47,7 +48,7 @@ def audio_files(root: str | Path, split: str, suffix: str) -> list[Path]:
     Raises:
         DataError: the split has none.
     """
-    files = sorted(Path(root, split).rglob(f"*{suffix}"))
+    files = visible_files(Path(root, split), f"**/*{suffix}")
     if not files:
         raise DataError(f"{Path(root, split)}: no {suffix} files; check corpus.path and the split names")
     return files

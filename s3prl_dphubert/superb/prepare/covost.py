@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 def tables(data: Path, out: Path, config: Config) -> None:
     """Write ``covost_en_de``: ``{train,dev,test}.tsv``, ``spm-{src,tgt}_text.*`` and ``config.yaml``."""
-    made, final = out / MADE, out.parent.resolve() / MADE
+    made, final = out / MADE, out.parent.absolute() / MADE
     made.mkdir()
     pairs = list(_pairs(data))
     for split, labels in SPLITS.items():
@@ -51,7 +51,7 @@ def tables(data: Path, out: Path, config: Config) -> None:
     values = {
         "bpe_tokenizer": {"bpe": "sentencepiece", "sentencepiece_model": str(final / "spm-tgt_text.model")},
         "vocab_filename": "spm-tgt_text.txt",
-        "audio_root": str((data / CORPUS / "clips").resolve()),
+        "audio_root": str((data / CORPUS / "clips").absolute()),
         "use_audio_input": True,
     }
     write_text(made / "config.yaml", yaml.safe_dump(values))

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...utils.config_io import read_yaml
-from ...utils.files import write_text
+from ...utils.files import visible_files, write_text
 from .corpus_files import config_value, require_folder
 from .step import Config, PreparationStep
 
@@ -53,7 +53,7 @@ def utterances(session: Path) -> list[dict[str, str]]:
     evaluations = require_folder(session / "dialog" / "EmoEvaluation", "evaluations of IEMOCAP", SOURCE)
     audio = require_folder(session / "sentences" / "wav", "audio of IEMOCAP", SOURCE)
     order = {name: index for index, name in enumerate(_published()[session.name]["dialogs"].split())}
-    files = [file for file in evaluations.glob("*.txt") if not file.name.startswith(".")]
+    files = visible_files(evaluations, "*.txt")
     files.sort(key=lambda file: (order.get(file.stem[_FIRST:], len(order)), file.name))
     rows = [row for file in files for row in _dialog(file, audio)]
     if not rows:

@@ -27,7 +27,7 @@ def places(data: Path, out: Path, config: Config) -> None:
         made.mkdir(parents=True)
         for table in TABLES:
             shutil.copyfile(place / table, made / table)
-        write_text(made / "wav.scp", "".join(f"{name} {(data / path).resolve()}\n" for name, path in rows))
+        write_text(made / "wav.scp", "".join(f"{name} {(data / path).absolute()}\n" for name, path in rows))
 
 
 def _inputs(data: Path, config: Config) -> Iterable[Path]:

@@ -103,7 +103,7 @@ def kaldi(data: Path, out: Path, config: Config) -> None:
             audio = root / split / KIND / f"{mixture}.wav"
             if not audio.is_file():
                 raise DataError(f"{audio}: no such file; it is a mixture of Libri2Mix, from {SOURCE}")
-            tables.add("wav.scp", mixture, audio.resolve())
+            tables.add("wav.scp", mixture, audio.absolute())
             tables.add("reco2dur", mixture, samples / SAMPLE_RATE)
             for source in mixture.split("_"):
                 speaker, _, utterance = source.partition("-")

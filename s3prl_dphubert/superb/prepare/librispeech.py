@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...data.audio import probe
 from ...errors import DataError
-from ...utils.files import write_text
+from ...utils.files import visible_files, write_text
 from .corpus_files import config_value, require_folder
 from .fetch import PublicFile
 from .step import Config, PreparationStep
@@ -60,7 +60,7 @@ def lengths(data: Path, out: Path, config: Config) -> None:
     (out / "lengths").mkdir()
     for split in splits(config):
         require_folder(split, "a split of LibriSpeech", SOURCE)
-        files = sorted(split.glob("*/*/*.flac")) or sorted(split.glob("*/*/*.wav"))
+        files = visible_files(split, "*/*/*.flac") or visible_files(split, "*/*/*.wav")
         if not files:
             raise DataError(f"{split}: holds no SPEAKER/CHAPTER/*.flac; unpack LibriSpeech from {SOURCE}")
         for chapter in sorted({file.parent for file in files}):

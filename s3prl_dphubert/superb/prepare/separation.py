@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...utils.files import write_text
+from ...utils.files import visible_files, write_text
 from .corpus_files import require_folder
 from .step import Config, PreparationStep
 
@@ -38,7 +38,8 @@ def lists(data: Path, out: Path, config: Config) -> None:
 
 def _files(folder: Path, kind: str) -> dict[str, Path]:
     """Return utterance -> file of a folder."""
-    return {path.stem: path.resolve() for path in require_folder(folder, kind, SOURCE).glob("*.wav")}
+    files = visible_files(require_folder(folder, kind, SOURCE), "*.wav")
+    return {path.stem: path.absolute() for path in files}
 
 
 def draw(names: Iterable[str]) -> list[str]:

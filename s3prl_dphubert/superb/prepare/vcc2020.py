@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...utils.files import write_text
+from ...utils.files import visible_files, write_text
 from ..tasks.vc import SOURCES, TARGETS
 from .corpus_files import require_folder
 from .step import Config, PreparationStep
@@ -55,8 +55,8 @@ def speakers(data: Path, out: Path, config: Config) -> None:
 
 
 def _files(root: Path, speaker: str) -> dict[str, Path]:
-    paths = (path for place in PLACES for path in sorted((root / place / speaker).glob("E*.wav")))
-    return {path.stem: path.resolve() for path in paths}
+    paths = (path for place in PLACES for path in visible_files(root / place / speaker, "E*.wav"))
+    return {path.stem: path.absolute() for path in paths}
 
 
 def _inputs(data: Path, config: Config) -> Iterable[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
-from ...utils.files import write_text
+from ...utils.files import visible_files, write_text
 from .corpus_files import convert_audio, require_folder
 from .step import Config, PreparationStep
 
@@ -53,11 +53,12 @@ def _files(data: Path, out: Path, kind: str, part: str) -> dict[str, Path]:
     original = data / CORPUS / f"{kind}_{part}_wav"
     resampled = original.with_name(f"{original.name}_16k")
     if resampled.is_dir():
-        return {path.stem: path.resolve() for path in resampled.glob("*.wav")}
-    files = sorted(require_folder(original, f"{part} of VoiceBank-DEMAND", SOURCE).glob("*.wav"))
+        return {path.stem: path.absolute() for path in visible_files(resampled, "*.wav")}
+    folder = require_folder(original, f"{part} of VoiceBank-DEMAND", SOURCE)
+    files = visible_files(folder, "*.wav")
     below = Path(MADE, "wav16k", f"{kind}_{part}")
     convert_audio(((path, out / below / path.name) for path in files), f"{kind} {part}")
-    final = out.parent.resolve() / below  # the step moves the folder there when it is complete
+    final = out.parent.absolute() / below  # the step moves the folder there when it is complete
     return {path.stem: final / path.name for path in files}
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from ...errors import DataError
+from ...utils.files import visible_files
 from .corpus_files import config_value, read_lines, require_files, require_folder
 from .fetch import PublicFile
 from .librispeech import S3PRL
@@ -38,7 +39,8 @@ _UTTERANCE = r"(id\d{5})/[^/\s]+/[^/\s]+\.wav"
 def speakers(data: Path, out: Path, config: Config) -> None:
     """Copy ``veri_test_class.txt``, whose speakers must all have a folder in ``dev`` or ``test``."""
     root, listed = _root(config), SPLIT.obtain(data)
-    folders = {entry.name for part in ("dev", "test") for entry in (root / part / "wav").iterdir()}
+    parts = [root / part / "wav" for part in ("dev", "test")]
+    folders = {entry.name for part in parts for entry in visible_files(part, "*")}
     lines = read_lines(listed, "a split", SOURCE)
     names = {_match(listed, line, rf"[123] {_UTTERANCE}")[1] for line in lines}
     if missing := sorted(names - folders):

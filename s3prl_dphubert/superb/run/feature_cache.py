@@ -92,7 +92,7 @@ def describe_size(recipe: TaskRecipe, configs: list[dict[str, Any]], measured: d
     Raises:
         DataError: the amount of audio cannot be found out.
     """
-    from .audio_duration import seconds
+    from .corpus import seconds
 
     # Parts of the same length are folds of the same corpus.
     total = sum({round(seconds(recipe.task, config), 3) for config in configs})

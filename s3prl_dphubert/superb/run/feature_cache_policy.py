@@ -19,7 +19,7 @@ from typing import Any
 from ...constants import SAMPLE_RATE
 from ...model import ModelConfig
 from ..tasks.spec import SuperbTask
-from .audio_duration import Config, seconds
+from .corpus import Config, seconds
 
 
 def refusal(task: SuperbTask, training: bool) -> str:

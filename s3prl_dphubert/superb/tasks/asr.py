@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...constants import SAMPLE_RATE
+from ...utils.files import visible_files
 from ..metrics.parsers import Printed, WordErrors
 from ..submission import prediction_formats
-from ..submission.item_rules import TEST_CLEAN, ItemRules, librispeech_names, spelled_with
+from ..submission.item_rules import TEST_CLEAN, ItemRules, PredictedItem, librispeech_names, spelled_with
+from .audio_lists import matching
 from .spec import LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 TEST = "test-clean"
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the seconds that the length tables of the splits add up to."""
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of the splits in use."""
     data = config["downstream_expert"]["datarc"]
-    for split in dict.fromkeys(["train", *config["runner"]["eval_dataloaders"], TEST]):
-        for name in data[split]:
-            with Path(data["bucket_file"], f"{name}.csv").open(encoding="utf8", newline="") as file:
-                yield sum(int(row["length"]) for row in csv.DictReader(file)) / SAMPLE_RATE
+    splits = dict.fromkeys(["train", *config["runner"]["eval_dataloaders"], TEST])
+    return {split: [file for name in data[split] for file in utterances(data, name)] for split in splits}
+
+
+def utterances(data: Mapping[str, Any], split: str) -> list[Path]:
+    """Return the audio of one folder of LibriSpeech, as the preparation lists it."""
+    root = Path(data["libri_root"], split)
+    return visible_files(root, "*/*/*.flac") or matching(root, "*/*/*.wav")
+
+
+def _together(items: Sequence[PredictedItem], data: Path | None) -> Iterable[str]:
+    words = [word for item in items for word in item.value.split()]
+    if len(words) > 5 * len(items) and sum(len(word) == 1 for word in words) > 0.9 * len(words):
+        yield "has single letters for words, allowed: words with spaces between them"
 
 
 RULES = ItemRules(
@@ -30,6 +40,7 @@ RULES = ItemRules(
     form="SPEAKER-CHAPTER-NUMBER of test-clean",
     value=spelled_with("A-Z'"),
     names=librispeech_names,
+    together=_together,
 )
 
 TASK = SuperbTask(

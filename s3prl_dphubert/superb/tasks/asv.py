@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,21 @@ from ...upstream.downstream_sampling import RANDOM_CROPS
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules
+from .audio_lists import matching
 from .spec import LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the utterances of the trials; training crops, so that it has nothing to cache."""
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of the trials, and all of the training speakers."""
     data = config["downstream_expert"]["datarc"]
-    lines = Path(data["test_meta_data"]).read_text(encoding="utf8").splitlines()
-    yield from (Path(data["file_path"], "test/wav", name) for line in lines for name in line.split()[1:])
+    root, lines = (
+        Path(data["file_path"]),
+        Path(data["test_meta_data"]).read_text(encoding="utf8").splitlines(),
+    )
+    return {
+        "train": matching(root / "dev/wav", "*/*/*.wav"),
+        "test": [root / "test/wav" / name for line in lines for name in line.split()[1:]],
+    }
 
 
 _UTTERANCE = r"id10(?:2[7-9]\d|30\d)-[\w-]{11}-\d{5}"  # of the 40 speakers of the test part

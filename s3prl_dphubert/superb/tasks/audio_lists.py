@@ -1,40 +1,51 @@
 """Lists of audio that several tasks share; each takes the configuration of run_downstream.
 
-A task module passes such a function as ``audio``: it yields files, whose headers are measured, or seconds.
+A task module passes such a function as ``audio``: it returns the files of each split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...utils.files import visible_files
+
+SPLITS = ("train", "dev", "test")
 
 
-def matching(root: Path, pattern: str) -> Iterable[Path]:
-    """Return the files below a folder that match a pattern, sorted.
+def matching(root: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder that match a pattern, sorted and without hidden ones.
 
     Raises:
         DataError: there are none.
     """
-    files = sorted(root.glob(pattern))
+    files = visible_files(root, pattern)
     if not files:
         raise DataError(f"{root}: no {pattern}")
     return files
 
 
-def ctc_splits(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the ``corpus`` of s3prl's ctc lists as training, development and test set."""
+def ctc_splits(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what the ``corpus`` of s3prl's ctc lists as training, development and test set."""
     corpus = config["downstream_expert"]["corpus"]
-    for split in ("train", "dev", "test"):
-        places = corpus[split]
-        yield from [places] if isinstance(places, str) else places
+    places = {split: corpus[split] for split in SPLITS}
+    return {split: [each] if isinstance(each, str) else list(each) for split, each in places.items()}
 
 
-def mixtures(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the inputs of s3prl's enhancement and separation, from the ``wav.scp`` of each split."""
-    expert = config["downstream_expert"]
-    for split in ("train", "dev", "test"):
-        table = Path(expert["loaderrc"][f"{split}_dir"], expert["datarc"]["src"][0], "wav.scp")
-        yield from (Path(line.split()[1]) for line in table.read_text(encoding="utf8").splitlines())
+def kaldi_audio(folder: Path) -> list[Path]:
+    """Return the files of a ``wav.scp``, whose lines are a name and a path."""
+    lines = (folder / "wav.scp").read_text(encoding="utf8").splitlines()
+    return [Path(line.split(maxsplit=1)[1]) for line in lines]
+
+
+def mixtures(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return inputs and targets of s3prl's enhancement and separation, by the ``wav.scp`` of each split."""
+    expert, files = config["downstream_expert"], {}
+    for split in SPLITS:
+        folder = Path(expert["loaderrc"][f"{split}_dir"])
+        files[split] = kaldi_audio(folder / expert["datarc"]["src"][0])
+        targets = expert["datarc"]["tgt"]
+        files[f"{split} targets"] = [file for name in targets for file in kaldi_audio(folder / name)]
+    return files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ FOLD_SIZES = {"fold1": 1085, "fold2": 1023, "fold3": 1151, "fold4": 1031, "fold5
 LABELS = ("neu", "hap", "ang", "sad")
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the utterances of all sessions."""
-    data = config["downstream_expert"]["datarc"]
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of each session, all of which every fold reads."""
+    data, files = config["downstream_expert"]["datarc"], {}
     for table in matching(Path(data["meta_data"]), "Session*/*_meta_data.json"):
-        rows = json.loads(table.read_text(encoding="utf8"))["meta_data"]
-        yield from (Path(data["root"], row["path"]) for row in rows)
+        for row in json.loads(table.read_text(encoding="utf8"))["meta_data"]:
+            session = row["path"].partition("/")[0]
+            files.setdefault(session, set()).add(Path(data["root"], row["path"]))
+    return {session: sorted(paths) for session, paths in sorted(files.items())}
 
 
 def _rules(fold: str) -> ItemRules:

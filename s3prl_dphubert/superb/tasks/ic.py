@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ INTENTS = {
 }
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the commands of the tables of all splits."""
-    root = Path(config["downstream_expert"]["datarc"]["file_path"])
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the commands of the table of each split."""
+    root, files = Path(config["downstream_expert"]["datarc"]["file_path"]), {}
     for split in ("train", "valid", "test"):
         with (root / "data" / f"{split}_data.csv").open(encoding="utf8", newline="") as file:
-            yield from (root / row["path"] for row in csv.DictReader(file))
+            files[split] = [root / row["path"] for row in csv.DictReader(file)]
+    return files
 
 
 def test_names(data: Path | None) -> frozenset[str] | None:

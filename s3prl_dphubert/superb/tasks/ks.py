@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 OTHERS = ("_unknown_", "_silence_")
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield all words; silence is cut out of recordings as it is needed."""
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return all words; silence is cut out of recordings as it is needed."""
     data = config["downstream_expert"]["datarc"]
-    for root in (data["speech_commands_root"], data["speech_commands_test_root"]):
-        yield from (f for f in matching(Path(root), "*/*.wav") if f.parent.name != "_background_noise_")
+    words = matching(Path(data["speech_commands_root"]), "*/*.wav")
+    return {
+        "train and dev": [file for file in words if file.parent.name != "_background_noise_"],
+        "test": matching(Path(data["speech_commands_test_root"]), "*/*.wav"),
+    }
 
 
 TASK = SuperbTask(

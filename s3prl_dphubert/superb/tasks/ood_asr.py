@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from .spec import EXTRA, LOWER, Metric, SuperbTask, TaskPart
 ERROR_RATES = {"es": "wer", "ar": "wer", "zh": "cer", "spon": "wer"}  # of each language or style
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the files of the tables that the configuration names."""
-    root = Path(config["downstream_expert"]["corpus"]["path"])
-    for table in ctc_splits(config):
-        with Path(table).open(encoding="utf8", newline="") as file:
-            yield from (root / row[0] for row in list(csv.reader(file, delimiter="\t"))[1:] if row)
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the files of the tables that the configuration names."""
+    root, files = Path(config["downstream_expert"]["corpus"]["path"]), {}
+    for split, tables in ctc_splits(config).items():
+        files[split] = []
+        for table in tables:
+            with Path(table).open(encoding="utf8", newline="") as file:
+                rows = list(csv.reader(file, delimiter="\t"))[1:]
+            files[split] += [root / row[0] for row in rows if row]
+    return files
 
 
 TASK = SuperbTask(

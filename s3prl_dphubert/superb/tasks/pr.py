@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from .audio_lists import ctc_splits, matching
 from .spec import LOWER, SUPERB, Metric, Prediction, SuperbTask
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the FLAC files of the splits in use."""
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the FLAC files of the splits in use."""
     root = Path(config["downstream_expert"]["corpus"]["path"])
-    for split in ctc_splits(config):
-        yield from matching(root / split, "**/*.flac")
+    return {
+        split: [file for name in names for file in matching(root / name, "**/*.flac")]
+        for split, names in ctc_splits(config).items()
+    }
 
 
 def phoneme_fault(value: str) -> str:

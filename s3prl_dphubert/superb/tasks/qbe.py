@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from ..submission.item_rules import ItemRules, PredictedItem
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the English documents and queries."""
-    root = Path(config["downstream_expert"]["datarc"]["dataset_root"])
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the English documents and queries."""
+    root, files = Path(config["downstream_expert"]["datarc"]["dataset_root"]), {}
     for name in ("utterances", "dev", "eval"):
-        for line in (root / "scoring" / f"language_key_{name}.lst").read_text(encoding="utf8").splitlines():
-            path, language = line.split()
-            if language == LANGUAGE:
-                yield root / path.partition("/")[2]
+        table = root / "scoring" / f"language_key_{name}.lst"
+        rows = [line.split() for line in table.read_text(encoding="utf8").splitlines()]
+        files[name] = [root / path.partition("/")[2] for path, language in rows if language == LANGUAGE]
+    return files
 
 
 LANGUAGE = "nnenglish"  # the only one that SUPERB searches

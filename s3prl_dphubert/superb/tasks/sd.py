@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..metrics.parsers import Diarization
 from ..submission import prediction_formats
 from ..submission.item_rules import TEST_CLEAN, ItemRules, one_of
+from .audio_lists import SPLITS, kaldi_audio
 from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the seconds that Kaldi's table of durations gives for each split."""
-    for split in ("train", "dev", "test"):
-        folder = Path(config["downstream_expert"]["loaderrc"][f"{split}_dir"])
-        yield sum(float(line.split()[1]) for line in (folder / "reco2dur").read_text().splitlines())
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the recordings of each split."""
+    folders = config["downstream_expert"]["loaderrc"]
+    return {split: kaldi_audio(Path(folders[f"{split}_dir"])) for split in SPLITS}
 
 
 def test_names(data: Path | None) -> frozenset[str] | None:

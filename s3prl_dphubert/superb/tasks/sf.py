@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from .audio_lists import ctc_splits, matching
 from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the utterances of each split's speakers."""
-    corpus = config["downstream_expert"]["corpus"]
-    for split in ctc_splits(config):
-        speakers = tuple(corpus[f"{split}_speakers"])
-        files = matching(Path(corpus["path"], split), "**/*.wav")
-        yield from (file for file in files if file.name.startswith(speakers))
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of each split's speakers."""
+    corpus, files = config["downstream_expert"]["corpus"], {}
+    for split, names in ctc_splits(config).items():
+        speakers = tuple(corpus[f"{names[0]}_speakers"])
+        listed = (file for name in names for file in matching(Path(corpus["path"], name), "**/*.wav"))
+        files[split] = [file for file in listed if file.name.startswith(speakers)]
+    return files
 
 
 VOICES = ("Brian", "Emma", "Raveena", "Russell")

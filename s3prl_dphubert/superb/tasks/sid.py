@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...upstream.downstream_sampling import RANDOM_CROPS
 from ..metrics.parsers import TEST_ACCURACY
@@ -10,7 +12,19 @@ from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, one_of
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 
+SPLITS = {"1": "train", "2": "dev", "3": "test"}  # as the published list of utterances numbers them
 SPEAKERS = tuple(f"id{10_001 + number}" for number in range(1251))
+
+
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of each split, which may be in either part of VoxCeleb1."""
+    data, files = config["downstream_expert"]["datarc"], {split: [] for split in SPLITS.values()}
+    root = Path(data["file_path"])
+    for line in Path(data["meta_data"]).read_text(encoding="utf8").splitlines():
+        number, name = line.split()
+        places = [root / part / "wav" / name for part in ("dev", "test")]
+        files[SPLITS[number]].append(next((place for place in places if place.exists()), places[0]))
+    return files
 
 
 def test_names(data: Path | None) -> frozenset[str] | None:
@@ -37,6 +51,7 @@ TASK = SuperbTask(
         evaluation=False,
         reason=f"in training s3prl {RANDOM_CROPS['voxceleb1']}; the test set is evaluated once only",
     ),
+    audio=audio,
     predictions=(
         Prediction(
             entry="sid_public/predict.txt",

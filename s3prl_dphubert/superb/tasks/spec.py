@@ -33,8 +33,11 @@ HIGHER, LOWER = "higher", "lower"
 SUPERB, SUPERB_SG, EXTRA = TRACKS = ("SUPERB", "SUPERB-SG", "extra")
 RUNNER_PACKAGES = ("s3prl", "tensorboardX")  # imported by s3prl's runner, whatever the task
 
-AudioList = Callable[[Mapping[str, Any]], Iterable[Path | float]]
-"""From the configuration of run_downstream to the task's audio: files to measure, and seconds from lists."""
+AudioList = Callable[[Mapping[str, Any]], Mapping[str, Iterable[Path]] | Iterable[Path]]
+"""From the configuration of run_downstream to the task's audio files: split -> files, or files alone.
+
+Splits whose names end in ``targets`` hold what a model is to produce; no hidden states are computed of them.
+"""
 
 FormatCheck = Callable[[Mapping[str, bytes]], "PredictionContent"]
 """Check of a prediction, as in :mod:`..submission.prediction_formats`: name below the entry -> content."""
@@ -214,7 +217,8 @@ class SuperbTask:
         blocked: returns why the task cannot run on this machine, beyond missing ``packages``, and what to do
             about it; empty if it can.
         reuse: whether its hidden states are worth caching.
-        audio: lists its audio, to estimate the size of a cache; ``None`` if that cannot be told.
+        audio: lists its audio, which is checked before the training, is part of the key of a result, and
+            tells the size of a cache; ``None`` if that cannot be told.
         predictions: its share of a submission.
 
     Raises:

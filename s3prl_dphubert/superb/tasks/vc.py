@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ PITCH = {  # target speaker -> lowest and highest pitch in Hz, as s3prl lists th
 TARGETS = tuple(PITCH)
 
 
-def audio(config: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the utterances of the target speaker and of all sources."""
+def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return the utterances of the target speaker and of all sources."""
     expert = config["downstream_expert"]
-    for speaker in (expert["trgspk"], *SOURCES):
-        yield from matching(Path(expert["datarc"]["data_root"], speaker), "*.wav")
+    speakers = (expert["trgspk"], *SOURCES)
+    return {name: matching(Path(expert["datarc"]["data_root"], name), "*.wav") for name in speakers}
 
 
 def _evaluated(column: int) -> Printed:
