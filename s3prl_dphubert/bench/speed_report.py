@@ -24,13 +24,13 @@ INTRODUCTION = """# Speed
 Seconds of compute per second of audio: less is faster, and 0.1 is ten times faster than real time.
 
 - Models have random weights of their real shapes, since speed does not depend on them.
-- Each subject runs in a process of its own. In each turn all run once, one after another, so that they meet the
+- Each subject runs in its own process. In each turn all run once, one after another, so that they meet the
   same noise of the machine.
 - *Median* and *quartiles* are over all turns.
 - A ratio (×) is the median, over the turns, of a subject's time by the other's in the same turn.
 - *Products* is the time of plain square matrix products of PyTorch with as many multiply-accumulates, in the
-  same precision. Folded models can be below it where products are slower than convolutions, or where they need
-  fewer operations, as in the positional convolution, which goes through the Fourier transform.
+  same precision. Folded models can be below it where products are slower than convolutions, or where they
+  need fewer operations, as in the positional convolution, which goes through the Fourier transform.
 - Padding does not count as audio.
 - *Peak memory* is that of a process alone, which ran the shorter batches before.
 
@@ -43,8 +43,7 @@ Seconds of compute per second of audio: less is faster, and 0.1 is ten times fas
 
 STARTS = """## Until the first answer
 
-Reading the model from its files and making it ready, imports excepted; the first call after that, with the
-shortest batch. The error is that of the last hidden state, relative to the unfolded float32 model of the
+Time to load the model, without imports, and time of the first call after that, with the shortest batch. The error is that of the last hidden state, relative to the unfolded float32 model of the
 same weights.
 
 """

@@ -1,4 +1,4 @@
-"""Runs under different budgets beside each other."""
+"""Comparison of runs under different budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench of cached hidden states runs s3prl with and without them, and tells what it measured."""
+"""Benchmark of cached hidden states: s3prl runs with and without them, and the table of times."""
 
 from __future__ import annotations
 

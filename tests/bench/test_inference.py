@@ -1,4 +1,4 @@
-"""The benchmark of inference: everything takes its turn, goes on where it was, and says what it measured."""
+"""Benchmark of inference: subjects take turns, an interrupted benchmark continues, the report is complete."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ALONE, MIXED = Workload("1 × 0.3 s", (0.3,)), Workload("mixed", (0.5, 0.2))
 
 @dataclass(frozen=True)
 class Sleeper(Subject):
-    """Takes a known time, the more the longer the audio, and much memory once."""
+    """Takes a known time that grows with the audio, and a lot of memory once."""
 
     @property
     def name(self):

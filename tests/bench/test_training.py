@@ -1,4 +1,4 @@
-"""The benchmark of training: gates in both states, ours measured in processes of its own."""
+"""Benchmark of training: the states of the gates, and measurements in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for asteroid: its numbers, kept, and what it does not do."""
+"""Replacement for asteroid: the same numbers as recorded, and errors for what it does not support."""
 
 from __future__ import annotations
 

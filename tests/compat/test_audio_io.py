@@ -1,4 +1,4 @@
-"""torchaudio's reading and writing through soundfile."""
+"""torchaudio's file functions on top of soundfile."""
 
 from __future__ import annotations
 

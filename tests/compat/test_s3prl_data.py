@@ -1,4 +1,4 @@
-"""What the repairs do about s3prl's data: its remembered lists, and the corpora that it forgot."""
+"""Repairs of s3prl's data handling: its cached lists of files, and the corpora that its package lacks."""
 
 from __future__ import annotations
 

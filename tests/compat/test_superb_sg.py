@@ -1,4 +1,4 @@
-"""The repairs that only SUPERB-SG's tasks need."""
+"""Repairs that only the tasks of SUPERB-SG need."""
 
 from __future__ import annotations
 

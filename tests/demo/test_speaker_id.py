@@ -1,4 +1,4 @@
-"""The demo's second half: the corpus of voices, and s3prl's runs on it."""
+"""Second half of the demo: the corpus of voices, and the runs of s3prl on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forced alignment finds words where they were put, and refuses a text that nobody says."""
+"""Forced alignment finds words at their positions, and rejects texts that do not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAID = {
     "other": "WEDNESDAY SUNDAY TUESDAY MARCH NINE SEVEN",
     "unknown": "ONE QWRTZ TWO",
 }
-"""Clip -> its text. The last two are told of other recordings."""
+"""Clip -> text; the texts of the last two do not belong to their recordings."""
 
 
 @pytest.fixture(scope="module")

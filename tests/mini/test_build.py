@@ -36,7 +36,7 @@ from tests.helpers.s3prl_runs import Experiment
 RECIPES = resources.find("downstream_recipes/mini_superb")
 KNOWN = ("train", "dev", "test", "test-other", "documents")
 OPEN = ("SID",)
-"""Tasks whose protocol wants the test voices in training."""
+"""Tasks whose protocol has the test voices in training."""
 
 SEPARATE_QUERIES = "QbE"
 KILLED = """

@@ -1,4 +1,4 @@
-"""The teacher that ships, and the parts of its making that need no corpus."""
+"""The teacher that ships, and the steps of its making that need no corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian packages: fetched from a folder, apt or a mirror, checked, read without being unpacked."""
+"""Debian packages: fetched from a folder, apt or a mirror, verified, and read without unpacking."""
 
 from __future__ import annotations
 
