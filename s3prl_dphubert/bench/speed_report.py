@@ -43,8 +43,8 @@ Seconds of compute per second of audio: less is faster, and 0.1 is ten times fas
 
 STARTS = """## Until the first answer
 
-Time to load the model, without imports, and of the first call after that, with the shortest batch. The error is
-that of the last hidden state, relative to the unfolded float32 model of the same weights.
+Time to load the model, without imports, and of the first call after that, with the shortest batch. The error
+is that of the last hidden state, relative to the unfolded float32 model of the same weights.
 
 """
 
