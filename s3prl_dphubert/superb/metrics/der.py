@@ -203,7 +203,7 @@ def read_activity(source: Path | bytes) -> np.ndarray:
     Raises:
         ResultError: it is no HDF5 file with the data set ``T_hat``, or not of probabilities.
     """
-    name = str(source) if isinstance(source, Path) else "prediction"
+    prefix = f"{source}: " if isinstance(source, Path) else ""
     file: Any = source if isinstance(source, Path) else io.BytesIO(source)
     try:
         import h5py
@@ -213,16 +213,18 @@ def read_activity(source: Path | bytes) -> np.ndarray:
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         with h5py.File(file, "r") as content:
             if content.id.links.get_info(b"T_hat").type != h5py.h5l.TYPE_HARD:
-                raise ResultError(f"{name}: T_hat is a link, allowed: a data set of the file itself")
-            dataset = content["T_hat"]
-            if fault := _dataset_fault(dataset, size) if isinstance(dataset, h5py.Dataset) else "is a group":
-                raise ResultError(f"{name}: T_hat {fault}")
-            values = np.asarray(dataset[:])
+                fault = "is a link, allowed: a data set of the file itself"
+            elif not isinstance(content["T_hat"], h5py.Dataset):
+                fault = "is a group, allowed: a data set"
+            else:
+                fault = _dataset_fault(content["T_hat"], size)
+            values = np.zeros(0) if fault else np.asarray(content["T_hat"][:])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ResultError(f"{name}: not an HDF5 file with a data set T_hat ({error})") from error
-    if not ((values >= 0) & (values <= 1)).all():
-        kind = f"{values.dtype} of shape {values.shape}"
-        raise ResultError(f"{name}: T_hat is {kind}, allowed: (F, speakers) of 0 to 1")
+        raise ResultError(f"{prefix}not an HDF5 file with a data set T_hat ({error})") from error
+    if not fault and not ((values >= 0) & (values <= 1)).all():
+        fault = f"is {values.dtype} of shape {values.shape}, allowed: (F, speakers) of 0 to 1"
+    if fault:
+        raise ResultError(f"{prefix}T_hat {fault}")
     return values
 
 
