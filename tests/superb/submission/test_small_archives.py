@@ -24,12 +24,12 @@ from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.superb.submission.archive import check
 seconds = {}
 for path in sorted(Path(sys.argv[1]).glob("*.zip")):
-    began = time.monotonic()
+    began = time.process_time()
     try:
         check(path)
     except ResultError:
         pass
-    seconds[path.name] = time.monotonic() - began
+    seconds[path.name] = time.process_time() - began
 print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
 """
 
@@ -171,7 +171,7 @@ def test_too_many_recordings(tmp_path):
 
 @pytest.mark.slow
 def test_small_archives_take_little_time_and_memory(tmp_path):
-    """All of this at once: less than 20 s each and less than 2 GB for all of them."""
+    """All of this at once: less than 20 s of a core each, and less than 2 GB for all of them."""
     plain = hdf5(
         tmp_path / "rec.h5", lambda file: file.create_dataset("T_hat", data=np.zeros((30_000, 2), "f4"))
     )
