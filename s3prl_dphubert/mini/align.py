@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from ..utils.files import write_text
-from .corpus import Clip, normalise, read_clips
+from .clips import Clip, normalise, read_clips
 from .sources.recordings import worker_pool
 
 SEARCHES: tuple[dict[str, float], ...] = (

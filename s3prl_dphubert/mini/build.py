@@ -13,7 +13,7 @@ from ..errors import ConfigError, RunError
 from ..utils.files import remove_partial, write_text
 from ..utils.hashing import sha256_file
 from ..utils.locking import folder_lock
-from . import corpus, inventory, layout
+from . import clips, inventory, layout
 from .corpora import (
     asr_corpus,
     er_corpus,
@@ -152,10 +152,10 @@ def _discard_outdated(out: Path, tables: Path) -> None:
 def _label(out: Path, debs: Path | None, tables: Path) -> Material:
     """Fetch and decode the labelled packages."""
     table = packages.table(tables / "packages.tsv")
-    paths = packages.fetch([table[name] for name in corpus.NEEDED], out / "packages", debs)
+    paths = packages.fetch([table[name] for name in clips.NEEDED], out / "packages", debs)
     folder = out / "corpus"
     folder.mkdir(exist_ok=True)
-    return load(corpus.label(paths, folder), folder, tables)
+    return load(clips.label(paths, folder), folder, tables)
 
 
 def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Path) -> None:
@@ -176,7 +176,7 @@ def list_unlabelled(out: Path, material: Material, debs: Path | None, tables: Pa
     samples = {
         f"{name}/{clip}.flac": length
         for name in names
-        for clip, length in corpus.decode(name, paths[name], out / "corpus").items()
+        for clip, length in clips.decode(name, paths[name], out / "corpus").items()
     }
     lists: dict[str, list[Entry]] = {"train": [], "valid": []}
     roles = _unlabelled_roles(material)

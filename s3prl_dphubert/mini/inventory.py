@@ -12,7 +12,7 @@ from ..superb.tasks import all_tasks
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.hashing import sha256_tree
-from .corpus import read_table
+from .clips import read_table
 from .layout import SYNTHESISED
 from .voices import OPERATOR, ROLES, UNHEARD
 

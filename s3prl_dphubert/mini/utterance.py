@@ -14,7 +14,7 @@ import numpy as np
 from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..errors import DataError
-from .corpus import Clip, normalise
+from .clips import Clip, normalise
 from .sources.recordings import QUEEN
 from .voices import ROLES, TEST, UNHEARD, split_of
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from s3prl_dphubert.mini import align
-from s3prl_dphubert.mini.corpus import Clip, read_table
+from s3prl_dphubert.mini.clips import Clip, read_table
 from tests.helpers import debian_packages
 
 SAID = {

@@ -18,9 +18,9 @@ import yaml
 
 from s3prl_dphubert.data.manifest import Manifest
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
-from s3prl_dphubert.mini import build, corpus, inventory, voices
+from s3prl_dphubert.mini import build, clips, inventory, voices
+from s3prl_dphubert.mini.clips import normalise, read_table
 from s3prl_dphubert.mini.corpora import ks_corpus
-from s3prl_dphubert.mini.corpus import normalise, read_table
 from s3prl_dphubert.mini.layout import SYNTHESISED
 from s3prl_dphubert.mini.sources import packages
 from s3prl_dphubert.mini.sources.espeak import Voice, speak
@@ -198,13 +198,13 @@ def test_killed_build_goes_on_and_ends_the_same(debs, built, tmp_path):
 def test_killed_while_decoding_keeps_what_is_decoded(debs, tmp_path):
     table = packages.table(debs / "tables" / "packages.tsv")
     path = debs / "debs" / table[debian_packages.PROMPTS].file
-    whole = corpus.decode(debian_packages.PROMPTS, path, tmp_path)
+    whole = clips.decode(debian_packages.PROMPTS, path, tmp_path)
     assert len(whole) == 6
     (tmp_path / f"{debian_packages.PROMPTS}.tsv").unlink()
     kept, lost, *_ = sorted((tmp_path / debian_packages.PROMPTS).glob("*.flac"))
     before = kept.stat().st_mtime_ns
     lost.unlink()
-    assert corpus.decode(debian_packages.PROMPTS, path, tmp_path) == whole
+    assert clips.decode(debian_packages.PROMPTS, path, tmp_path) == whole
     assert kept.stat().st_mtime_ns == before and lost.exists()
 
 

@@ -127,12 +127,12 @@ def convert(clip: tuple[str, bytes], decoder: str, out: Path) -> tuple[str, floa
 
 
 def convert_all(encoded: Iterable[tuple[str, bytes]], source: Source, out: Path) -> list[tuple[str, float]]:
-    """Convert clips of one package in parallel, with :func:`convert`."""
-    clips = list(encoded)
+    """Convert the clips of one package in parallel by :func:`convert`; returns its results."""
+    pairs = list(encoded)
     job = partial(convert, decoder=source.decoder, out=out)
     with worker_pool() as workers:
-        converted = workers.map(job, clips, chunksize=16)
-        return list(tqdm(converted, desc=source.package, total=len(clips), unit="clip"))
+        converted = workers.map(job, pairs, chunksize=16)
+        return list(tqdm(converted, desc=source.package, total=len(pairs), unit="clip"))
 
 
 def worker_pool() -> ProcessPoolExecutor:

@@ -1,4 +1,4 @@
-"""The corpus that all tasks are cut from: recordings as FLAC, 16 kHz, mono, with their voices and texts.
+"""The clips that all tasks are cut from: recordings as FLAC, 16 kHz, mono, with their voices and texts.
 
 ::
 
