@@ -52,6 +52,11 @@ def add(group: Any) -> None:
         metavar="RUN",
         help="train nothing: evaluate that run's downstreams with this upstream",
     )
+    run.add_argument(
+        "--any-count",
+        action="store_true",
+        help="accept other corpora than SUPERB's, for no place in the score",
+    )
     run.add_argument("--check", action="store_true", help="only say what is missing")
 
     status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
@@ -100,6 +105,7 @@ def _plan(arguments: argparse.Namespace) -> RunPlan:
         jobs=arguments.jobs,
         processes=arguments.processes,
         cache=FeatureCache(Path(os.path.abspath(cache)), limit) if cache else None,
+        any_count=arguments.any_count,
         trained=Path(os.path.abspath(arguments.trained)) if arguments.trained else None,
         command=shlex.join(["s3prl-dphubert", *sys.argv[1:]]),
     )

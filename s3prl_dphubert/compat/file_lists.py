@@ -1,15 +1,17 @@
-"""Lists of files that s3prl caches in its own folder; here, one cache folder per corpus."""
+"""Lists of files that s3prl makes of a corpus: one cache folder per corpus, and no hidden files."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import user_cache_dir
+from ..errors import DataError
+from ..utils.files import is_hidden, user_cache_dir
 from ..utils.locking import waiting_lock
 from .patch import Patch, swapped, wrap
 
@@ -58,9 +60,36 @@ def _sid_lists_per_corpus(dataset: Any) -> None:
         cache = folder("sid", file_path, [meta_data])
         dataset.CACHE_PATH = str(cache)
         with waiting_lock(cache / f"{mode}.lock"):  # a second process must not read half a list
-            original(self, mode, file_path, meta_data, *args, **kwargs)
+            try:
+                original(self, mode, file_path, meta_data, *args, **kwargs)
+            except IndexError as error:  # of the file that it did not find it says nothing
+                raise DataError(f"{_first_missing(file_path, meta_data)}: no such file") from error
 
     wrap(dataset.SpeakerClassifiDataset, "__init__", init)
+
+
+def _first_missing(root: str | Path, listed: str | Path) -> str:
+    """Return the first file of VoxCeleb1's list that is in neither of its parts."""
+    names = (line.split()[1] for line in Path(listed).read_text(encoding="utf8").splitlines())
+    return next((f"{root}/*/wav/{name}" for name in names if not any(Path(root).glob(f"*/wav/{name}"))), "")
+
+
+def _lists_hidden_words(dataset: Any) -> bool:
+    return "startswith" not in inspect.getsource(dataset.SpeechCommandsTestingDataset)
+
+
+def _pass_over_hidden_words(dataset: Any) -> None:
+    def init(original, self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        kept = [(name, path) for name, path in self.data if not is_hidden(Path(Path(path).name))]
+        if len(kept) < len(self.data):
+            self.data = kept
+            if hasattr(self, "sample_weights"):
+                counts = Counter(name for name, _ in kept)
+                self.sample_weights = [len(kept) / counts[name] for name, _ in kept]
+
+    wrap(dataset.SpeechCommandsDataset, "__init__", init)
+    wrap(dataset.SpeechCommandsTestingDataset, "__init__", init)
 
 
 def _asv_lengths_in_package(dataset: Any) -> bool:
@@ -96,5 +125,13 @@ PATCHES = (
         versions="s3prl 0.4.18; until the location of the lengths depends on the corpus",
         needed=_asv_lengths_in_package,
         apply=_asv_lengths_per_corpus,
+    ),
+    Patch(
+        name="speech_commands hidden files",
+        module="s3prl.downstream.speech_commands.dataset",
+        reason="KS takes the ._*.wav that macOS leaves beside files for words, and fails at one of them",
+        versions="s3prl 0.4.18; until its lists leave out names that begin with a dot",
+        needed=_lists_hidden_words,
+        apply=_pass_over_hidden_words,
     ),
 )

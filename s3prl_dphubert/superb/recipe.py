@@ -16,14 +16,16 @@ from typing import Any
 
 from ..errors import ConfigError, ResultError
 from ..utils import resources
-from ..utils.config_io import apply_changes, from_dict, is_int, is_number, read_yaml, type_faults
+from ..utils.config_io import apply_changes, differences, from_dict, is_int, is_number, read_yaml, type_faults
 from .tasks import all_tasks, find
-from .tasks.spec import SuperbTask
+from .tasks.spec import SUPERB, SuperbTask
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
 PLACEHOLDERS = ("data", "prepared", "recipe")
 SWEEP = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 _COUNTS = ("total_steps", "log_step", "eval_step", "save_step", "max_keep", "gradient_accumulate_steps")
+_WITHOUT_EFFECT = ("num_workers", "max_workers", "log_step", "max_keep")  # on results
+_TUNED = "optimizer.lr"  # the only value that a participant may tune
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _ALLOWED = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
 
@@ -46,6 +48,7 @@ class RecipeNeeds:
         hours: time of training on one GPU.
         blocked: why the task cannot run, and what to do; the task is left out with this message.
         caution: why the result is excluded from scores and reports.
+        benchmark: what results are compared within; those of another one never stand beside SUPERB's.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -63,6 +66,7 @@ class RecipeNeeds:
     hours: float = 0.0
     blocked: str = ""
     caution: str = ""
+    benchmark: str = SUPERB
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("recipe", type_faults(self) or self._faults())
@@ -78,6 +82,8 @@ class RecipeNeeds:
                 faults.append(f"{name} is {getattr(self, name)!r}, allowed: a list of names")
         if not all(_is_rate(rate) for rate in self.sweep):
             faults.append(f"sweep is {self.sweep!r}, allowed: a list of numbers above 0")
+        if not self.benchmark.strip():
+            faults.append("benchmark is empty, allowed: a name")
         faults += [
             f"{name} is {getattr(self, name)!r}, allowed: 0 or more"
             for name in ("disk_gb", "gpu_gb", "hours")
@@ -96,6 +102,8 @@ class TaskRecipe:
         needs: content of ``recipe.yaml``.
         configs: part of the task (empty for a task of one part) -> configuration of run_downstream, with its
             placeholders.
+        changes: values that differ from the benchmark's, as ``runner.total_steps 4 instead of 200000``, but for
+            the learning rate, places and values without effect on results.
 
     Raises:
         ConfigError: naming every field that is wrong, of all parts.
@@ -105,6 +113,7 @@ class TaskRecipe:
     folder: Path
     needs: RecipeNeeds
     configs: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         faults = [
@@ -211,17 +220,50 @@ def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
         needs = from_dict(RecipeNeeds, read_yaml(folder / NEEDS))
     except ConfigError as error:
         faults += error.faults or [str(error)]
-    configs = {}
-    for part in task.parts:
-        own = folder / f"{part.name}.yaml"
-        config = read_yaml(own if part.name and own.exists() else folder / CONFIG)
-        configs[part.name] = apply_changes(config, _of_task(task, changes))
+    written = _read_configs(task, folder)
+    configs = {part: apply_changes(config, _of_task(task, changes)) for part, config in written.items()}
     try:
-        recipe = TaskRecipe(task, folder, needs, configs)
+        recipe = TaskRecipe(task, folder, needs, configs, _changes(configs, _official(task, needs, written)))
     except ConfigError as error:
         faults.append(str(error).removeprefix(f"{folder}: "))
     ConfigError.raise_for(str(folder), faults)
     return recipe
+
+
+def _read_configs(task: SuperbTask, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the configuration of each part as a recipe states it."""
+    own = {part.name: folder / f"{part.name}.yaml" for part in task.parts}
+    return {
+        name: read_yaml(path if name and path.exists() else folder / CONFIG) for name, path in own.items()
+    }
+
+
+def _official(
+    task: SuperbTask, needs: RecipeNeeds, written: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return what a benchmark's results are made with: SUPERB's shipped recipe, or the own one as written."""
+    shipped = resources.find("downstream_recipes") / task.folder
+    is_superb = needs.benchmark == SUPERB and (shipped / NEEDS).is_file()
+    return _read_configs(task, shipped) if is_superb else written
+
+
+def _changes(configs: dict[str, dict[str, Any]], official: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """Describe the values that differ, each once if it is alike in several parts."""
+    changes: dict[str, None] = {}
+    for part, config in configs.items():
+        for path, (value, other) in sorted(differences(config, official[part])):
+            without_effect = path == _TUNED or path.rpartition(".")[2] in _WITHOUT_EFFECT
+            if not without_effect and not any(map(_is_place, (*_strings(value), *_strings(other)))):
+                changes[f"{path} {_shown(value)} instead of {_shown(other)}"] = None
+    return tuple(changes)
+
+
+def _is_place(text: str) -> bool:
+    return "/" in text or bool(_PLACEHOLDER.search(text))
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
 
 
 def _of_task(task: SuperbTask, changes: Sequence[str]) -> list[str]:

@@ -94,6 +94,9 @@ def recipes(folder: Path, names: Iterable[str] = tuple(SMALL), **runner: Any) ->
     for name in names:
         shipped, place = resources.find("downstream_recipes") / name, folder / name
         shutil.copytree(shipped, place)
+        needs = yaml.safe_load((place / "recipe.yaml").read_text())
+        needs.pop("counts", None)  # of the whole corpora
+        (place / "recipe.yaml").write_text(yaml.safe_dump(needs))
         config = place / "config.yaml"
         config.rename(place / "official.yaml")
         values: dict[str, Any] = {"base": "official.yaml", "downstream_expert": SMALL[name]}

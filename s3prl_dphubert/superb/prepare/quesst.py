@@ -33,4 +33,4 @@ def _inputs(data: Path, config: Config) -> list[Path]:
     return [root, *(root / "scoring" / f"language_key_{name}.lst" for name in LISTS_OF)]
 
 
-LISTS = PreparationStep("quesst_lists", lists, _inputs)
+LISTS = PreparationStep("quesst_lists", lists, _inputs, quick=True)

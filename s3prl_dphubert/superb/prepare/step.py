@@ -30,12 +30,14 @@ class PreparationStep:
         make: writes files and folders into an empty folder: ``make(data, folder, config)``.
         inputs: files and folders, which may be missing, and plain values that the result depends on.
         version: to be raised when the same inputs have to give another result.
+        quick: only writes lists, in seconds, so that a check of the corpus may do it first.
     """
 
     name: str
     make: Callable[[Path, Path, Config], None]
     inputs: Callable[[Path, Config], Iterable[Path | str]]
     version: int = 1
+    quick: bool = False
 
     def __call__(self, data: Path, out: Path, config: Config) -> None:
         """Do the step, or return at once if it was done with the same inputs.
@@ -52,7 +54,7 @@ class PreparationStep:
             DataError: a file is missing; the message names its path and where to get it.
         """
         out.mkdir(parents=True, exist_ok=True)
-        key, mark, made = self._key(data, config), out / f".{self.name}.json", out / f".{self.name}.part"
+        key, mark, made = self._key(data, config), self._mark(out), out / f".{self.name}.part"
         with waiting_lock(out / f".{self.name}.lock"):
             shutil.rmtree(made, ignore_errors=True)  # left by a killed process, as are these
             for leftover in out.glob(f".{mark.name}.*.part"):
@@ -67,6 +69,13 @@ class PreparationStep:
                 raise DataError(f"{out}: {self.name} cannot be prepared ({error})") from error
             finally:
                 shutil.rmtree(made, ignore_errors=True)
+
+    def is_done(self, data: Path, out: Path, config: Config) -> bool:
+        """Return whether a call with these arguments would return at once."""
+        return _is_done(self._mark(out), self._key(data, config))
+
+    def _mark(self, out: Path) -> Path:
+        return out / f".{self.name}.json"
 
     def _key(self, data: Path, config: Config) -> str:
         digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())

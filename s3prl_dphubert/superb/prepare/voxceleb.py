@@ -81,5 +81,9 @@ def _inputs(listed: PublicFile, data: Path, config: Config) -> list[Path | str]:
     return [*(root / part / "wav" for part in ("dev", "test")), *listed.inputs(data)]
 
 
-SPEAKERS = PreparationStep("voxceleb_speakers", speakers, lambda data, config: _inputs(SPLIT, data, config))
-TRIALS = PreparationStep("voxceleb_trials", trials, lambda data, config: _inputs(PAIRS, data, config))
+SPEAKERS = PreparationStep(
+    "voxceleb_speakers", speakers, lambda data, config: _inputs(SPLIT, data, config), quick=True
+)
+TRIALS = PreparationStep(
+    "voxceleb_trials", trials, lambda data, config: _inputs(PAIRS, data, config), quick=True
+)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,10 +19,14 @@ from ...utils.files import read_json, user_cache_dir, write_text
 from ..tasks.spec import SuperbTask
 
 Config = Mapping[str, Any]
-T = TypeVar("T")
 THREADS = 16  # files read at once; what they wait for is the disk
 VERSION = 1  # to be raised when the same files have to give another result
+ANY_COUNT = "complete the corpus, or accept it with --any-count, without a place in the score"
 TARGETS = "targets"  # end of the names of splits that no hidden states are computed of
+
+
+class ListsError(DataError):
+    """The lists of a task's audio cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ def check(task: SuperbTask, config: Config, counts: Mapping[str, int] | None = N
         counts: split -> number of files that SUPERB has.
 
     Raises:
-        DataError: the lists of files cannot be read; or a file is missing, no audio or not finite. The
+        ListsError: the lists of files cannot be read.
+        DataError: a file is missing, no audio or not finite. The
             message names the first of each split and the number of the others.
     """
     listed = list_audio(task, config)
@@ -105,19 +110,19 @@ def list_audio(task: SuperbTask, config: Config) -> dict[str, list[Path]]:
     """Return the audio files of each split of a task, each once and sorted.
 
     Raises:
-        DataError: the lists of files cannot be read.
+        ListsError: the lists of files cannot be read.
     """
     if task.audio is None:
-        raise DataError(f"{task.name}: how much audio it has cannot be told from its configuration")
+        raise ListsError(f"{task.name}: how much audio it has cannot be told from its configuration")
     try:
         listed = task.audio(config)
         splits = listed if isinstance(listed, Mapping) else {"": listed}
         return {name: sorted(set(files)) for name, files in splits.items()}
-    except DataError:
-        raise
+    except DataError as error:
+        raise ListsError(str(error)) from error
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__} {error}"
-        raise DataError(f"{task.name}: the lists of its audio cannot be read ({reason})") from error
+        raise ListsError(f"{task.name}: the lists of its audio cannot be read ({reason})") from error
 
 
 def seconds(task: SuperbTask, config: Config) -> float:

@@ -29,6 +29,7 @@ from .workers import jobs, logs
 from .workers.launcher import Launcher, Watch
 
 SEED = 1337  # s3prl's
+VERSION = 2  # of the record of what a training was made from; 1 did not include the audio
 _MADE_FROM = "made_from"  # key of the record in state.json and evaluated.json
 
 
@@ -46,6 +47,8 @@ class Experiment:
         seed: of the training.
         processes: of the training, each on its own GPU.
         lists: file -> digest of the corpus's file lists.
+        audio: split -> number, duration and digest of its audio files.
+        template: the configuration with placeholders for places, by which results are told apart.
         borrowed: the training is another run's, perhaps with another upstream, and is only evaluated.
     """
 
@@ -58,6 +61,8 @@ class Experiment:
     seed: int = SEED
     processes: int = 1
     lists: Mapping[str, str] = field(default_factory=dict)
+    audio: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] | None = None
     borrowed: bool = False
 
     @property
@@ -67,14 +72,16 @@ class Experiment:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Everything that the result depends on, as JSON gives it back."""
+        """Everything that the result depends on, as JSON gives it back; no path, since folders may move."""
         inputs = {
+            "version": VERSION,
             "downstream": self.downstream,
-            "config": self.config,
+            "config": self.config if self.template is None else self.template,
             "upstream": self.upstream.content,
             "seed": self.seed,
             "processes": self.processes,
             "lists": self.lists,
+            "audio": self.audio,
         }
         return json.loads(json.dumps(inputs))
 
@@ -109,9 +116,7 @@ class Experiment:
             return
         if recorded and not renew and self.last_checkpoint() is not None:
             changes = _describe_changes(recorded.get(_MADE_FROM), inputs)
-            raise RunError(
-                f"{self.folder}: was made from something else: {changes}; choose another --out or remove it"
-            )
+            raise RunError(f"{self.folder}: was made {changes}; choose another --out or remove it")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_text(self.folder / CONFIG, yaml.safe_dump(dict(self.config), sort_keys=False))
@@ -129,7 +134,7 @@ class Experiment:
         inputs = {**self.inputs, "upstream": recorded.get("upstream")}
         if recorded != inputs:
             changes = _describe_changes(recorded, inputs)
-            raise RunError(f"{self.folder}: was made from something else: {changes}")
+            raise RunError(f"{self.folder}: was made {changes}")
 
     def train(self, log: Path, slot: Slot, watch: Watch = lambda: None, renew: bool = False) -> bool:
         """Train to the end, from the last complete checkpoint if there is one.
@@ -204,7 +209,10 @@ class Experiment:
         return read_json(out / EVALUATED).get(_MADE_FROM) == self._evaluation_mark(split, layer=layer)
 
     def _evaluation_mark(self, split: str, **subject: int) -> dict[str, Any]:
-        return {"of": self.digest, **subject, "split": split}
+        mark = {"of": self.digest, **subject, "split": split}
+        if self.evaluating.content != self.upstream.content:
+            mark["upstream"] = self.evaluating.content
+        return json.loads(json.dumps(mark))
 
     def _evaluate(
         self, arguments: list[str], mark: dict[str, Any], out: Path, slot: Slot, watch: Watch
@@ -273,11 +281,14 @@ def best_score(checkpoint: Path) -> float:
 
 
 def _describe_changes(recorded: Any, inputs: Any) -> str:
-    """Name the first five differences, as ``config.optimizer.lr 0.5 (was 0.1)``."""
+    """Name the first five differences, as ``from something else: config.optimizer.lr 0.5 (was 0.1)``."""
+    if not isinstance(recorded, dict) or recorded.get("version") != inputs["version"]:
+        return "by an earlier version of this package, which recorded no audio and other paths"
 
     def shorten(value: Any) -> str:
         text = str(value)
         return text if len(text) <= 60 else f"{text[:57]}…"
 
     changes = sorted(differences(recorded, inputs))[:5]
-    return "; ".join(f"{name} {shorten(new)} (was {shorten(old)})" for name, (old, new) in changes)
+    text = "; ".join(f"{name} {shorten(new)} (was {shorten(old)})" for name, (old, new) in changes)
+    return f"from something else: {text}"

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...utils.hashing import sha256_file, sha256_tree
-
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 
-def digests(config: Mapping[str, Any], own: Iterable[Path], more: Iterable[Path] = ()) -> dict[str, str]:
+def digests(
+    config: Mapping[str, Any],
+    own: Iterable[Path],
+    more: Iterable[Path] = (),
+    places: Mapping[str, str] | None = None,
+) -> dict[str, str]:
     """Return the digests of the files that a configuration names, and of its folders of our own.
 
-    Corpora themselves are not read, which would take hours; in folders of our own audio does not count.
+    Of corpora the audio counts by :mod:`.corpus`; in folders of our own audio does not count.
 
     Args:
         config: with its placeholders filled in.
         own: folders that this package made; they count where the configuration names them or a folder in
             them.
         more: paths that count too without being named, if they are files.
+        places: path -> placeholder, by which it is replaced in paths and in the content of files, so that
+            moved folders give the same digests.
 
     Returns:
-        Absolute path -> SHA-256.
+        Absolute path, or one with a placeholder -> SHA-256.
     """
     roots = [str(path) for path in own]
     digests: dict[str, str] = {}
@@ -32,10 +38,26 @@ def digests(config: Mapping[str, Any], own: Iterable[Path], more: Iterable[Path]
         if not path.is_absolute():
             continue
         if path.is_file():
-            digests[text] = sha256_file(path)
+            digests[_unfilled(text.encode(), places).decode()] = _digest([path], path.parent, places)
         elif path.is_dir() and any(text == root or text.startswith(f"{root}/") for root in roots):
-            digests[text] = sha256_tree(path, _listed_files(path))
+            digest = _digest(_listed_files(path), path, places)
+            digests[_unfilled(text.encode(), places).decode()] = digest
     return digests
+
+
+def _digest(files: Iterable[Path], root: Path, places: Mapping[str, str] | None) -> str:
+    """Return the SHA-256 of paths and contents of files, with placeholders."""
+    digest = hashlib.sha256()
+    for path in files:
+        content = hashlib.sha256(_unfilled(path.read_bytes(), places)).hexdigest()
+        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _unfilled(text: bytes, places: Mapping[str, str] | None) -> bytes:
+    for path in sorted(places or (), key=len, reverse=True):  # the longest first: one may be in another
+        text = text.replace(path.encode(), (places or {})[path].encode())
+    return text
 
 
 def _listed_files(folder: Path) -> Iterator[Path]:

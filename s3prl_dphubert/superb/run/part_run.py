@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunError
-from ...utils.config_io import apply_changes
 from ...utils.files import read_json, write_text
 from ..metrics.parsers import Output
 from ..recipe import TaskRecipe
 from ..tasks.spec import HIGHER, SuperbTask, TaskPart
-from . import fingerprints, selection
+from . import corpus, fingerprints, selection
 from .experiment import Experiment
 from .plan import RunPlan
 from .progress import Reporter, elapsed
@@ -86,6 +85,7 @@ class PartRun:
     def __init__(self, context: TaskContext, part: TaskPart) -> None:
         self.context, self.part, self.task = context, part, context.task
         self.folder = context.folder / part.name
+        self.corpus: corpus.CorpusCheck | None = None
 
     def title(self, rate: Rate = None) -> str:
         """Return the name of the part in messages."""
@@ -93,19 +93,19 @@ class PartRun:
         return " ".join(word for word in words if word)
 
     def config(self, rate: Rate = None) -> dict[str, Any]:
-        """Return s3prl's configuration.
-
-        Processes that train together share the recipe's batch, where it can be divided.
-        """
+        """Return s3prl's configuration."""
         plan, recipe = self.context.plan, self.context.recipe
-        values = recipe.config(self.part.name, plan.data, plan.prepared(recipe))
-        changes = [self.part.override] if self.part.override else []
-        if rate is not None:
-            changes.append(f"optimizer.lr={rate:.17f}")
-        steps = values["runner"].get("gradient_accumulate_steps", 1)
-        if self.task.trained and plan.processes > 1 and steps % plan.processes == 0:
-            changes.append(f"runner.gradient_accumulate_steps={steps // plan.processes}")
-        return apply_changes(values, changes)
+        return recipe.fill(plan.template(recipe, self.part, rate), plan.data, plan.prepared(recipe))
+
+    def check_corpus(self) -> corpus.CorpusCheck | None:
+        """Check the audio of the prepared part; results depend on it from then on.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        if self.task.audio is not None:
+            self.corpus = corpus.check(self.task, self.config(), self.context.recipe.needs.counts)
+        return self.corpus
 
     def experiment(self, rate: Rate = None) -> Experiment:
         """Return the training of this part."""
@@ -118,12 +118,16 @@ class PartRun:
             folder=plan.trainings(self.task) / self.part.name / training_name(rate),
             downstream=self.task.downstream,
             config=config,
+            template=plan.template(recipe, self.part, rate),
             upstream=upstream,
             evaluating=evaluating,
             launcher=self.context.launcher,
             seed=plan.seed,
             processes=plan.processes if self.task.trained else 1,
-            lists=fingerprints.digests(config, own_folders, [plan.data / each for each in recipe.needs.data]),
+            lists=fingerprints.digests(
+                config, own_folders, [plan.data / each for each in recipe.needs.data], plan.places(recipe)
+            ),
+            audio=self.corpus.key if self.corpus else {},
             borrowed=plan.trained is not None,
         )
 

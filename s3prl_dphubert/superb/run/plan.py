@@ -9,12 +9,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import ConfigError, ResultError, RunError
+from ...utils.config_io import apply_changes
 from ...utils.files import read_json, user_cache_dir, write_text
 from ..recipe import TaskRecipe, load, recipe_folders
 from ..tasks import all_tasks, find
-from ..tasks.spec import SuperbTask
+from ..tasks.spec import SuperbTask, TaskPart
 from .experiment import SEED
 from .feature_cache import FeatureCache
 from .run_files import RUN
@@ -41,6 +43,8 @@ class RunPlan:
         jobs: number of trainings at a time on the CPU.
         processes: number of processes of one training, each on its own GPU if there are any.
         cache: of hidden states, if they are kept.
+        any_count: accept corpora that differ from SUPERB's in number or length of files; their results
+            are excluded from scores.
         trained: folder of a run whose trainings are evaluated with this upstream, instead of new ones.
         command: command line, for the record.
 
@@ -60,6 +64,7 @@ class RunPlan:
     jobs: int = 1
     processes: int = 1
     cache: FeatureCache | None = None
+    any_count: bool = False
     trained: Path | None = None
     command: str = "s3prl-dphubert superb run"
 
@@ -116,6 +121,31 @@ class RunPlan:
         key = f"{os.path.realpath(self.data)}\0{os.path.realpath(recipe.folder)}"
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return user_cache_dir() / "prepared" / f"{recipe.task.folder}-{digest}"
+
+    def template(self, recipe: TaskRecipe, part: TaskPart, rate: float | None = None) -> dict[str, Any]:
+        """Return s3prl's configuration of a part, with placeholders for places.
+
+        Processes that train together share the recipe's batch, where it can be divided.
+
+        Args:
+            recipe: of the task.
+            part: of the task.
+            rate: learning rate instead of the recipe's.
+        """
+        values = dict(recipe.configs[part.name])
+        changes = [part.override] if part.override else []
+        if rate is not None:
+            changes.append(f"optimizer.lr={rate:.17f}")
+        steps = values["runner"].get("gradient_accumulate_steps", 1)
+        if recipe.task.trained and self.processes > 1 and steps % self.processes == 0:
+            changes.append(f"runner.gradient_accumulate_steps={steps // self.processes}")
+        return apply_changes(values, changes)
+
+    def places(self, recipe: TaskRecipe) -> dict[str, str]:
+        """Return path -> placeholder of the places in a configuration."""
+        named = {"data": self.data, "prepared": self.prepared(recipe), "recipe": recipe.folder.absolute()}
+        places = {os.path.realpath(path): f"{{{name}}}" for name, path in named.items()}
+        return places | {str(path): f"{{{name}}}" for name, path in named.items()}
 
     def write(self) -> None:
         """Write ``run.json``, which :mod:`.status` reads; tasks of earlier calls stay in it.

@@ -1,4 +1,4 @@
-"""Check data, packages, disk and GPU of each task before anything is started."""
+"""Check data, packages, disk and GPU of each task before anything is trained."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from ...errors import DataError
 from ..prepare import STEPS
 from ..recipe import PAGE, TaskRecipe
-from . import feature_cache
+from . import corpus, feature_cache
 from .plan import RunPlan
 
 OUT_GB = 2.0  # of a task: checkpoints, predictions and logs
+FAULTY = "faulty"  # cell of data that is there and cannot be used
 COLUMNS = ("task", "data", "packages", "disk", "GPU")
 
 
@@ -75,17 +77,50 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
     if plan.processes > 1 and not _can_share_batch(plan, recipe):
         remarks.append(f"{plan.processes} processes train with {plan.processes} times the recipe's batch")
     disk = _check_disk(plan, recipe, bool(absent), missing)
+    gpu = _check_gpu(plan, recipe, gpu_gb, missing, remarks)
+    data = f"{len(absent)} of {len(needs.data)} missing" if absent else "there"
+    if not missing and task.audio is not None:
+        data = _check_audio(plan, recipe, missing, remarks)
     return PreflightRow(
         task.name,
         (
-            f"{len(absent)} of {len(needs.data)} missing" if absent else "there",
+            data,
             f"{len(packages)} missing" if packages else "blocked" if blocked else "there",
             disk,
-            _check_gpu(plan, recipe, gpu_gb, missing, remarks),
+            gpu,
         ),
         tuple(missing),
         tuple(remarks),
     )
+
+
+def _check_audio(plan: RunPlan, recipe: TaskRecipe, missing: list[str], remarks: list[str]) -> str:
+    """Check all files that the task lists; lists that take long to prepare are checked by the run itself."""
+    prepared = plan.prepared(recipe)
+    templates = [plan.template(recipe, part) for part in recipe.task.parts]
+    checks, config = [], recipe.fill(templates[0], plan.data, prepared)
+    steps = [STEPS[name] for name in recipe.needs.prepare]
+    try:
+        for step in steps:
+            if step.quick:
+                step(plan.data, prepared, config)
+        ready = all(step.is_done(plan.data, prepared, config) for step in steps)
+        place = prepared if ready else prepared / "not prepared"  # lists of another state of the corpus
+        for template in templates:
+            filled = recipe.fill(template, plan.data, place)
+            checks.append(corpus.check(recipe.task, filled, recipe.needs.counts))
+    except corpus.ListsError as error:
+        if not ready:
+            return "to be prepared"
+        missing.append(str(error))
+    except DataError as error:
+        missing.append(str(error))
+    if deviations := list(dict.fromkeys(text for check in checks for text in check.deviations)):
+        if plan.any_count:
+            remarks.append(f"excluded from the score: {'; '.join(deviations)}")
+        else:
+            missing.append(f"{'; '.join(deviations)}; {corpus.ANY_COUNT}")
+    return FAULTY if missing else f"{max(check.files for check in checks)} files"
 
 
 def _can_share_batch(plan: RunPlan, recipe: TaskRecipe) -> bool:

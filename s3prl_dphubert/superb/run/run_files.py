@@ -17,7 +17,7 @@ from pathlib import Path
 RUN, UPSTREAM = "run.json", "upstream.json"
 TRAINING, CONFIG, STATE = "train", "config.yaml", "state.json"
 EVALUATED, EVALUATE_LOG = "evaluated.json", "evaluate.log"
-PREPARE_LOG, SWEEP, FAILED = "prepare.log", "sweep.json", "failed.json"
+PREPARE_LOG, SWEEP = "prepare.log", "sweep.json"
 _RATE = "-lr"
 
 

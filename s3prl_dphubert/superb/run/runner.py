@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import DPHubertError
+from ...utils.files import write_text
+from ..scoring import score_file
 from .part_run import TaskContext
 from .plan import RunPlan
-from .preflight import PreflightRow
+from .preflight import FAULTY, PreflightRow
 from .progress import Reporter
-from .slots import SlotPool
+from .slots import Gate, SlotPool
 from .task_run import TaskRun
 from .workers.launcher import Launcher
 
@@ -55,6 +58,11 @@ def run(plan: RunPlan, rows: Sequence[PreflightRow], reporter: Reporter | None =
     outcome = RunOutcome({}, {}, {row.task: "; ".join(row.missing) for row in rows if row.missing})
     recipes = [recipe for recipe in plan.recipes if recipe.task.name not in outcome.left_out]
     plan.write()
+    for recipe, row in zip(plan.recipes, rows, strict=True):
+        folder = plan.results(recipe.task)
+        if row.cells[0] == FAULTY and (folder / score_file.FILE).exists():  # made of another corpus
+            failure = {"what": recipe.task.folder, "error": outcome.left_out[row.task]}
+            write_text(folder / score_file.FAILED, json.dumps(failure) + "\n")
     if not recipes:
         return outcome
     if plan.cache is not None:
@@ -65,7 +73,8 @@ def run(plan: RunPlan, rows: Sequence[PreflightRow], reporter: Reporter | None =
         try:
             measured = plan.upstream.measured(plan.out, launcher)
             contexts = [TaskContext(plan, recipe, measured, launcher, reporter) for recipe in recipes]
-            runs = [TaskRun(context, slots) for context in contexts]
+            checked = Gate(len(contexts))
+            runs = [TaskRun(context, slots, checked) for context in contexts]
             threads = [threading.Thread(target=_run_task, args=(each, outcome), daemon=True) for each in runs]
             for thread in threads:
                 thread.start()

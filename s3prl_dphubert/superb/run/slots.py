@@ -30,6 +30,29 @@ class Slot:
         return {"CUDA_VISIBLE_DEVICES": self.gpus} if self.gpus else {}
 
 
+class Gate:
+    """Lets threads wait until all of them have arrived.
+
+    Args:
+        count: number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._condition = threading.Condition()
+
+    def arrive(self) -> None:
+        """Count one thread."""
+        with self._condition:
+            self._missing -= 1
+            self._condition.notify_all()
+
+    def wait(self) -> None:
+        """Wait until all threads have arrived."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._missing <= 0)
+
+
 class SlotPool:
     """Runs jobs in threads, first come, first served, as soon as a slot is free.
 

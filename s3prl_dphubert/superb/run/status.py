@@ -16,7 +16,6 @@ from ..tasks.spec import SuperbTask
 from .run_files import (
     EVALUATE_LOG,
     EVALUATED,
-    FAILED,
     PREPARE_LOG,
     RUN,
     STATE,
@@ -64,17 +63,18 @@ def table(rows: list[StatusRow]) -> str:
 
 def _task_rows(task: SuperbTask, out: Path) -> Iterator[StatusRow]:
     folder = out / task.folder
-    if (folder / score_file.FILE).exists() and not folder_is_locked(folder):
+    rows = [row for part in task.parts for row in _part_rows(task, folder, part.name)]
+    failure = read_json(folder / score_file.FAILED)
+    broken = failure or any(row.state == BROKEN for row in rows)
+    if (folder / score_file.FILE).exists() and not broken and not folder_is_locked(folder):
         metrics = score_file.read(folder / score_file.FILE).metrics
         text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
         yield StatusRow(task.folder, DONE, text)
         return
-    rows = [row for part in task.parts for row in _part_rows(task, folder, part.name)]
-    failure = read_json(folder / FAILED)
     if task.parts[0].name == "" and len(rows) == 1:
         yield rows[0]
     elif failure:
-        yield StatusRow(task.folder, BROKEN, _last_line(failure))
+        yield StatusRow(task.folder, BROKEN, _reason(failure))
     elif logs.busy(folder / PREPARE_LOG):
         yield _busy_row(task.folder, "prepares", folder / PREPARE_LOG)
     else:
@@ -85,10 +85,10 @@ def _part_rows(task: SuperbTask, folder: Path, part: str) -> Iterator[StatusRow]
     """List the trainings of a part, or its evaluation."""
     place = folder / part
     title = f"{task.folder} {part}".rstrip()
-    failure = read_json(place / FAILED)
+    failure = read_json(place / score_file.FAILED)
     evaluating = next((log for log in sorted(place.rglob(EVALUATE_LOG)) if logs.busy(log)), None)
     if failure:
-        yield StatusRow(failure.get("what", title), BROKEN, _last_line(failure))
+        yield StatusRow(failure.get("what", title), BROKEN, _reason(failure))
         return
     if evaluating is not None:
         yield _busy_row(title, "evaluates", evaluating)
@@ -123,5 +123,5 @@ def _training_row(title: str, training: Path, locked: bool) -> StatusRow:
     return StatusRow(name, WAITING if locked else STOPPED, text)
 
 
-def _last_line(failure: dict[str, Any]) -> str:
-    return logs.tail(str(failure.get("error", "")), 1)
+def _reason(failure: dict[str, Any]) -> str:
+    return logs.reason(str(failure.get("error", "")))

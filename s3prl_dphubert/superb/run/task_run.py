@@ -16,11 +16,11 @@ from ...errors import DataError, DPHubertError, RunError
 from ...utils.files import write_text
 from ...utils.locking import folder_lock
 from ..scoring import score_file
-from . import feature_cache, selection
+from . import corpus, feature_cache, selection
 from .part_run import PartResult, PartRun, Rate, TaskContext
 from .progress import elapsed
-from .run_files import EVALUATED, FAILED, PREPARE_LOG, SWEEP, format_rate
-from .slots import Slot, SlotPool
+from .run_files import EVALUATED, PREPARE_LOG, SWEEP, format_rate
+from .slots import Gate, Slot, SlotPool
 from .workers.launcher import StoppedError
 
 PACKAGES = ("s3prl", "s3prl-dphubert", "torch", "torchaudio")
@@ -32,12 +32,14 @@ class TaskRun:
     Args:
         context: of the task.
         slots: where jobs wait for a GPU or a processor.
+        checked: opens when all tasks are prepared and their audio was checked; nothing trains before.
     """
 
-    def __init__(self, context: TaskContext, slots: SlotPool) -> None:
-        self.context, self.slots = context, slots
+    def __init__(self, context: TaskContext, slots: SlotPool, checked: Gate) -> None:
+        self.context, self.slots, self.checked = context, slots, checked
         self.plan, self.recipe, self.task = context.plan, context.recipe, context.task
         self.folder, self.reporter = context.folder, context.reporter
+        self.deviations: tuple[str, ...] = ()
         self.parts = [PartRun(context, part) for part in self.task.parts]
 
     def run(self) -> dict[str, float]:
@@ -48,9 +50,14 @@ class TaskRun:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(self.folder):
-            for old in self.folder.rglob(FAILED):
-                old.unlink()
-            guarded(self.folder, "preparation", self._prepare)
+            try:
+                for old in self.folder.rglob(score_file.FAILED):
+                    old.unlink()
+                guarded(self.folder, "preparation", self._prepare)
+                guarded(self.folder, "check of the audio", self._check_audio)
+            finally:
+                self.checked.arrive()
+            self.checked.wait()
             self._report_cache_size()
             rates = self.plan.rates_of(self.recipe)
             rate = guarded(self.folder, "sweep", lambda: self._sweep(rates)) if rates else None
@@ -73,6 +80,17 @@ class TaskRun:
         with self.slots.preparing:
             self.context.launcher.run("prepare", [json.dumps(request)], log, self.folder, None, watch)
         self.reporter.say(self.task.folder, f"prepared, {elapsed(began)}")
+
+    def _check_audio(self) -> None:
+        checks = [check for part in self.parts if (check := part.check_corpus()) is not None]
+        self.deviations = tuple(dict.fromkeys(text for check in checks for text in check.deviations))
+        if self.deviations and not self.plan.any_count:
+            raise DataError(f"{'; '.join(self.deviations)}; {corpus.ANY_COUNT}")
+
+    @property
+    def caution(self) -> str:
+        """Why the result is excluded from scores and reports; empty if it is not."""
+        return "; ".join(filter(None, (self.recipe.needs.caution, *self.deviations)))
 
     def _report_cache_size(self) -> None:
         """Report the size of the hidden states before any are kept."""
@@ -129,8 +147,7 @@ class TaskRun:
         if not path.exists() or path.stat().st_mtime_ns < max(evaluated):
             score_file.write(self._record(metrics, results, rate), self.folder, overwrite=True)
         text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-        caution = self.recipe.needs.caution
-        excluded = f"  excluded from the score: {caution}" if caution else ""
+        excluded = f"  excluded from the score: {self.caution}" if self.caution else ""
         self.reporter.say(self.task.folder, f"{text}  {path}{excluded}")
         return metrics
 
@@ -163,7 +180,7 @@ class TaskRun:
                 "python": platform.python_version(),
                 **{name: metadata.version(name) for name in PACKAGES},
             },
-            caution=self.recipe.needs.caution,
+            caution=self.caution,
         )
 
     def _submit(self, part: PartRun, job: Callable[[PartRun, Slot, Rate], Any], rate: Rate) -> Future[Any]:
@@ -185,7 +202,7 @@ def guarded(folder: Path, what: str, job: Callable[[], Any]) -> Any:
     except Exception as error:
         expected = isinstance(error, DPHubertError)
         text = str(error) if expected else f"{type(error).__name__}: {error}"
-        write_text(folder / FAILED, json.dumps({"what": what, "error": text}) + "\n")
+        write_text(folder / score_file.FAILED, json.dumps({"what": what, "error": text}) + "\n")
         if expected:
             raise
         raise RunError(f"{what}: {text}") from error

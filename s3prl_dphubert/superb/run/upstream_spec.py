@@ -80,7 +80,8 @@ class UpstreamSpec:
     def content(self) -> dict[str, Any]:
         """Everything that changes results: of a local checkpoint the content, not the path."""
         options = read_yaml(self.options) if self.options else {}
-        options.pop("features", None)  # the cache of hidden states changes none
+        if options.get("features"):  # wherever the cache is, and whether it has them: they are rounded
+            options["features"] = "float16"
         return {
             "name": self.name,
             "checkpoint": _digest(Path(self.checkpoint)) if self._is_local else self.checkpoint,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import from_dict, type_faults
-from ...utils.files import write_text
+from ...utils.files import read_json, write_text
 from ..tasks import find
-from ..tasks.spec import SuperbTask
+from ..tasks.spec import SUPERB, SuperbTask
 
 FILE = "score.json"
+FAILED = "failed.json"  # beside it, or in a part of the task: of the last run, if that failed
 VERSION = 1
+CHANGED = "with changes"  # follows the benchmark's name in results that do not compare with others of it
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class ScoreRecord:
         checkpoints: what was evaluated and why it was chosen; by part, or under the task's folder.
         versions: of the packages at work.
         caution: why it is excluded from scores and reports; empty if it is not.
+        benchmark: the recipe's; empty in records of versions that did not write it, which count as SUPERB's.
+        changes: values of the recipe that differ from the benchmark's, and other reasons why results differ.
+        steps: of the downstream's training; ``None`` for a task without training.
+        items: utterances, trials or recordings of the test set, if known.
+        processes: that trained together.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -56,6 +63,11 @@ class ScoreRecord:
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     caution: str = ""
+    benchmark: str = ""
+    changes: tuple[str, ...] = ()
+    steps: int | None = None
+    items: int | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("score", type_faults(self) or self._faults())
@@ -72,14 +84,28 @@ class ScoreRecord:
         faults += self._part_faults(task)
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             faults.append(f"learning_rate is {self.learning_rate}, allowed: more than 0")
-        for name in ("parameters", "macs"):
-            if (getattr(self, name) or 0) < 0:
-                faults.append(f"{name} is {getattr(self, name)}, allowed: 0 or more")
+        for name, least in (("parameters", 0), ("macs", 0), ("steps", 1), ("items", 1), ("processes", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                faults.append(f"{name} is {value}, allowed: {least} or more")
         try:
             datetime.datetime.fromisoformat(self.date)
         except ValueError:
             faults.append(f"date is {self.date!r}, allowed: ISO 8601, as 2026-01-31T12:00:00")
         return faults
+
+    @property
+    def deviations(self) -> list[str]:
+        """How it was made in another way than the benchmark's results."""
+        deviations = list(self.changes)
+        if self.benchmark in ("", SUPERB) and self.items is not None:
+            deviations.append(find(self.task).items_fault(self.items))
+        return [text for text in deviations if text]
+
+    @property
+    def comparable_with(self) -> str:
+        """Name of the benchmark with whose results it compares."""
+        return f"{self.benchmark or SUPERB}{f' {CHANGED}' if self.deviations else ''}"
 
     def _part_faults(self, task: SuperbTask) -> list[str]:
         names = {part.name for part in task.parts}
@@ -134,6 +160,9 @@ def read(path: Path) -> ScoreRecord:
 def collect(folders: list[Path]) -> list[ScoreRecord]:
     """Read all records below some folders, in a fixed order.
 
+    A record beside a ``failed.json`` gets a caution: the last run, on other data or with other settings, did
+    not come to this result.
+
     Raises:
         ResultError: a folder is missing or holds none, or a record cannot be used.
     """
@@ -143,4 +172,12 @@ def collect(folders: list[Path]) -> list[ScoreRecord]:
         if not files:
             raise ResultError(f"{folder}: holds no {FILE} of a finished task")
         paths.update(dict.fromkeys(path.resolve() for path in files))
-    return [read(path) for path in paths]
+    return [_with_failure(read(path), path.parent) for path in paths]
+
+
+def _with_failure(record: ScoreRecord, folder: Path) -> ScoreRecord:
+    failures = [read_json(path) for path in sorted(folder.rglob(FAILED))]
+    if not failures:
+        return record
+    lines = str(failures[0].get("error") or "unknown").strip().splitlines()
+    return replace(record, caution=f"its last run failed ({lines[0]}); repeat it or remove {folder}")

@@ -20,7 +20,8 @@ LABELS = ("neu", "hap", "ang", "sad")
 
 def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the utterances of each session, all of which every fold reads."""
-    data, files = config["downstream_expert"]["datarc"], {}
+    data = config["downstream_expert"]["datarc"]
+    files: dict[str, set[Path]] = {}
     for table in matching(Path(data["meta_data"]), "Session*/*_meta_data.json"):
         for row in json.loads(table.read_text(encoding="utf8"))["meta_data"]:
             session = row["path"].partition("/")[0]

@@ -328,6 +328,32 @@ class SuperbTask:
             metrics[metric.name] = sum(values) / len(values)
         return metrics
 
+    def count_items(self, folder: Path) -> int | None:
+        """Count the test items in the predictions of a finished task; ``None`` if that cannot be told.
+
+        Args:
+            folder: the task's folder of a run.
+        """
+        counts = []
+        for prediction in self._counted():
+            path = folder / prediction.part / prediction.source
+            try:
+                files = {file.name: b"" for file in path.glob(prediction.files)} if prediction.files else {}
+                counts.append(len(files) or prediction.format({"": path.read_bytes()}).items)
+            except (OSError, ResultError):
+                return None
+        return sum(counts) or None
+
+    def items_fault(self, items: int) -> str:
+        """Describe how a number of test items differs from SUPERB's; empty if it does not."""
+        most = sum(prediction.count for prediction in self._counted())
+        least = sum(prediction.least or prediction.count for prediction in self._counted())
+        allowed = f"{least} to {most}" if least < most else str(most)
+        return "" if least <= items <= most or not most else f"{items} test items instead of {allowed}"
+
+    def _counted(self) -> list[Prediction]:
+        return [prediction for prediction in self.predictions if prediction.count and not prediction.optional]
+
     def missing_packages(self) -> list[str]:
         """Return what has to be installed to run the task, by the names of the package index."""
         pairs = (entry.partition("=") for entry in (*RUNNER_PACKAGES, *self.packages))

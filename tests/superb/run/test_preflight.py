@@ -10,7 +10,7 @@ from s3prl_dphubert.superb.run.plan import RunPlan, choose
 from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
 from s3prl_dphubert.superb.tasks import spec
 from s3prl_dphubert.utils import resources
-from tests.helpers.superb_runs import plan, recipe_folder
+from tests.helpers.superb_runs import corpora, plan, recipe_folder, recipes
 
 SHIPPED = resources.find("downstream_recipes")
 
@@ -54,10 +54,11 @@ def test_room_for_data_that_is_to_come_and_small_gpus_are_told(tmp_path, monkeyp
 
 
 def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
-    for name in choose("ks")[0].needs.data:
-        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-    rows = preflight.check(plan(tmp_path))
+    corpora(tmp_path / "data", ["ks"])
+    ours = choose("ks", recipes(tmp_path / "recipes", ["ks"]))
+    rows = preflight.check(RunPlan(UpstreamSpec("fbank"), ours, tmp_path / "data", tmp_path / "out"))
     assert rows[0].missing == rows[0].remarks == ()
+    assert rows[0].cells[0] == "46 files"
     assert preflight.table(rows).endswith("nothing is missing")
 
 

@@ -53,6 +53,29 @@ def test_status_tells_waiting_running_failed_and_done(tmp_path):
     assert ("sid", "done", "acc 81.42") in states(out)
 
 
+BAR = "overall:   0%|          | 0/40 [00:00<?, ?it/s]"
+
+
+def test_a_failure_after_a_score_is_shown_with_its_reason(tmp_path, capsys):
+    """s3prl's progress bar writes itself once more when it is closed, behind the traceback."""
+    plan(tmp_path, "sid").write()
+    folder = tmp_path / "out" / "sid"
+    score = score_file.ScoreRecord("SID", "fbank", {"acc": 80}, 0, 1e-4, "0.4.18", "2026-11-24T10:00:00", "x")
+    score_file.write(score, folder)
+    assert states(tmp_path / "out") == [("sid", "done", "acc 80.00")]
+    shown = (
+        "the last lines of train.log:",
+        "Traceback",
+        "a.b.DataError: a.wav: unreadable",
+        "train: 0it [00:00]",
+        BAR,
+    )
+    (folder / "failed.json").write_text(json.dumps({"what": "sid", "error": "\n".join(shown)}))
+    assert states(tmp_path / "out") == [("sid", "failed", "a.b.DataError: a.wav: unreadable")]
+    assert main(["superb", "report", str(tmp_path / "out")]) == 2
+    assert "left out: SID of fbank: its last run failed (the last lines" in capsys.readouterr().err
+
+
 def test_status_while_data_are_prepared_and_after_that_failed(tmp_path):
     plan(tmp_path, "er").write()
     folder = tmp_path / "out" / "er"

@@ -23,6 +23,9 @@ _BAR = re.compile(
     r" \[(?P<took>[\d:]+)<(?P<left>[\d:?]+),\s*(?P<rate>[^,\]]+)"
 )
 
+_IS_BAR = re.compile(r"\d+%\|.*\|\s*\d+/\d+|\d+(it|file|pair|split|B) \[\d+:\d+")
+_EXCEPTION = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt|Exit)\b: ")
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -72,9 +75,15 @@ def text(log: Path) -> str:
 
 
 def tail(text: str, lines: int = SHOWN) -> str:
-    """Return the last lines of a log, without the states that a progress bar has overwritten."""
+    """Return the last lines of a log, without progress bars and what they have overwritten."""
     visible = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
-    return "\n".join([line for line in visible if line][-lines:])
+    return "\n".join([line for line in visible if line and not _IS_BAR.search(line)][-lines:])
+
+
+def reason(text: str) -> str:
+    """Return the line of a log or of an error message that says why a process ended: its last exception."""
+    lines = tail(text, 1000).split("\n")
+    return next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
 
 
 def progress(log: Path, title: str = "") -> Progress | None:
