@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import superb_run
 
 if TYPE_CHECKING:
+    from ..superb.scoring.score_file import ScoreRecord
     from ..superb.submission.archive import SubmissionChecks
 
 
@@ -35,6 +38,12 @@ def add(commands: Any) -> None:
     )
     report.add_argument("--teacher", metavar="NAME", help="model of a run or a published row to compare with")
     report.add_argument("--out", type=Path, metavar="DIR", help="write report.md, .csv, .json, .png here")
+    report.add_argument(
+        "--benchmark",
+        default="",
+        metavar="NAME",
+        help="results to report on, where there are several benchmarks'",
+    )
     report.add_argument("--no-published", action="store_true", help="leave the published rows out")
     report.add_argument("--overwrite", action="store_true", help="replace reports that are there")
 
@@ -109,22 +118,41 @@ def _report(arguments: argparse.Namespace) -> None:
     from ..superb.scoring import model_results, score_file
 
     records = score_file.collect(arguments.folders)
-    for record in records:
-        if record.caution:
-            print(f"left out: {record.task} of {record.upstream}: {record.caution}", file=sys.stderr)
-    runs = model_results.from_records(records)
+    usable = [record for record in records if not record.caution]
+    benchmark, chosen = score_file.of_benchmark(usable, arguments.benchmark)
+    for record in (each for each in records if each not in chosen):
+        reason = "; ".join(filter(None, (record.caution, *record.deviations))) or f"of {record.benchmark}"
+        print(f"left out: {record.task} of {record.upstream}: {reason}", file=sys.stderr)
+    runs = model_results.from_records(chosen)
     if not runs:
         raise ResultError("no result that belongs into a report")
-    others = () if arguments.no_published else model_results.published()
-    teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
-    if teacher is not None and teacher not in (*runs, *others):
-        others = (teacher,)
-    summary = tables.Summary(runs, others, teacher)
+    summary = tables.Summary(runs, benchmark=benchmark, remarks=_remarks(chosen))
+    if summary.has_points:
+        others = () if arguments.no_published else model_results.published()
+        teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
+        if teacher is not None and teacher not in (*runs, *others):
+            others = (teacher,)
+        summary = replace(summary, others=others, teacher=teacher)
+    elif arguments.teacher:
+        raise ResultError(f"--teacher counts points, which SUPERB's results have; these are of {benchmark}")
     if arguments.out is None:
         print(tables.markdown(summary), end="")
         return
     for path in write(summary, arguments.out, arguments.overwrite):
         print(path)
+
+
+def _remarks(records: Iterable[ScoreRecord]) -> list[str]:
+    """Return how results of a report were made in another way than their benchmark's."""
+    remarks = [
+        f"{record.upstream}, {record.task}: {'; '.join(record.deviations)}."
+        for record in records
+        if record.deviations
+    ]
+    unnamed = sorted({record.upstream for record in records if not record.benchmark})
+    if unnamed:
+        remarks.append(f"Results of {', '.join(unnamed)} that name no benchmark count as SUPERB's.")
+    return list(dict.fromkeys(remarks))
 
 
 def _submit(arguments: argparse.Namespace) -> None:

@@ -40,6 +40,9 @@ class RecipeNeeds:
         reference: ground truth where s3prl does not score itself, as ``{data}/truth`` or ``{prepared}/rttm``.
         reference_dev: the same for the development set.
         sweep: learning rates that ``--sweep lr`` tries.
+        s3prl_lr: s3prl's own learning rate, taken for upstreams that are not of this package; 0 if it is the
+            configuration's.
+        published_lr: published model -> learning rate of its result on the page, where that is known.
         packages: to install beside the task's own, by their names on the package index.
         counts: split, as the task's ``audio`` names it -> number of its files; splits that are left out
             may have any.
@@ -59,6 +62,8 @@ class RecipeNeeds:
     reference: str = ""
     reference_dev: str = ""
     sweep: tuple[float, ...] = SWEEP
+    s3prl_lr: float = 0.0
+    published_lr: Mapping[str, float] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     disk_gb: float = 0.0
@@ -86,7 +91,7 @@ class RecipeNeeds:
             faults.append("benchmark is empty, allowed: a name")
         faults += [
             f"{name} is {getattr(self, name)!r}, allowed: 0 or more"
-            for name in ("disk_gb", "gpu_gb", "hours")
+            for name in ("disk_gb", "gpu_gb", "hours", "s3prl_lr")
             if getattr(self, name) < 0
         ]
         return faults
@@ -102,8 +107,8 @@ class TaskRecipe:
         needs: content of ``recipe.yaml``.
         configs: part of the task (empty for a task of one part) -> configuration of run_downstream, with its
             placeholders.
-        changes: values that differ from the benchmark's, as ``runner.total_steps 4 instead of 200000``, but for
-            the learning rate, places and values without effect on results.
+        changes: values that differ from the benchmark's, as ``runner.total_steps 4 instead of 200000``, but
+            for the learning rate, places and values without effect on results.
 
     Raises:
         ConfigError: naming every field that is wrong, of all parts.
@@ -135,6 +140,11 @@ class TaskRecipe:
         """Learning rate; ``None`` for a task without training."""
         config = next(iter(self.configs.values()))
         return float(config["optimizer"]["lr"]) if self.task.trained else None
+
+    def can_share_batch(self, processes: int) -> bool:
+        """Return whether so many processes that train together can share the recipe's batch."""
+        runners = [config["runner"] for config in self.configs.values() if self.task.trained]
+        return all(runner["gradient_accumulate_steps"] % processes == 0 for runner in runners)
 
     def config(self, part: str, data: Path, prepared: Path) -> dict[str, Any]:
         """Return the configuration of a part with its placeholders filled in."""
@@ -199,13 +209,14 @@ def _training_faults(runner: Mapping[str, Any], rate: Any) -> list[str]:
     return faults
 
 
-def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
+def load(folder: Path, changes: Sequence[str] = (), own_upstream: bool = True) -> TaskRecipe:
     """Read and check the recipe of a folder, whose name is the task's.
 
     Args:
         folder: with ``config.yaml`` and ``recipe.yaml``.
         changes: other values for fields of the configuration, as ``FIELD=VALUE``, or
             ``TASK.FIELD=VALUE`` for one task's only.
+        own_upstream: the upstream is one of this package's; others get s3prl's own learning rate.
 
     Raises:
         ConfigError: a file is missing or no YAML, or naming every field that is wrong.
@@ -221,13 +232,30 @@ def load(folder: Path, changes: Sequence[str] = ()) -> TaskRecipe:
     except ConfigError as error:
         faults += error.faults or [str(error)]
     written = _read_configs(task, folder)
-    configs = {part: apply_changes(config, _of_task(task, changes)) for part, config in written.items()}
+    changes = _of_task(task, changes)
+    if needs.s3prl_lr and not own_upstream:
+        changes = [f"{_TUNED}={needs.s3prl_lr:.17f}", *changes]
+    configs = {part: _changed(config, changes) for part, config in written.items()}
     try:
         recipe = TaskRecipe(task, folder, needs, configs, _changes(configs, _official(task, needs, written)))
     except ConfigError as error:
         faults.append(str(error).removeprefix(f"{folder}: "))
     ConfigError.raise_for(str(folder), faults)
     return recipe
+
+
+def _changed(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration with changes; other total steps bring a divisor of them to save at."""
+    changed = apply_changes(config, changes)
+    names = {change.partition("=")[0] for change in changes}
+    steps, every = (changed.get("runner", {}).get(name) for name in ("total_steps", "save_step"))
+    if "runner.total_steps" not in names or "runner.save_step" in names:
+        return changed
+    if not (is_int(steps) and is_int(every) and steps > 0 and every > 0):
+        return changed
+    divisor = next(number for number in range(min(steps, every), 0, -1) if steps % number == 0)
+    evaluated = min(changed["runner"].get("eval_step", divisor), steps)
+    return apply_changes(changed, [f"runner.save_step={divisor}", f"runner.eval_step={evaluated}"])
 
 
 def _read_configs(task: SuperbTask, folder: Path) -> dict[str, dict[str, Any]]:

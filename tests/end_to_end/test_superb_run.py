@@ -13,7 +13,7 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.metrics import mtwv
 from s3prl_dphubert.superb.run.workers.launcher import Launcher
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.superb.submission.archive import check
+from s3prl_dphubert.superb.submission.archive import SubmissionChecks, check
 from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.files import read_json
@@ -112,7 +112,7 @@ def _close(text, number):
 def test_what_they_predict_can_be_submitted(whole, tmp_path):
     out, _ = whole
     main(["superb", "submit", str(out), "--out", str(tmp_path / "predict.zip"), "--any-count"])
-    found = check(tmp_path / "predict.zip", any_count=True)
+    found = check(tmp_path / "predict.zip", SubmissionChecks(any_count=True))
     assert not found.faults
     wanted = {
         prediction.entry

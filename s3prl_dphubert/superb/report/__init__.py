@@ -13,14 +13,14 @@ FILES = ("report.md", "report.csv", "report.json", "report.png")
 
 
 def write(summary: Summary, folder: Path, overwrite: bool = False) -> list[Path]:
-    """Write ``report.md``, ``.csv``, ``.json`` and ``.png``, each whole or not at all.
+    """Write ``report.md``, ``.csv``, ``.json`` and, if there are points, ``.png``; each whole or not at all.
 
     Raises:
         ResultError: one is there already, and ``overwrite`` is not set.
     """
     from .report_plots import plot
 
-    targets = [folder / name for name in FILES]
+    targets = [folder / name for name in (FILES if summary.has_points else FILES[:-1])]
     existing = [path.name for path in targets if path.exists()]
     if existing and not overwrite:
         raise ResultError(
@@ -30,5 +30,8 @@ def write(summary: Summary, folder: Path, overwrite: bool = False) -> list[Path]
     dumped = json.dumps(to_dict(summary), indent=2, ensure_ascii=False) + "\n"
     for path, text in zip(targets, (markdown(summary), csv_table(summary), dumped), strict=False):
         write_text(path, text)
-    plot(summary, targets[-1])
+    if summary.has_points:
+        plot(summary, targets[-1])
+    else:
+        (folder / FILES[-1]).unlink(missing_ok=True)  # of an earlier report
     return targets

@@ -14,6 +14,7 @@ from ...utils import markdown
 from ...utils.files import write_text
 from ...utils.markdown import BEGIN, END
 from ..recipe import PAGE, TaskRecipe, load
+from ..run import selection
 from ..scoring import points
 from ..scoring.model_results import published
 from ..tasks import all_tasks
@@ -21,7 +22,6 @@ from ..tasks.spec import HIGHER, LOWER, SuperbTask
 
 ROWS = ("HuBERT Base", "DPHuBERT", "DPWavLM", "DistilHuBERT")
 _SIZES = ("train_batch_size", "train_batchsize", "batch_size")  # what s3prl's tasks call it
-_BEST_SAVED = "the best of all saved ones, as SUPERB does without a development set"
 
 
 def fill(text: str, recipe: TaskRecipe) -> str:
@@ -40,7 +40,7 @@ def numbers(recipe: TaskRecipe) -> str:
         f"s3prl-dphubert superb run --upstream dphubert --tasks {task.folder} --data DATA --out runs/superb"
     )
     parts = [f"```sh\n{command}\n```", _table("needs", _needs(recipe)), _table("training", _training(recipe))]
-    return "\n\n".join(part for part in [*parts, _expected(task)] if part) + "\n"
+    return "\n\n".join(part for part in [*parts, _expected(recipe)] if part) + "\n"
 
 
 def batch(config: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -61,6 +61,7 @@ def _needs(recipe: TaskRecipe) -> dict[str, str]:
         "GPU memory": f"{needs.gpu_gb:g} GB" if needs.gpu_gb else "",
         "time on one GPU": f"{needs.hours:g} h" if needs.hours else "",
         "packages": f"`pip install {' '.join(needs.packages)}`" if needs.packages else "",
+        "files": ", ".join(f"{count} {name}" for name, count in needs.counts.items()),
         "prepared first": ", ".join(f"`{name}`" for name in needs.prepare),
     }
     return {name: text for name, text in rows.items() if text}
@@ -72,29 +73,39 @@ def _training(recipe: TaskRecipe) -> dict[str, str]:
     config = next(iter(recipe.configs.values()))
     runner, optimizer, size = config["runner"], config["optimizer"], batch(config)
     name = optimizer.get("torch_optim_name", optimizer.get("name"))
-    rates = recipe.needs.sweep
+    rates = recipe.needs.sweep if selection.can_sweep(recipe.task) else ()
+    other = recipe.needs.s3prl_lr
     return {
         "optimizer": f"{name}, learning rate {_number(optimizer['lr'])}",
+        "for upstreams of s3prl": f"learning rate {_number(other)}, its own" if other else "",
         "`--sweep lr` tries": ", ".join(map(_number, rates)),
         "batch": f"{size[0]} × {size[1]} steps = {size[0] * size[1]} utterances" if size else "",
         "steps": f"{runner['total_steps']}, saved every {runner['save_step']}",
-        "checkpoint": _BEST_SAVED if recipe.task.tries_checkpoints else f"`{recipe.task.checkpoint}`",
+        "checkpoint": _tried(recipe.task) if recipe.task.tries_checkpoints else f"`{recipe.task.checkpoint}`",
     }
 
 
-def _expected(task: SuperbTask) -> str:
+def _tried(task: SuperbTask) -> str:
+    which = f"{task.tried}, evenly over the training" if task.tried else "all saved ones"
+    return f"the best of {which}, as SUPERB does without a development set"
+
+
+def _expected(recipe: TaskRecipe) -> str:
+    task, rates = recipe.task, recipe.needs.published_lr
     metrics = points.scored(task)
     rows = []
     for model in published():
         values = model.means.get(task.name)
         if model.name in ROWS and values:
             shown = (f"{values[metric.name]:.2f}" for metric in metrics)
-            rows.append([model.name, *shown, model.source])
+            rate = _number(rates[model.name]) if model.name in rates else "not stated"
+            rows.append([model.name, *shown, *([rate] if task.trained else []), model.source])
     if not rows:
         return ""
     arrows = {HIGHER: "↑", LOWER: "↓"}
     titles = (f"{f'{metric.title} {metric.unit}'.strip()} {arrows[metric.better]}" for metric in metrics)
-    return markdown.table(["expected", *titles, "from"], rows)
+    trained = ["learning rate"] if task.trained else []
+    return markdown.table(["expected", *titles, *trained, "from"], rows)
 
 
 def _table(title: str, rows: Mapping[str, str]) -> str:

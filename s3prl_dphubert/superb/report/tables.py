@@ -12,7 +12,7 @@ from ...utils import markdown as pages
 from ..scoring import points
 from ..scoring.model_results import MetricValue, ModelResults
 from ..tasks import all_tasks, core_tasks
-from ..tasks.spec import Metric, SuperbTask
+from ..tasks.spec import SUPERB, Metric, SuperbTask
 
 Cell = tuple[SuperbTask, Metric]
 
@@ -25,32 +25,36 @@ class Summary:
         runs: own models.
         others: published models to compare with.
         teacher: the model against which lost points are counted, if any.
+        benchmark: what all results are of. Points, scores and ranks are SUPERB's only.
+        remarks: how results were made in another way than the benchmark's.
     """
 
     runs: Sequence[ModelResults]
     others: Sequence[ModelResults] = ()
     teacher: ModelResults | None = None
+    benchmark: str = SUPERB
+    remarks: Sequence[str] = ()
+
+    @property
+    def has_points(self) -> bool:
+        """True if results are SUPERB's, whose reference points give points."""
+        return self.benchmark == SUPERB
 
     @property
     def models(self) -> list[ModelResults]:
-        """All that are format_value: own models, then published ones, the best first."""
+        """All models that are shown: own models, then published ones, the best first."""
         ordered = sorted(self.others, key=lambda model: -(model.score() or 0))
         named = {model.name for model in self.runs}
         return [*self.runs, *(model for model in ordered if model.name not in named)]
 
     def tasks(self) -> list[SuperbTask]:
-        """Return the ten tasks of the score, then the others that a run has results of."""
-        return [
-            *core_tasks(),
-            *(
-                t
-                for t in all_tasks()
-                if t not in core_tasks() and any(t.name in m.results for m in self.runs)
-            ),
-        ]
+        """Return the ten tasks of the score, if there is one, and all others that a run has results of."""
+        always = core_tasks() if self.has_points else ()
+        own = [task for task in all_tasks() if any(task.name in model.results for model in self.runs)]
+        return [*always, *(task for task in own if task not in always)]
 
     def ranks(self) -> dict[str, float]:
-        """Model name -> rank among all that are format_value."""
+        """Model name -> rank among all models that are shown."""
         models = self.models
         return dict(zip((m.name for m in models), points.ranks([m.means for m in models]), strict=True))
 
@@ -107,20 +111,22 @@ def column_heading(task: SuperbTask, metric: Metric) -> str:
 def markdown(summary: Summary) -> str:
     """Format the tables of results, points and lost points as Markdown."""
     columns, ranks = _columns(summary), summary.ranks()
-    head = [
-        "model",
-        "M params",
-        "G MACs",
-        *(column_heading(task, metric) for task, metric in columns),
-        "score",
-        "rank",
-    ]
+    head = ["model", "M params", "G MACs", *(column_heading(task, metric) for task, metric in columns)]
+    head += ["score", "rank"] if summary.has_points else []
     rows = []
     for model in summary.models:
         cells = [format_value(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
         name = f"**{model.name}**" if model in summary.runs else model.name
-        rows.append([name, *_size(model), *cells, _score(model), f"{ranks[model.name]:.2f}"])
-    parts = ["# SUPERB", _table(head, rows), _notes(summary)]
+        total = [_score(model), f"{ranks[model.name]:.2f}"] if summary.has_points else []
+        rows.append([name, *_size(model), *cells, *total])
+    parts = [f"# {summary.benchmark}", _table(head, rows), _notes(summary)]
+    if summary.has_points:
+        parts += _point_tables(summary)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _point_tables(summary: Summary) -> list[str]:
+    """Return the tables of points, and of points lost against the teacher if there is one."""
     point_rows = [
         [
             model.name,
@@ -129,7 +135,7 @@ def markdown(summary: Summary) -> str:
         ]
         for model in summary.models
     ]
-    parts += [
+    parts = [
         "## Points per task",
         _table(["model", *(task.name for task in core_tasks()), "score"], point_rows),
     ]
@@ -144,16 +150,22 @@ def markdown(summary: Summary) -> str:
             f"## Points lost against {summary.teacher.name}",
             _table(["model", *(task.name for task in core_tasks()), "score"], rows),
         ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return parts
 
 
 def _notes(summary: Summary) -> str:
-    notes = [
-        "Own runs are bold; ± is the standard deviation over seeds (their number). The score is the mean "
-        "over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the models format_value here "
-        "that are strictly worse."
-    ]
-    for model in summary.runs:
+    notes = ["Own runs are bold; ± is the standard deviation over seeds (their number)."]
+    if summary.has_points:
+        notes[0] += (
+            " The score is the mean over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the "
+            "models shown here that are strictly worse."
+        )
+    else:
+        notes.append(
+            f"These results are of {summary.benchmark}; they do not compare with SUPERB's, published or own."
+        )
+    notes += summary.remarks
+    for model in summary.runs if summary.has_points else ():
         missing = points.missing(model.means)
         if missing:
             notes.append(f"{model.name} has no score: {', '.join(missing)} missing.")
@@ -170,14 +182,17 @@ def csv_table(summary: Summary) -> str:
     writer = csv.writer(target, lineterminator="\n")
     names = [f"{task.name} {metric.name}" for task, metric in columns]
     spreads = [f"{name} {what}" for name in names for what in ("mean", "spread", "seeds")]
-    writer.writerow(["model", "source", "parameters", "macs", *spreads, "score", "score spread", "rank"])
+    writer.writerow(
+        ["model", "source", "benchmark", "parameters", "macs", *spreads, "score", "score spread", "rank"]
+    )
     for model in summary.models:
         cells: list[Any] = []
         for task, metric in columns:
             value = model.results.get(task.name, {}).get(metric.name)
             cells += ["", "", ""] if value is None else [value.mean, value.spread, value.seeds]
-        tail = [model.score(), model.score_spread(), ranks[model.name]]
-        writer.writerow([model.name, model.source, model.parameters, model.macs, *cells, *tail])
+        tail = [model.score(), model.score_spread(), ranks[model.name]] if summary.has_points else [""] * 3
+        size = [model.parameters, model.macs]
+        writer.writerow([model.name, model.source, summary.benchmark, *size, *cells, *tail])
     return target.getvalue()
 
 
@@ -185,6 +200,8 @@ def to_dict(summary: Summary) -> dict[str, Any]:
     """Return everything in a report as plain values."""
     ranks = summary.ranks()
     return {
+        "benchmark": summary.benchmark,
+        "remarks": list(summary.remarks),
         "teacher": summary.teacher.name if summary.teacher else None,
         "models": [
             {
@@ -196,13 +213,19 @@ def to_dict(summary: Summary) -> dict[str, Any]:
                     task: {name: vars(value) for name, value in of.items()}
                     for task, of in model.results.items()
                 },
-                "points": {task.name: model.points(task) for task in core_tasks()},
-                "missing": points.missing(model.means),
-                "score": model.score(),
-                "score_spread": model.score_spread(),
-                "rank": ranks[model.name],
-                "lost": summary.lost(model) if summary.teacher else None,
+                **(_points(summary, model, ranks[model.name]) if summary.has_points else {}),
             }
             for model in summary.models
         ],
+    }
+
+
+def _points(summary: Summary, model: ModelResults, rank: float) -> dict[str, Any]:
+    return {
+        "points": {task.name: model.points(task) for task in core_tasks()},
+        "missing": points.missing(model.means),
+        "score": model.score(),
+        "score_spread": model.score_spread(),
+        "rank": rank,
+        "lost": summary.lost(model) if summary.teacher else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -74,8 +75,9 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
         missing.append(f"its recipe prepares {', '.join(unknown)}, allowed: {', '.join(STEPS)}")
     if plan.cache is not None and (refusal := feature_cache.refusal(task)):
         remarks.append(refusal.partition(": ")[2])
-    if plan.processes > 1 and not _can_share_batch(plan, recipe):
+    if not recipe.can_share_batch(plan.processes):
         remarks.append(f"{plan.processes} processes train with {plan.processes} times the recipe's batch")
+    remarks += _describe_rates(plan, recipe)
     disk = _check_disk(plan, recipe, bool(absent), missing)
     gpu = _check_gpu(plan, recipe, gpu_gb, missing, remarks)
     data = f"{len(absent)} of {len(needs.data)} missing" if absent else "there"
@@ -92,6 +94,18 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
         tuple(missing),
         tuple(remarks),
     )
+
+
+def _describe_rates(plan: RunPlan, recipe: TaskRecipe) -> Iterator[str]:
+    if cost := plan.sweep_cost(recipe):
+        yield f"sweep of {len(plan.rates_of(recipe))} learning rates: {cost}"
+    elif plan.sweep and recipe.task.trained:
+        yield (
+            f"keeps its learning rate of {recipe.rate:g}: it has no development set, and a sweep would choose "
+            "a rate on the test set"
+        )
+    elif recipe.needs.s3prl_lr and recipe.rate == recipe.needs.s3prl_lr:
+        yield f"learning rate {recipe.rate:g}, s3prl's own; models of this package get another one"
 
 
 def _check_audio(plan: RunPlan, recipe: TaskRecipe, missing: list[str], remarks: list[str]) -> str:
@@ -121,11 +135,6 @@ def _check_audio(plan: RunPlan, recipe: TaskRecipe, missing: list[str], remarks:
         else:
             missing.append(f"{'; '.join(deviations)}; {corpus.ANY_COUNT}")
     return FAULTY if missing else f"{max(check.files for check in checks)} files"
-
-
-def _can_share_batch(plan: RunPlan, recipe: TaskRecipe) -> bool:
-    runners = [config["runner"] for config in recipe.configs.values() if recipe.task.trained]
-    return all(runner["gradient_accumulate_steps"] % plan.processes == 0 for runner in runners)
 
 
 def _missing_packages(recipe: TaskRecipe) -> list[str]:

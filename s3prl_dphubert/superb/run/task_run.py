@@ -105,28 +105,34 @@ class TaskRun:
         self.reporter.say(self.task.folder, f"hidden states to keep: {size}, limit {cache.limit}")
 
     def _sweep(self, rates: tuple[float, ...]) -> float:
-        """Train with every rate, and return the one with the best mean score of all parts."""
+        """Train with every rate, first for a while if the plan says so, and return the best on dev."""
+        self.reporter.say(
+            self.task.folder, f"sweep of {len(rates)} rates: {self.plan.sweep_cost(self.recipe)}"
+        )
+        values: dict[str, Any] = {}
+        if steps := self.plan.short_steps(self.recipe):
+            means = self._sweep_scores(rates, short=True)
+            rates = tuple(selection.rates(self.task, means, selection.FINALISTS))
+            values["short"] = {"steps": steps, "scores": _by_name(means)}
+        means = self._sweep_scores(rates, short=False)
+        (best,) = selection.rates(self.task, means)
+        values = {"chosen": best, "compared": selection.ON_DEV, "scores": _by_name(means), **values}
+        write_text(self.folder / SWEEP, json.dumps(values, indent=2) + "\n")
+        text = f"learning rate {format_rate(best)}: {means[best]:.4g} {selection.ON_DEV}"
+        self.reporter.say(self.task.folder, text)
+        return best
+
+    def _sweep_scores(self, rates: tuple[float, ...], short: bool) -> dict[float, float]:
+        """Train with every rate, and return the mean score of all parts of each."""
 
         def train(part: PartRun, slot: Slot, rate: Rate) -> float:
-            part.train(slot, rate)
-            return part.sweep_score(slot, float(rate or 0))
+            part.train(slot, rate, short)
+            return part.sweep_score(float(rate or 0), short)
 
         jobs = {(rate, part): self._submit(part, train, rate) for rate in rates for part in self.parts}
         _wait(jobs.values())
-        means = {}
-        for rate in rates:
-            scores = [jobs[rate, part].result() for part in self.parts]
-            means[rate] = sum(scores) / len(scores)
-        best, compared_on = selection.rate(self.task, means), selection.compared_on(self.task)
-        values = {
-            "chosen": best,
-            "compared": compared_on,
-            "scores": {format_rate(rate): score for rate, score in means.items()},
-        }
-        write_text(self.folder / SWEEP, json.dumps(values, indent=2) + "\n")
-        text = f"learning rate {format_rate(best)}: {means[best]:.4g} {compared_on}"
-        self.reporter.say(self.task.folder, text)
-        return best
+        count = len(self.parts)
+        return {rate: sum(jobs[rate, part].result() for part in self.parts) / count for rate in rates}
 
     def _train_and_evaluate(self, rate: Rate) -> dict[str, PartResult]:
         """Return part -> result; parts run side by side, and a sweep has trained them already."""
@@ -181,7 +187,17 @@ class TaskRun:
                 **{name: metadata.version(name) for name in PACKAGES},
             },
             caution=self.caution,
+            benchmark=self.recipe.needs.benchmark,
+            changes=(*self.recipe.changes, *self._batch_change()),
+            steps=self.parts[0].config()["runner"]["total_steps"] if self.task.trained else None,
+            items=self.task.count_items(self.folder),
+            processes=self.plan.processes if self.task.trained else 1,
         )
+
+    def _batch_change(self) -> list[str]:
+        """Describe the larger batch of processes that cannot share the recipe's; nothing if they can."""
+        number = self.plan.processes
+        return [] if self.recipe.can_share_batch(number) else [f"{number} processes with a batch each"]
 
     def _submit(self, part: PartRun, job: Callable[[PartRun, Slot, Rate], Any], rate: Rate) -> Future[Any]:
         part.folder.mkdir(parents=True, exist_ok=True)
@@ -206,6 +222,10 @@ def guarded(folder: Path, what: str, job: Callable[[], Any]) -> Any:
         if expected:
             raise
         raise RunError(f"{what}: {text}") from error
+
+
+def _by_name(scores: dict[float, float]) -> dict[str, float]:
+    return {format_rate(rate): score for rate, score in scores.items()}
 
 
 def _wait(jobs: Iterable[Future[Any]]) -> None:

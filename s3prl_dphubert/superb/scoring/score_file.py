@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -155,6 +155,34 @@ def read(path: Path) -> ScoreRecord:
         return from_dict(ScoreRecord, values, str(path), strict=True)
     except ConfigError as error:
         raise ResultError(str(error)) from error
+
+
+def of_benchmark(records: Iterable[ScoreRecord], name: str = "") -> tuple[str, list[ScoreRecord]]:
+    """Select results that compare with each other.
+
+    Args:
+        records: results of any benchmarks.
+        name: of the benchmark; by default SUPERB if there is a result of it, or the only one that there is.
+
+    Returns:
+        The name of the benchmark and its records; an empty list if there are no records.
+
+    Raises:
+        ResultError: none is of that benchmark, or there are several and none is named.
+    """
+    groups: dict[str, list[ScoreRecord]] = {}
+    for record in records:
+        groups.setdefault(record.comparable_with, []).append(record)
+    if name:
+        matching = [group for group in groups if group.lower() == name.lower()]
+        if not matching:
+            raise ResultError(f"no results of benchmark {name!r}; available: {', '.join(groups) or 'none'}")
+        return matching[0], groups[matching[0]]
+    if SUPERB in groups or not groups:
+        return SUPERB, groups.get(SUPERB, [])
+    if len(groups) > 1:
+        raise ResultError(f"results of {', '.join(groups)} do not compare; choose one with --benchmark")
+    return next(iter(groups.items()))
 
 
 def collect(folders: list[Path]) -> list[ScoreRecord]:

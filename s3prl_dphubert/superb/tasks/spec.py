@@ -210,6 +210,7 @@ class SuperbTask:
         checkpoint: file name of the checkpoint to evaluate. A pattern such as ``states-*.ckpt`` evaluates
             each of them and takes the best; empty means that nothing is trained and every hidden state is
             tried.
+        tried: how many checkpoints a pattern tries, evenly over the training; 0 for all that were saved.
         dev_better: ``higher`` or ``lower`` for s3prl's score on the development set; by default as for the
             first metric.
         packages: modules that s3prl imports for this task beside its own requirements; ``MODULE=PACKAGE``
@@ -234,6 +235,7 @@ class SuperbTask:
     parts: tuple[TaskPart, ...] = (TaskPart(),)
     split: str = "test"
     checkpoint: str = "dev-best.ckpt"
+    tried: int = 0
     dev_better: str = ""
     packages: tuple[str, ...] = ()
     blocked: Callable[[], str] | None = None
