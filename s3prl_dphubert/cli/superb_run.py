@@ -37,6 +37,13 @@ def add(group: Any) -> None:
         help="another value, TASK.FIELD for one task",
     )
     run.add_argument("--sweep", metavar="lr", help="try the recipe's learning rates, or lr=1e-3,1e-4")
+    run.add_argument(
+        "--sweep-steps",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="train each rate so long first, and only the two best to the end",
+    )
     run.add_argument("--seed", type=int, default=1337, help="of all trainings (default 1337)")
     run.add_argument("--device", default="", help="cuda or cpu (default cuda if there is a GPU)")
     run.add_argument("--gpus", default="", metavar="0,1", help="one job on each")
@@ -86,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> RunPlan:
-    from ..superb.run.feature_cache import FeatureCache
+    from ..superb.run.feature_cache import UPSTREAMS, FeatureCache
     from ..superb.run.plan import RunPlan, choose
     from ..superb.run.upstream_spec import UpstreamSpec
 
@@ -94,11 +101,12 @@ def _plan(arguments: argparse.Namespace) -> RunPlan:
     limit = f"{limit}GB" if limit.replace(".", "", 1).isdigit() else limit
     return RunPlan(
         upstream=UpstreamSpec(arguments.upstream, arguments.ckpt, arguments.options, arguments.name),
-        recipes=choose(arguments.tasks, arguments.recipes, arguments.set),
+        recipes=choose(arguments.tasks, arguments.recipes, arguments.set, arguments.upstream in UPSTREAMS),
         data=Path(os.path.abspath(arguments.data)),
         out=Path(os.path.abspath(arguments.out)),
         sweep=arguments.sweep is not None,
         rates=_rates(arguments.sweep),
+        sweep_steps=arguments.sweep_steps,
         seed=arguments.seed,
         device=arguments.device or _device(),
         gpus=tuple(gpu.strip() for gpu in arguments.gpus.split(",") if gpu.strip()),

@@ -14,7 +14,6 @@ from ...utils import markdown
 from ...utils.files import write_text
 from ...utils.markdown import BEGIN, END
 from ..recipe import PAGE, TaskRecipe, load
-from ..run import selection
 from ..scoring import points
 from ..scoring.model_results import published
 from ..tasks import all_tasks
@@ -73,7 +72,7 @@ def _training(recipe: TaskRecipe) -> dict[str, str]:
     config = next(iter(recipe.configs.values()))
     runner, optimizer, size = config["runner"], config["optimizer"], batch(config)
     name = optimizer.get("torch_optim_name", optimizer.get("name"))
-    rates = recipe.needs.sweep if selection.can_sweep(recipe.task) else ()
+    rates = recipe.needs.sweep if recipe.task.can_sweep else ()
     other = recipe.needs.s3prl_lr
     return {
         "optimizer": f"{name}, learning rate {_number(optimizer['lr'])}",

@@ -87,15 +87,20 @@ class PartRun:
         self.folder = context.folder / part.name
         self.corpus: corpus.CorpusCheck | None = None
 
-    def title(self, rate: Rate = None) -> str:
+    def title(self, rate: Rate = None, short: bool = False) -> str:
         """Return the name of the part in messages."""
-        words = (self.task.folder, self.part.name, "" if rate is None else f"lr {format_rate(rate)}")
+        words = (
+            self.task.folder,
+            self.part.name,
+            "" if rate is None else f"lr {format_rate(rate)}",
+            "short" if short else "",
+        )
         return " ".join(word for word in words if word)
 
-    def config(self, rate: Rate = None) -> dict[str, Any]:
+    def config(self, rate: Rate = None, short: bool = False) -> dict[str, Any]:
         """Return s3prl's configuration."""
         plan, recipe = self.context.plan, self.context.recipe
-        return recipe.fill(plan.template(recipe, self.part, rate), plan.data, plan.prepared(recipe))
+        return recipe.fill(plan.template(recipe, self.part, rate, short), plan.data, plan.prepared(recipe))
 
     def check_corpus(self) -> corpus.CorpusCheck | None:
         """Check the audio of the prepared part; results depend on it from then on.
@@ -107,18 +112,18 @@ class PartRun:
             self.corpus = corpus.check(self.task, self.config(), self.context.recipe.needs.counts)
         return self.corpus
 
-    def experiment(self, rate: Rate = None) -> Experiment:
+    def experiment(self, rate: Rate = None, short: bool = False) -> Experiment:
         """Return the training of this part."""
-        plan, recipe, config = self.context.plan, self.context.recipe, self.config(rate)
+        plan, recipe, config = self.context.plan, self.context.recipe, self.config(rate, short)
         own_folders = plan.prepared(recipe), recipe.folder.resolve()
         upstream = evaluating = plan.upstream
         if plan.cache is not None:
             upstream, evaluating = plan.cache.upstreams(plan.upstream, self.task, plan.out)
         return Experiment(
-            folder=plan.trainings(self.task) / self.part.name / training_name(rate),
+            folder=plan.trainings(self.task) / self.part.name / training_name(rate, short),
             downstream=self.task.downstream,
             config=config,
-            template=plan.template(recipe, self.part, rate),
+            template=plan.template(recipe, self.part, rate, short),
             upstream=upstream,
             evaluating=evaluating,
             launcher=self.context.launcher,
@@ -131,11 +136,11 @@ class PartRun:
             borrowed=plan.trained is not None,
         )
 
-    def train(self, slot: Slot, rate: Rate = None) -> None:
+    def train(self, slot: Slot, rate: Rate = None, short: bool = False) -> None:
         """Train to the end, if the task is trained."""
         if not self.task.trained:
             return
-        experiment, title, began = self.experiment(rate), self.title(rate), time.monotonic()
+        experiment, title, began = self.experiment(rate, short), self.title(rate, short), time.monotonic()
         if experiment.borrowed:
             experiment.check_borrowed()
             return
@@ -146,12 +151,9 @@ class PartRun:
         if experiment.train(log, slot, watch):
             reporter.say(title, f"trained, {elapsed(began)}")
 
-    def sweep_score(self, slot: Slot, rate: float) -> float:
-        """Return the score of a finished training by which learning rates are compared."""
-        if self.task.tries_checkpoints:
-            scores = self._score_saved(slot, rate)
-            return scores[selection.best(scores, self._higher)]
-        return selection.dev_score(self.experiment(rate))
+    def sweep_score(self, rate: float, short: bool) -> float:
+        """Return the score of a finished training on the development set."""
+        return selection.dev_score(self.experiment(rate, short))
 
     def evaluate(self, slot: Slot, rate: Rate = None) -> PartResult:
         """Evaluate the checkpoint or hidden state that counts."""

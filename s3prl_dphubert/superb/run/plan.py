@@ -17,6 +17,7 @@ from ...utils.files import read_json, user_cache_dir, write_text
 from ..recipe import TaskRecipe, load, recipe_folders
 from ..tasks import all_tasks, find
 from ..tasks.spec import SuperbTask, TaskPart
+from . import selection
 from .experiment import SEED
 from .feature_cache import FeatureCache
 from .run_files import RUN
@@ -37,6 +38,8 @@ class RunPlan:
         out: folder of all results, absolute.
         sweep: try the learning rates of the recipes and keep the best on the development set.
         rates: learning rates to try instead.
+        sweep_steps: steps of a first training with each rate, of which only the two best are trained to the
+            end; 0 trains all to the end.
         seed: of all trainings.
         device: ``cuda`` or ``cpu``.
         gpus: numbers of GPUs; empty for s3prl's choice.
@@ -58,6 +61,7 @@ class RunPlan:
     out: Path
     sweep: bool = False
     rates: tuple[float, ...] = ()
+    sweep_steps: int = 0
     seed: int = SEED
     device: str = "cpu"
     gpus: tuple[str, ...] = ()
@@ -72,7 +76,7 @@ class RunPlan:
         faults = [] if self.data.is_dir() else [f"data is {str(self.data)!r}, allowed: a folder"]
         if self.device not in DEVICES:
             faults.append(f"device is {self.device!r}, allowed: {', '.join(DEVICES)}")
-        for name, least in (("jobs", 1), ("processes", 1), ("seed", 0)):
+        for name, least in (("jobs", 1), ("processes", 1), ("seed", 0), ("sweep_steps", 0)):
             if getattr(self, name) < least:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: {least} or more")
         several = self.processes > 1 and self.device == "cuda"
@@ -82,6 +86,11 @@ class RunPlan:
             faults.append(f"gpus is {','.join(self.gpus)!r}, allowed: numbers, each once, as 0,1")
         if not all(0 < rate < math.inf for rate in self.rates):
             faults.append(f"rates is {self.rates}, allowed: numbers above 0")
+        if self.sweep and not any(map(self.rates_of, self.recipes)):
+            names = ", ".join(recipe.task.name for recipe in self.recipes)
+            faults.append(f"sweep is asked for {names}, allowed: tasks that are trained and have a dev set")
+        if self.sweep_steps and not self.sweep:
+            faults.append(f"sweep_steps is {self.sweep_steps}, allowed: only with a sweep")
         if self.trained is not None:
             if not (self.trained / RUN).is_file():
                 faults.append(f"trained is {str(self.trained)!r}, allowed: folder of a run")
@@ -103,10 +112,40 @@ class RunPlan:
         return [Slot(self.device, ",".join(group), self.processes) for group in groups or [[]]]
 
     def rates_of(self, recipe: TaskRecipe) -> tuple[float, ...]:
-        """Return the learning rates to try for a task; none without a sweep, or without training."""
-        if not self.sweep or not recipe.task.trained:
+        """Return the learning rates to try for a task.
+
+        None without a sweep or without training, nor where checkpoints are compared on the test set: a rate
+        that is chosen there is fitted to it.
+        """
+        if not self.sweep or not recipe.task.can_sweep:
             return ()
         return self.rates or recipe.needs.sweep
+
+    def short_steps(self, recipe: TaskRecipe) -> int:
+        """Return the steps of the first stage of a task's sweep; 0 if there is none.
+
+        They are enough for one evaluation, and end at one that is saved.
+        """
+        runner = next(iter(recipe.configs.values()))["runner"]
+        if not self.sweep_steps or len(self.rates_of(recipe)) <= selection.FINALISTS:
+            return 0
+        every = runner["save_step"]
+        steps = math.ceil(max(self.sweep_steps, runner["eval_step"]) / every) * every
+        return steps if steps < runner["total_steps"] else 0
+
+    def sweep_cost(self, recipe: TaskRecipe) -> str:
+        """Describe what the sweep of a task costs; empty if it has none."""
+        rates, short = len(self.rates_of(recipe)), self.short_steps(recipe)
+        if not rates:
+            return ""
+        parts = len(recipe.task.parts)
+        steps = next(iter(recipe.configs.values()))["runner"]["total_steps"]
+        finalists = selection.FINALISTS if short else rates
+        total = parts * (rates * short + finalists * steps)
+        first = f"{rates * parts} trainings of {short} steps, then " if short else ""
+        hours = recipe.needs.hours * total / (parts * steps)
+        text = f"{first}{finalists * parts} trainings of {steps} steps, {total} steps in all"
+        return f"{text}, about {hours:.0f} h on one GPU" if hours else text
 
     def results(self, task: SuperbTask) -> Path:
         """Return the folder of a task's results."""
@@ -122,7 +161,9 @@ class RunPlan:
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return user_cache_dir() / "prepared" / f"{recipe.task.folder}-{digest}"
 
-    def template(self, recipe: TaskRecipe, part: TaskPart, rate: float | None = None) -> dict[str, Any]:
+    def template(
+        self, recipe: TaskRecipe, part: TaskPart, rate: float | None = None, short: bool = False
+    ) -> dict[str, Any]:
         """Return s3prl's configuration of a part, with placeholders for places.
 
         Processes that train together share the recipe's batch, where it can be divided.
@@ -131,11 +172,14 @@ class RunPlan:
             recipe: of the task.
             part: of the task.
             rate: learning rate instead of the recipe's.
+            short: for the first stage of a sweep.
         """
         values = dict(recipe.configs[part.name])
         changes = [part.override] if part.override else []
         if rate is not None:
             changes.append(f"optimizer.lr={rate:.17f}")
+        if short:
+            changes.append(f"runner.total_steps={self.short_steps(recipe)}")
         steps = values["runner"].get("gradient_accumulate_steps", 1)
         if recipe.task.trained and self.processes > 1 and steps % self.processes == 0:
             changes.append(f"runner.gradient_accumulate_steps={steps // self.processes}")
@@ -167,13 +211,16 @@ class RunPlan:
         write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def choose(names: str, root: Path | None = None, changes: Iterable[str] = ()) -> tuple[TaskRecipe, ...]:
+def choose(
+    names: str, root: Path | None = None, changes: Iterable[str] = (), own_upstream: bool = True
+) -> tuple[TaskRecipe, ...]:
     """Load the recipes of tasks.
 
     Args:
         names: separated by commas, or ``all``, or ``superb`` for the ten of the score.
         root: folder of recipes, by default the one that ships.
         changes: other values for fields of their configurations, as ``--set`` takes them.
+        own_upstream: as for :func:`..recipe.load`.
 
     Raises:
         ResultError: there is no such task, or no recipe of it.
@@ -194,7 +241,7 @@ def choose(names: str, root: Path | None = None, changes: Iterable[str] = ()) ->
     changes, faults, recipes = list(changes), [], []
     for name in dict.fromkeys(chosen):
         try:
-            recipes.append(load(folders[name], changes))
+            recipes.append(load(folders[name], changes, own_upstream))
         except ConfigError as error:
             faults.append(str(error))
     if faults:

@@ -101,8 +101,8 @@ def _describe_rates(plan: RunPlan, recipe: TaskRecipe) -> Iterator[str]:
         yield f"sweep of {len(plan.rates_of(recipe))} learning rates: {cost}"
     elif plan.sweep and recipe.task.trained:
         yield (
-            f"keeps its learning rate of {recipe.rate:g}: it has no development set, and a sweep would choose "
-            "a rate on the test set"
+            f"keeps its learning rate of {recipe.rate:g}: it has no development set, so that a sweep would "
+            "choose one on the test set"
         )
     elif recipe.needs.s3prl_lr and recipe.rate == recipe.needs.s3prl_lr:
         yield f"learning rate {recipe.rate:g}, s3prl's own; models of this package get another one"

@@ -4,7 +4,7 @@
 
     run.json  upstream.json  upstream.log
     TASK/prepare.log  sweep.json  score.json  failed.json
-    TASK/[PART/]train[-lrRATE]/    one training: s3prl's expdir, with config.yaml and state.json
+    TASK/[PART/]train[-lrRATE[-short]]/    one training: s3prl's expdir, with config.yaml and state.json
     TASK/[PART/]train[-lrRATE].log
     TASK/[PART/]evaluated.json  evaluate.log  failed.json
 """
@@ -18,7 +18,7 @@ RUN, UPSTREAM = "run.json", "upstream.json"
 TRAINING, CONFIG, STATE = "train", "config.yaml", "state.json"
 EVALUATED, EVALUATE_LOG = "evaluated.json", "evaluate.log"
 PREPARE_LOG, SWEEP = "prepare.log", "sweep.json"
-_RATE = "-lr"
+_RATE, _SHORT = "-lr", "-short"
 
 
 def format_rate(rate: float) -> str:
@@ -27,9 +27,15 @@ def format_rate(rate: float) -> str:
     return short if float(short) == rate else f"{rate:g}"
 
 
-def training_name(rate: float | None = None) -> str:
-    """Return the name of a training's folder; without a rate that of the recipe's own learning rate."""
-    return TRAINING if rate is None else f"{TRAINING}{_RATE}{format_rate(rate)}"
+def training_name(rate: float | None = None, short: bool = False) -> str:
+    """Return the name of a training's folder.
+
+    Args:
+        rate: learning rate; ``None`` for the recipe's own.
+        short: of the first stage of a sweep.
+    """
+    name = TRAINING if rate is None else f"{TRAINING}{_RATE}{format_rate(rate)}"
+    return f"{name}{_SHORT}" if short else name
 
 
 def rate_of_training(name: str) -> str:

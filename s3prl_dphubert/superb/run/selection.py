@@ -14,24 +14,23 @@ from .run_files import step_in_name
 
 Key = TypeVar("Key")
 ON_DEV, ON_TEST = "on dev", "on the test set, as s3prl's own scripts compare them"
+FINALISTS = 2  # learning rates that are trained to the end after a short training of all
 
 
-def compared_on(task: SuperbTask) -> str:
-    """Name the set on which learning rates are compared."""
-    return ON_TEST if task.tries_checkpoints else ON_DEV
-
-
-def rate(task: SuperbTask, scores: Mapping[float, float]) -> float:
-    """Return the best of the learning rates.
+def rates(task: SuperbTask, scores: Mapping[float, float], count: int = 1) -> list[float]:
+    """Return the best learning rates, the best first.
 
     Args:
         task: the task.
-        scores: learning rate -> score on the set of :func:`compared_on`.
+        scores: learning rate -> score on the development set.
+        count: how many to return.
     """
-    better = task.metrics[0].better
-    if task.dev_better and not task.tries_checkpoints:
-        better = task.dev_better
-    return best(scores, better == HIGHER)
+    left = dict(scores)
+    chosen: list[float] = []
+    while left and len(chosen) < count:
+        chosen.append(best(left, (task.dev_better or task.metrics[0].better) == HIGHER))
+        del left[chosen[-1]]
+    return chosen
 
 
 def dev_best(task: SuperbTask, experiment: Experiment) -> tuple[Path, str]:
@@ -53,14 +52,16 @@ def dev_best(task: SuperbTask, experiment: Experiment) -> tuple[Path, str]:
 
 
 def saved(task: SuperbTask, experiment: Experiment) -> list[Path]:
-    """Return all saved checkpoints of a task that tries them all, oldest first.
+    """Return the saved checkpoints that a task tries, oldest first.
 
     Raises:
         RunError: there is no checkpoint at all.
     """
     if experiment.last_checkpoint() is None:
         raise RunError(f"{experiment.folder}: holds no checkpoint")
-    return sorted(experiment.folder.glob(task.checkpoint), key=step_in_name)
+    found = sorted(experiment.folder.glob(task.checkpoint), key=step_in_name)
+    tried = [path for path in found if step_in_name(path) * task.tried % experiment.steps == 0]
+    return tried or found
 
 
 def dev_score(experiment: Experiment) -> float:

@@ -51,6 +51,7 @@ TASK = SuperbTask(
         Metric("eer", "EER", "%", LOWER, Printed("sv-voxceleb1/test-EER: {}", 100), fbank=9.56, sota=5.11),
     ),
     checkpoint="states-*.ckpt",
+    tried=10,  # steps 20000, 40000 … 200000, as s3prl's script for SUPERB
     packages=("librosa", "joblib", "scipy", "sklearn=scikit-learn"),
     reuse=FeatureReuse(
         training=False,

@@ -16,7 +16,8 @@ ERROR_RATES = {"es": "wer", "ar": "wer", "zh": "cer", "spon": "wer"}  # of each 
 
 def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the files of the tables that the configuration names."""
-    root, files = Path(config["downstream_expert"]["corpus"]["path"]), {}
+    root = Path(config["downstream_expert"]["corpus"]["path"])
+    files: dict[str, list[Path]] = {}
     for split, tables in ctc_splits(config).items():
         files[split] = []
         for table in tables:

@@ -18,7 +18,8 @@ SPEAKERS = tuple(f"id{10_001 + number}" for number in range(1251))
 
 def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the utterances of each split, which may be in either part of VoxCeleb1."""
-    data, files = config["downstream_expert"]["datarc"], {split: [] for split in SPLITS.values()}
+    data = config["downstream_expert"]["datarc"]
+    files: dict[str, list[Path]] = {split: [] for split in SPLITS.values()}
     root = Path(data["file_path"])
     for line in Path(data["meta_data"]).read_text(encoding="utf8").splitlines():
         number, name = line.split()

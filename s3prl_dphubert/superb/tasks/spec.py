@@ -277,6 +277,11 @@ class SuperbTask:
         """True if several checkpoints are evaluated and the best one counts."""
         return "*" in self.checkpoint
 
+    @property
+    def can_sweep(self) -> bool:
+        """True if learning rates can be compared, since s3prl scores the task on a development set."""
+        return self.trained and not self.tries_checkpoints
+
     def metric(self, name: str) -> Metric:
         """Return the metric of that name.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,42 @@ def test_all_faults_of_a_plan_are_told_at_once(tmp_path):
         "a=b', allowed: without '=' and ',,'",
     ):
         assert fault in str(caught.value)
+
+
+def test_other_upstreams_get_the_learning_rates_of_s3prl(tmp_path):
+    own = {recipe.task.name: recipe.rate for recipe in choose("superb")}
+    other = {recipe.task.name: recipe.rate for recipe in choose("superb", own_upstream=False)}
+    assert {name: rate for name, rate in other.items() if rate != own[name]} == {
+        "PR": 1e-2,
+        "SID": 1e-4,
+        "ASV": 1e-4,
+        "SD": 1e-4,
+    }
+    (given,) = choose("pr", None, ["optimizer.lr=0.5"], own_upstream=False)
+    assert given.rate == 0.5
+    (row,) = preflight.check(replace(plan(tmp_path, "sid"), recipes=choose("sid", own_upstream=False)))
+    assert row.remarks == ("learning rate 0.0001, s3prl's own; models of this package get another one",)
+
+
+def test_verification_tries_the_ten_checkpoints_that_superb_tries(tmp_path):
+    part = part_of(plan(tmp_path, "asv"))
+    folder = part.experiment().folder
+    folder.mkdir(parents=True)
+    for step in range(10_000, 200_001, 10_000):
+        with zipfile.ZipFile(folder / f"states-{step}.ckpt", "w"):
+            pass
+    tried = [path.name for path in selection.saved(find("asv"), part.experiment())]
+    assert tried == [f"states-{step}.ckpt" for step in range(20_000, 200_001, 20_000)]
+
+
+def test_other_total_steps_are_saved_at_a_divisor():
+    (recipe,) = choose("ks", None, ["ks.runner.total_steps=40"])
+    runner = recipe.configs[""]["runner"]
+    assert (runner["total_steps"], runner["save_step"], runner["eval_step"]) == (40, 40, 40)
+    with pytest.raises(
+        ConfigError, match=r"runner\.save_step is 1000, allowed: a divisor of total_steps, 1500"
+    ):
+        choose("ks", None, ["runner.total_steps=1500", "runner.save_step=1000"])
 
 
 def test_jobs_get_a_gpu_or_several_or_none(tmp_path, monkeypatch):
@@ -257,11 +294,12 @@ def test_what_is_best():
     assert selection.best({"a": float("nan"), "b": 3.0, "c": 2.0}, higher=False) == "c"
     lower = {"PR", "ASR", "ASV", "VC", "OOD-ASR"}
     for task in all_tasks():
-        assert (selection.rate(task, {1.0: 0.0, 2.0: 1.0}) == 2.0) == (task.name not in lower), task.name
-    assert {task.name for task in all_tasks() if selection.compared_on(task) != selection.ON_DEV} == {
-        "ASV",
-        "VC",
-    }
+        if task.can_sweep:
+            scores = {1.0: 0.0, 2.0: 1.0, 3.0: 0.5}
+            ordered = [2.0, 3.0] if task.name not in lower else [1.0, 3.0]
+            assert selection.rates(task, scores, 2) == ordered, task.name
+    # these compare checkpoints on the test set, and one has no training
+    assert {t.name for t in all_tasks() if not t.can_sweep} == {"ASV", "VC", "QbE"}
 
 
 def test_lists_count_by_content_and_corpora_do_not(tmp_path):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
+import soundfile
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
@@ -56,23 +58,75 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     assert score_file.read(folder / score_file.FILE) == found
 
 
-def test_a_sweep_of_verification_compares_what_s3prl_compares(place):
-    """It has no development set; every saved checkpoint of every rate is tried on the test pairs."""
+def test_a_sweep_in_two_stages_trains_few_rates_to_the_end(place):
+    rates = ("--sweep", "lr=1e-9,3e-2,1e-8,1e-2", "--sweep-steps", "10")
+    checked = run(place, "ic", *rates, "--check", out="stages")
+    cost = (
+        "sweep of 4 learning rates: 4 trainings of 15 steps, then 2 trainings of 30 steps, 120 steps in all"
+    )
+    assert f"IC: {cost}" in checked.stdout
+    done = run(place, "ic", *rates, out="stages")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = read_json(place / "stages" / "ic" / "sweep.json")
+    assert told["short"]["steps"] == 15 and len(told["short"]["scores"]) == 4
+    best = sorted(told["short"]["scores"], key=told["short"]["scores"].get)[-2:]
+    assert set(told["scores"]) == set(best) == {"3e-02", "1e-02"}
+    trained = re.findall(r"\d  ic lr (\S+)( short)? +trained", done.stdout)
+    assert sorted(trained) == sorted(
+        [(r, " short") for r in told["short"]["scores"]] + [(r, "") for r in best]
+    )
+
+
+def test_verification_sweeps_no_rate_since_it_has_no_development_set(place):
     steps = ("--set", "runner.total_steps=2", "--set", "runner.save_step=1")
     done = run(place, "asv", "--sweep", "lr=1e-4,5e-2", *steps, out="verify")
+    assert done.returncode == 2
+    assert "sweep is asked for ASV, allowed: tasks that are trained and have a dev set" in done.stderr
+    both = run(place, "asv,ic", "--sweep", "lr=1e-4,5e-2", "--check", out="verify")
+    assert "ASV: keeps its learning rate of 5e-05: it has no development set" in both.stdout
+    assert "IC: sweep of 2 learning rates: 2 trainings of 30 steps, 60 steps in all" in both.stdout
+
+
+def test_a_moved_corpus_keeps_results_and_a_changed_one_does_not(place, capsys):
+    """Results depend on what is in the corpus, wherever it lies."""
+    here, there = place / "moving", place / "moved"
+    here.mkdir()
+    shutil.copytree(
+        place / "data" / "fluent_speech_commands_dataset", here / "data" / "fluent_speech_commands_dataset"
+    )
+    for name in ("recipes", "model"):
+        shutil.copytree(place / name, here / name)
+    done = run(here, "ic")
     assert done.returncode == 0, done.stdout + done.stderr
-    folder, rates = place / "verify" / "asv", {}
-    for log in folder.glob("candidates/train-lr*/states-*/evaluate.log"):
-        (rate,) = re.findall(r"test-EER: (\S+)", log.read_text())
-        rates.setdefault(log.parents[1].name.removeprefix("train-lr"), []).append(100 * float(rate))
-    assert {rate: len(found) for rate, found in rates.items()} == {"1e-04": 2, "5e-02": 2}
-    told, best = read_json(folder / "sweep.json"), {rate: min(found) for rate, found in rates.items()}
-    assert told["scores"] == pytest.approx(best)
-    assert told["compared"] == "on the test set, as s3prl's own scripts compare them"
-    assert best[f"{told['chosen']:.0e}"] == min(best.values())
-    found = score_file.read(folder / score_file.FILE)
-    assert found.metrics["eer"] == pytest.approx(min(best.values()))
-    assert found.learning_rate == told["chosen"]
+    here.rename(there)
+    again = run(there, "ic")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert not re.search(r"  (trains|trained|evaluated)", again.stdout)
+
+    path = min((there / "data").rglob("test/*.wav"))
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[:-100], rate)
+    changed = run(there, "ic")
+    assert changed.returncode == 1
+    assert re.search(r"was made from something else: audio\.test\.seconds \S+ \(was ", changed.stdout)
+    capsys.readouterr()
+    assert main(["superb", "status", str(there / "out")]) == 0
+    assert re.match(r"ic +failed +.*was made from something else", capsys.readouterr().out)
+    assert main(["superb", "report", str(there / "out")]) == 2
+    assert "left out: IC of tiny: its last run failed" in capsys.readouterr().err
+
+
+def test_damaged_test_data_is_found_before_anything_is_trained(place):
+    bad = place / "bad"
+    bad.mkdir()
+    for name in ("recipes", "model", "data"):
+        shutil.copytree(place / name, bad / name)
+    min((bad / "data" / "fluent_speech_commands_dataset").rglob("test/*.wav")).write_bytes(b"")
+    done = run(bad, "ic")
+    assert done.returncode == 3
+    assert re.search(r"(?m)^IC +faulty ", done.stdout)
+    assert re.search(r"(?m)^IC: test: .*\.wav: unreadable", done.stdout)
+    assert not (bad / "out" / "ic").exists()
 
 
 def test_tasks_that_fail_or_lack_something_do_not_stop_the_others(place, capsys):
@@ -141,8 +195,9 @@ def test_hidden_states_that_are_kept_change_no_score(place, plain):
     assert states.stat().st_size > 0
     other = place / "kept-out" / "ic"
     assert (plain / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
-    key = "made_from"
-    assert read_json(plain / "train/state.json")[key] == read_json(other / "train/state.json")[key]
+    first, second = (read_json(each / "train/state.json")["made_from"] for each in (plain, other))
+    assert second["upstream"]["options"].pop("features") == "float16"  # to which they are rounded
+    assert first == second
 
 
 def test_downstreams_of_another_run_are_evaluated_with_this_upstream(place, plain):
