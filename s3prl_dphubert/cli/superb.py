@@ -100,10 +100,12 @@ def _add_mini(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    from ..superb.scoring.cli_values import parse, points_table
+    from ..superb.scoring.cli_values import hints, parse, points_table
     from ..superb.scoring.points import missing, score
 
     metrics = parse(arguments.results)
+    for hint in hints(metrics):
+        print(f"hint: {hint}", file=sys.stderr)
     print(points_table(metrics))
     total = score(metrics)
     if total is None:

@@ -54,6 +54,20 @@ def _form(task: SuperbTask, metrics: list[Metric]) -> str:
     return f"{task.folder}={'/'.join(metric.name.upper() for metric in metrics)}"
 
 
+def hints(metrics: points.Metrics) -> list[str]:
+    """Describe values in percent that look like fractions."""
+    hints = []
+    for name, values in metrics.items():
+        task = find(name)
+        for metric in (task.metric(key) for key in values):
+            value = values[metric.name]
+            if metric.unit == "%" and 0 < value <= 1:
+                hints.append(
+                    f"{task.name} {metric.name} is {value:g} %; is it a fraction, {100 * value:g} %?"
+                )
+    return hints
+
+
 def units() -> str:
     """Describe the results that can be given, with their units."""
     rows = []

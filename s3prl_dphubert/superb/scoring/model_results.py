@@ -153,7 +153,8 @@ def _row(name: str, row: dict[str, Any], leaderboard: str) -> ModelResults:
         ConfigError.raise_for(f"{name}, {task_name}", task.faults(named))
         results[task.name] = {key: MetricValue(float(value)) for key, value in named.items()}
     source = leaderboard if row["source"] == "leaderboard" else f"arXiv {row['source']}"
-    return ModelResults(name, results, source, round(1e6 * row["parameters"]), row.get("macs"))
+    parameters = round(1e6 * row["parameters"]) if "parameters" in row else None
+    return ModelResults(name, results, source, parameters, row.get("macs"))
 
 
 def choose(name: str, models: Iterable[ModelResults]) -> ModelResults:

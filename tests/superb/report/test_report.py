@@ -17,6 +17,7 @@ from s3prl_dphubert.superb.report.tables import Summary, csv_table, markdown, to
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.scoring.model_results import MetricValue, choose, from_records, published
 from s3prl_dphubert.superb.tasks import core_tasks
+from tests.helpers.golden import ROOT
 from tests.helpers.superb_runs import RECORD
 
 
@@ -194,3 +195,87 @@ def test_a_report_of_one_task_alone(tmp_path):
     )
     text = (tmp_path / "out" / "report.md").read_text()
     assert "mine has no score: PR, ASR, QbE, SID, ASV, SD, ER, IC, SF missing." in text
+
+
+MINI = {"benchmark": "mini-SUPERB"}
+STEPS = {
+    "benchmark": "SUPERB",
+    "changes": ("runner.total_steps 4 instead of 200000",),
+    "steps": 4,
+    "items": 3081,
+}
+
+
+def test_benchmarks_are_kept_apart(tmp_path, capsys):
+    """SUPERB's results stand beside the published ones; all others do not, and are named."""
+    score_file.write(replace(RECORD, benchmark="SUPERB", items=3081), tmp_path / "right")
+    score_file.write(replace(RECORD, upstream="small", **MINI), tmp_path / "mini")
+    score_file.write(replace(RECORD, upstream="short", **STEPS), tmp_path / "short")
+    score_file.write(replace(RECORD, upstream="part", benchmark="SUPERB", items=187), tmp_path / "part")
+    assert main(["superb", "report", str(tmp_path)]) == 0
+    shown = capsys.readouterr()
+    assert "| **mine** | 23.59 |" in shown.out and "| HuBERT Base |" in shown.out
+    assert not any(name in shown.out for name in ("small", "short", "part"))
+    assert set(shown.err.splitlines()) == {
+        "left out: KS of small: of mini-SUPERB",
+        "left out: KS of short: runner.total_steps 4 instead of 200000",
+        "left out: KS of part: 187 test items instead of 3081",
+    }
+    assert main(["superb", "report", str(tmp_path), "--benchmark", "nano"]) == 2
+    assert (
+        "no results of benchmark 'nano'; available: SUPERB, mini-SUPERB"
+        in capsys.readouterr().err.replace("mini-SUPERB, SUPERB", "SUPERB, mini-SUPERB")
+    )
+
+
+def test_results_of_another_benchmark_have_no_points_and_no_published_rows(tmp_path, capsys):
+    for seed, name in ((0, "fbank"), (0, "small"), (1, "small")):
+        made = replace(RECORD, upstream=name, seed=seed, metrics={"acc": 32.0 + seed}, **MINI)
+        score_file.write(made, tmp_path / "runs" / name / str(seed))
+    out = tmp_path / "out"
+    assert main(["superb", "report", str(tmp_path / "runs"), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"report.md", "report.csv", "report.json"}
+    text = (out / "report.md").read_text()
+    assert text.startswith("# mini-SUPERB\n\n| model | M params | G MACs | KS Acc % ↑ |\n")
+    assert "| **small** | 23.59 | – | 32.50 ± 0.71 (2) |" in text
+    assert "do not compare with SUPERB's" in text
+    assert not any(word in text for word in ("HuBERT", "Points", "score", "rank"))
+    plain = json.loads((out / "report.json").read_text())
+    assert plain["benchmark"] == "mini-SUPERB" and "points" not in plain["models"][0]
+    (row, _) = csv.DictReader(io.StringIO((out / "report.csv").read_text()))
+    assert row["benchmark"] == "mini-SUPERB" and row["score"] == row["rank"] == ""
+    capsys.readouterr()
+    assert main(["superb", "report", str(tmp_path / "runs"), "--teacher", "fbank"]) == 2
+    assert "--teacher counts points, which SUPERB's results have; these are of mini-SUPERB" in (
+        capsys.readouterr().err
+    )
+
+
+def test_changed_recipes_are_shown_with_their_changes(tmp_path, capsys):
+    score_file.write(replace(RECORD, **STEPS), tmp_path / "a")
+    assert main(["superb", "report", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# SUPERB with changes\n")
+    assert "mine, KS: runner.total_steps 4 instead of 200000." in text
+    assert "HuBERT Base" not in text
+    score_file.write(replace(RECORD, upstream="small", **MINI), tmp_path / "b")
+    assert main(["superb", "report", str(tmp_path)]) == 2
+    assert "do not compare; choose one with --benchmark" in capsys.readouterr().err
+    assert main(["superb", "report", str(tmp_path), "--benchmark", "mini-superb"]) == 0
+    assert capsys.readouterr().out.startswith("# mini-SUPERB\n")
+
+
+def test_records_that_name_no_benchmark_count_as_superbs_and_are_marked(tmp_path, capsys):
+    path = score_file.write(RECORD, tmp_path / "old")
+    fields = ("benchmark", "changes", "steps", "items", "processes")
+    values = {key: value for key, value in json.loads(path.read_text()).items() if key not in fields}
+    path.write_text(json.dumps(values))
+    assert score_file.read(path) == RECORD
+    assert main(["superb", "report", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "Results of mine that name no benchmark count as SUPERB's." in text and "| HuBERT Base |" in text
+
+
+def test_results_that_ship_are_mini_superbs():
+    records = score_file.collect([ROOT / "docs" / "results"])
+    assert len(records) == 111 and {record.comparable_with for record in records} == {"mini-SUPERB"}

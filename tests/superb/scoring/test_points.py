@@ -22,6 +22,13 @@ SCORES = {
     "ARMHuBERT": 827,
     "STaRHuBERT": 887,
     "STaRHuBERT-L": 896,
+    "STaRHuBERT, 100 h": 832,
+    "ARMHuBERT-S": 829,
+    "ARMwavLM-S": 852,
+    "MaskHuBERT": 837,
+    "WavLM Base": 1019,
+    "WavLM Large": 1145,
+    "data2vec Base": 884,
 }
 """As published beside the results of each task."""
 DPHUBERT = "ks=96.36 ic=97.92 pr=9.67 asr=10.47 er=63.16 qbe=6.93 sf=86.86/28.26 sid=76.83 asv=5.84 sd=5.92"
@@ -32,9 +39,18 @@ def test_published_scores_are_reproduced(name):
     assert round(choose(name, ()).score()) == SCORES[name]
 
 
+def test_published_values_are_not_rounded():
+    """MACs as published, in G; DPHuBERT of 100 hours with the score of its values, not the one beside."""
+    macs = {model.name: model.macs / 1e9 for model in published() if model.macs}
+    assert (macs["STaRHuBERT"], macs["STaRHuBERT-L"], macs["LightHuBERT Small"]) == (463.5, 511.9, 860.7)
+    assert (macs["ARMHuBERT-S"], macs["STaRHuBERT, 100 h"]) == (449.4, 463.5)
+    assert round(choose("DPHuBERT, 100 h", ()).score()) == 821
+    assert len(SCORES) == 19
+
+
 def test_reference_points():
     rows = {model.name: model for model in published()}
-    assert len(rows) == 16
+    assert len(rows) == 24
     assert rows["FBANK"].score() == pytest.approx(0, abs=1e-6)
     assert all(rows["FBANK"].points(task) == pytest.approx(0, abs=1e-6) for task in core_tasks())
     assert rows["HuBERT Large"].points(find("ASR")) == pytest.approx(1000)
@@ -111,3 +127,20 @@ def test_wrong_results_are_named_with_all_units(given, message, capsys):
     assert "slot filling: F1 in %, CER in %" in error
     assert main(["superb", "score", "ks=90", "ks=91"]) == 2
     assert "KS acc is given twice" in capsys.readouterr().err
+
+
+def test_fractions_get_a_hint(capsys):
+    """A KS of 0.9636 % is -731 points; an EER of 0.9 % is possible, too, so that nothing is refused."""
+    assert (
+        main(["superb", "score", "ks=0.9636", "asv=0.0511", "sf=88.5/0.252", "pr=5.41", "se=2.55/0.936"]) == 0
+    )
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [
+        "hint: KS acc is 0.9636 %; is it a fraction, 96.36 %?",
+        "hint: ASV eer is 0.0511 %; is it a fraction, 5.11 %?",
+        "hint: SF cer is 0.252 %; is it a fraction, 25.2 %?",
+        "hint: SE stoi is 0.936 %; is it a fraction, 93.6 %?",
+    ]
+    assert "KS        -731.21 points" in shown.out
+    assert main(["superb", "score", *DPHUBERT.split()]) == 0
+    assert capsys.readouterr().err == ""
