@@ -61,6 +61,8 @@ def test_every_task_gets_its_score(whole):
         assert set(found.checkpoints) == {part.name or name for part in task.parts}
         assert set(found.parts) == {part.name for part in task.parts if part.name}
         assert found.versions["s3prl"] == found.s3prl == "0.4.18"
+        assert (found.benchmark, found.comparable_with) == ("SUPERB", "SUPERB with changes")
+        assert found.processes == 1 and (found.steps is None) == (name == "qbe")
         line = rf"\d\d:\d\d:\d\d  {name} .*{task.metrics[0].name} [-\d.]+.*  .*score\.json"
         assert re.search(rf"(?m)^{line}$", said)
 

@@ -95,6 +95,8 @@ def test_a_task_of_one_module_and_one_recipe_goes_all_the_way(place, capsys):
     assert "h of audio" in done.stdout  # the size of its hidden states was estimated from its list of audio
     record = score_file.read(place / "out" / "days" / score_file.FILE)
     assert (record.task, record.upstream, set(record.metrics)) == ("Days", "tiny", {"acc"})
+    assert (record.benchmark, record.changes, record.steps, record.items) == ("SUPERB", (), 2, 6)
+    assert record.processes == 1 and record.deviations == ["6 test items instead of 7"]
     assert main(["superb", "status", str(place / "out")]) == 0
     assert capsys.readouterr().out.split() == ["days", "done", "acc", f"{record.metrics['acc']:.2f}"]
 
