@@ -96,7 +96,7 @@ class ScoreRecord:
 
     @property
     def deviations(self) -> list[str]:
-        """How it was made in another way than the benchmark's results."""
+        """Differences from the way in which the benchmark's results are made."""
         deviations = list(self.changes)
         if self.benchmark in ("", SUPERB) and self.items is not None:
             deviations.append(find(self.task).items_fault(self.items))

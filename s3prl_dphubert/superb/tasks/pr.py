@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,16 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     }
 
 
+@cache
+def _vocabulary() -> Callable[[str], str]:
+    """Return the check for the phonemes of the recipe."""
+    path = resources.find("downstream_recipes/pr/phonemes.txt")
+    return words_of("phoneme", path.read_text(encoding="utf8").split())
+
+
 def phoneme_fault(value: str) -> str:
     """Return the fault of a text that has other phonemes than the recipe's; empty if it has none."""
-    path = resources.find("downstream_recipes/pr/phonemes.txt")
-    return words_of("phoneme", path.read_text(encoding="utf8").split())(value)
+    return _vocabulary()(value)
 
 
 TASK = SuperbTask(
