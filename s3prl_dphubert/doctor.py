@@ -6,23 +6,26 @@ import io
 import logging
 import os
 import platform
+import shutil
 import sys
 import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from importlib import import_module, metadata
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 from . import autoload, compat
 from .superb.tasks import all_tasks
 from .superb.tasks.spec import SuperbTask
+from .utils.environment import package_version
+from .utils.files import user_cache_dir
 
 PTH = "s3prl_dphubert.pth"
 COLUMNS = 110
 PACKAGES = ("s3prl-dphubert", "s3prl", "torch", "torchaudio", "huggingface_hub", "transformers", "numpy")
+RUNTIMES = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,19 @@ class Finding:
 def examine() -> list[Finding]:
     """Examine the environment, with s3prl installed or not."""
     findings = [Finding("python", f"{platform.python_version()}, {sys.executable}"), _versions(), _route()]
-    if find_spec("s3prl") is None:
+    if not package_version("s3prl"):
         return [*findings, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
     with _quiet():
         registered = list(_registration())
         tasks = [_task(task) for task in all_tasks()] if not registered[0].broken else []
-    return [*findings, *registered, *_repairs(), *tasks]
+    return [*findings, *registered, *_repairs(), *_machine(), *tasks]
 
 
 def report(findings: list[Finding]) -> str:
     """Format the findings as a table with a verdict."""
     broken = [finding.title for finding in findings if finding.broken]
     verdict = f"not usable: {', '.join(broken)}" if broken else "usable"
-    rows = [*findings, Finding("", verdict)]
+    rows = [*findings, Finding("verdict", verdict)]
     width = 2 + max(len(finding.title) for finding in rows)
     return "\n".join(
         textwrap.fill(
@@ -71,14 +74,25 @@ def report(findings: list[Finding]) -> str:
 
 
 def _versions() -> Finding:
-    return Finding("versions", ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    versions = (f"{name} {package_version(name) or 'absent'}" for name in PACKAGES)
+    return Finding("versions", ", ".join(versions))
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
+def _machine() -> Iterator[Finding]:
+    """Describe what is beside s3prl: GPUs, runtimes of exported files, disk, login to the Hub."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    yield Finding("GPU", ", ".join(gpus) or "none that torch sees")
+    versions = {name: package_version(name) for name in RUNTIMES}
+    yield Finding("exports", ", ".join(f"{name} {v or 'absent'}" for name, v in versions.items()))
+    cache = place = user_cache_dir()
+    while not place.exists():
+        place = place.parent
+    yield Finding("cache", f"{cache}, {shutil.disk_usage(place).free / 1e9:.0f} GB free")
+    from huggingface_hub import get_token
+
+    yield Finding("Hub", "logged in" if get_token() else "not logged in; only gated repositories need it")
 
 
 def _route() -> Finding:
@@ -112,7 +126,7 @@ def _repairs() -> Iterator[Finding]:
     applied = [row.name for row in rows if row.applied]
     idle = [row for row in rows if row.needed is None]
     names = ", ".join(applied) or "none"
-    text = f"{len(applied)} of {len(rows)} needed and made, {len(idle)} not looked at: {names}"
+    text = f"{len(applied)} made of {len(rows)}, {len(idle)} for what was not imported: {names}"
     yield Finding("repairs", text if compat.enabled() else f"off, {compat.SWITCH} is 0")
 
 

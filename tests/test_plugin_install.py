@@ -111,7 +111,7 @@ def test_doctor_without_anything(from_wheel):
     said = " ".join(done.stdout.split())
     assert "torch absent" in said
     assert f"on, by {from_wheel.site / PTH}" in said
-    assert said.endswith("s3prl not installed: pip install s3prl==0.4.18 not usable: s3prl")
+    assert said.endswith("s3prl not installed: pip install s3prl==0.4.18 verdict not usable: s3prl")
     done = from_wheel.run("-m", "s3prl_dphubert.cli", "doctor", S3PRL_DPHUBERT_PLUGIN="0")
     said = " ".join(done.stdout.split())
     assert "off, S3PRL_DPHUBERT_PLUGIN is 0; use `s3prl-dphubert run_downstream` or" in said

@@ -1,4 +1,4 @@
-"""Commands that run SUPERB: ``superb run`` and ``superb status``."""
+"""Commands that run SUPERB: ``superb run``, ``superb recipe`` and ``superb status``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def add(group: Any) -> None:
     )
     run.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of all corpora")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this upstream's tasks")
-    run.add_argument("--recipes", type=Path, metavar="DIR", help="other recipes than those that ship")
+    run.add_argument(
+        "--recipes", metavar="DIR", help="other recipes: a folder of them, or mini_superb, which ships"
+    )
     run.add_argument(
         "--set",
         action="append",
@@ -66,6 +68,15 @@ def add(group: Any) -> None:
     )
     run.add_argument("--check", action="store_true", help="only say what is missing")
 
+    recipe = group.add_parser("recipe", help="print a task's configuration for s3prl's run_downstream -c")
+    recipe.set_defaults(run=_recipe)
+    recipe.add_argument("task", metavar="TASK", help="its name, such as ks")
+    recipe.add_argument("--part", default="", help="fold, language or speaker (default the first)")
+    recipe.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of all corpora")
+    recipe.add_argument("--upstream", default="dphubert", metavar="NAME", help="decides the learning rate")
+    recipe.add_argument("--recipes", metavar="DIR", help="as for superb run")
+    recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as for superb run")
+
     status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
     status.set_defaults(run=_status)
     status.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
@@ -93,6 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> RunPlan:
+    from ..superb.recipe import recipe_root
     from ..superb.run.feature_cache import UPSTREAMS, FeatureCache
     from ..superb.run.plan import RunPlan, choose
     from ..superb.run.upstream_spec import UpstreamSpec
@@ -101,7 +113,12 @@ def _plan(arguments: argparse.Namespace) -> RunPlan:
     limit = f"{limit}GB" if limit.replace(".", "", 1).isdigit() else limit
     return RunPlan(
         upstream=UpstreamSpec(arguments.upstream, arguments.ckpt, arguments.options, arguments.name),
-        recipes=choose(arguments.tasks, arguments.recipes, arguments.set, arguments.upstream in UPSTREAMS),
+        recipes=choose(
+            arguments.tasks,
+            recipe_root(arguments.recipes) if arguments.recipes else None,
+            arguments.set,
+            arguments.upstream in UPSTREAMS,
+        ),
         data=Path(os.path.abspath(arguments.data)),
         out=Path(os.path.abspath(arguments.out)),
         sweep=arguments.sweep is not None,
@@ -117,6 +134,38 @@ def _plan(arguments: argparse.Namespace) -> RunPlan:
         trained=Path(os.path.abspath(arguments.trained)) if arguments.trained else None,
         command=shlex.join(["s3prl-dphubert", *sys.argv[1:]]),
     )
+
+
+def _recipe(arguments: argparse.Namespace) -> None:
+    """Prepare what the task reads, and print its configuration; all else goes to standard error."""
+    import yaml
+
+    from ..errors import ConfigError, DataError
+    from ..superb.prepare import STEPS
+    from ..superb.recipe import recipe_root
+    from ..superb.run.feature_cache import UPSTREAMS
+    from ..superb.run.plan import RunPlan, choose
+    from ..superb.run.upstream_spec import UpstreamSpec
+    from ..superb.tasks import find
+
+    root = recipe_root(arguments.recipes) if arguments.recipes else None
+    name = find(arguments.task).name
+    recipes = choose(name, root, arguments.set, arguments.upstream in UPSTREAMS)
+    data = Path(os.path.abspath(arguments.data))
+    plan = RunPlan(UpstreamSpec("fbank"), recipes, data, out=data)
+    (recipe,) = recipes
+    parts = {part.name: part for part in recipe.task.parts}
+    part = parts.get(arguments.part or next(iter(parts)))
+    if part is None:
+        raise ConfigError(f"--part is {arguments.part!r}, allowed: {', '.join(parts)}")
+    if missing := recipe.missing(data):
+        raise DataError(f"{data}: lacks {', '.join(missing)}")
+    prepared = plan.prepared(recipe)
+    config = recipe.fill(plan.template(recipe, part), data, prepared)
+    for name in recipe.needs.prepare:
+        STEPS[name](data, prepared, config)
+    print(f"# s3prl's run_downstream: -d {recipe.task.downstream} -c this file")
+    print(yaml.safe_dump(config, sort_keys=False), end="")
 
 
 def _rates(sweep: str | None) -> tuple[float, ...]:

@@ -39,6 +39,7 @@ class RecipeNeeds:
         prepare: names of the steps of preparation, in order.
         reference: ground truth where s3prl does not score itself, as ``{data}/truth`` or ``{prepared}/rttm``.
         reference_dev: the same for the development set.
+        obtain: how to get the data, if that is one command; may hold ``{data}``.
         sweep: learning rates that ``--sweep lr`` tries.
         s3prl_lr: s3prl's own learning rate, taken for upstreams that are not of this package; 0 if it is the
             configuration's.
@@ -61,6 +62,7 @@ class RecipeNeeds:
     prepare: tuple[str, ...] = ()
     reference: str = ""
     reference_dev: str = ""
+    obtain: str = ""
     sweep: tuple[float, ...] = SWEEP
     s3prl_lr: float = 0.0
     published_lr: Mapping[str, float] = field(default_factory=dict)
@@ -123,7 +125,7 @@ class TaskRecipe:
     def __post_init__(self) -> None:
         faults = [
             f"{name} has {word!r}, allowed: {_ALLOWED}"
-            for name in ("reference", "reference_dev")
+            for name in ("reference", "reference_dev", "obtain")
             for word in _unknown_placeholders(getattr(self.needs, name))
         ]
         for part in self.task.parts:
@@ -304,6 +306,23 @@ def _of_task(task: SuperbTask, changes: Sequence[str]) -> list[str]:
         elif first.lower() == task.folder:
             selected.append(rest)
     return selected
+
+
+def recipe_root(name: str) -> Path:
+    """Return a folder of recipes by its path, or one that ships by its name.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    shipped = resources.find("downstream_recipes")
+    names = sorted({path.parents[1].name for path in shipped.glob(f"*/*/{NEEDS}")})
+    if name in names:
+        return shipped / name
+    raise ConfigError(
+        f"--recipes is {name!r}, no such folder; allowed: a folder of recipes, or {', '.join(names)}"
+    )
 
 
 def recipe_folders(root: Path | None = None) -> dict[str, Path]:

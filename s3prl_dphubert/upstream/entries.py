@@ -187,7 +187,7 @@ def _expert(load: Callable[[], SpeechModel], model_config: Source, options: dict
 def _exported(path: Path, model_config: Source, options: dict[str, Any]) -> UpstreamExpert:
     """Return the upstream of an exported file, which runs on the CPU and without gradients."""
     from ..export.runtime import load_exported
-    from .expert import UpstreamExpert
+    from .expert import ExportedExpert
     from .options import Options
 
     checked = Options.read(model_config, options)
@@ -196,4 +196,4 @@ def _exported(path: Path, model_config: Source, options: dict[str, Any]) -> Upst
             f"precision is {checked.precision!r}, allowed for {path.suffix} files: none, "
             "they were exported in one"
         )
-    return UpstreamExpert(load_exported(path), checked)  # type: ignore[arg-type]  # has a model's interface
+    return ExportedExpert(load_exported(path), checked)  # type: ignore[arg-type]  # has a model's interface

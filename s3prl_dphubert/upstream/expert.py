@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.inference.folded import FoldedModel, fold
 from ..model.speech_model import AUTOCAST
@@ -118,6 +120,29 @@ class UpstreamExpert(nn.Module):
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         dtype = AUTOCAST.get(self.options.precision)
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+class ExportedExpert(UpstreamExpert):
+    """The upstream of an exported file, which has no gradients: s3prl's ``-f`` is refused."""
+
+    _trains = False
+
+    def train(self, mode: bool = True) -> ExportedExpert:
+        """Note that s3prl's runner wants to train it."""
+        self._trains = mode
+        return super().train(mode)
+
+    def compute(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
+        """Return the hidden states as :meth:`UpstreamExpert.compute` does.
+
+        Raises:
+            ConfigError: s3prl's runner fine-tunes it.
+        """
+        if self._trains and torch.is_grad_enabled() and "s3prl.downstream.runner" in sys.modules:
+            raise ConfigError(
+                "an exported file cannot be fine-tuned (-f); fine-tune the checkpoint that it was made from"
+            )
+        return super().compute(waveforms, lengths)
 
 
 def _repeat_last(state: Tensor, frames: int) -> Tensor:

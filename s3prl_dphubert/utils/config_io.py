@@ -13,6 +13,7 @@ from typing import Any, TypeGuard, TypeVar
 from ..errors import ConfigError
 
 T = TypeVar("T")
+_SCIENTIFIC = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # 1e-4 is a string in YAML, 1.0e-4 a number
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def apply_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, A
         if not equals or not all(fields):
             raise ConfigError(f"--set is {change!r}, allowed: FIELD=VALUE, such as stage1.updates=20000")
         try:
-            value = yaml.safe_load(text)
+            value: Any = float(text) if _SCIENTIFIC.fullmatch(text) else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {name} is {text!r}, not readable as YAML") from error
         for field_name in reversed(fields):
@@ -80,7 +81,8 @@ def from_dict(
 
     All faults are found in one pass, each named by the path of its field (``stage1.lr``): unknown and
     missing fields, values of another type, and whatever the ``__post_init__`` of a dataclass refuses. A
-    section with a fault does not hide those of the others, nor its own further ones.
+    section with a fault does not hide those of the others, nor its own further ones. The values of a
+    section are laid over the default of its field, which need not have the defaults of its class.
 
     Args:
         kind: dataclass to build.
@@ -119,8 +121,15 @@ class _Reader:
         self.faults: list[str] = []
         self.replaced: list[str] = []  # paths of the fields that hold a stand-in
 
-    def build(self, kind: type[T], values: Any, path: str) -> T:
-        """Return an instance of a dataclass; after a fault it only serves further checks."""
+    def build(self, kind: type[T], values: Any, path: str, defaults: T | None = None) -> T:
+        """Return an instance of a dataclass; after a fault it only serves further checks.
+
+        Args:
+            kind: dataclass to build.
+            values: mapping of its fields.
+            path: of the section, for messages.
+            defaults: instance whose values the missing fields take; by default those of the class.
+        """
         if not isinstance(values, Mapping):
             self._refuse(path, values, "a mapping")
             return _unchecked(kind, {})
@@ -133,13 +142,16 @@ class _Reader:
         for field in dataclasses.fields(kind):  # type: ignore[arg-type]
             name, at = field.name, f"{prefix}{field.name}"
             if name in values:
-                value = self.convert(hints[name], values[name], at)
+                default = _default(field) if defaults is None else getattr(defaults, name)
+                value = self.convert(hints[name], values[name], at, default)
                 if value is not _UNUSABLE:
                     arguments[name] = value
                     continue
             elif self.complete or not _has_default(field):
                 self.faults.append(f"{at} is missing")
             else:
+                if defaults is not None:
+                    arguments[name] = getattr(defaults, name)
                 continue
             self.replaced.append(at)
         try:
@@ -161,8 +173,11 @@ class _Reader:
         self.faults.append(f"{path} is {value!r}, expected {expected}" if path else f"expected {expected}")
         return _UNUSABLE
 
-    def convert(self, hint: Any, value: Any, path: str) -> Any:
-        """Return a value in the type of its annotation, or ``_UNUSABLE`` after noting the fault."""
+    def convert(self, hint: Any, value: Any, path: str, default: Any = None) -> Any:
+        """Return a value in the type of its annotation, or ``_UNUSABLE`` after noting the fault.
+
+        A section is laid over its ``default``.
+        """
         options = _options(hint)
         for option in options:
             origin = typing.get_origin(option) or option
@@ -172,7 +187,7 @@ class _Reader:
                 if isinstance(value, origin):
                     return value
                 if isinstance(value, Mapping):
-                    return self.build(origin, value, path)
+                    return self.build(origin, value, path, default if isinstance(default, origin) else None)
             elif origin in (dict, Mapping) and isinstance(value, Mapping):
                 return self._convert_mapping(option, value, path)
             elif origin is tuple and isinstance(value, list | tuple):
@@ -267,6 +282,7 @@ def _unchecked(kind: type[T], arguments: dict[str, Any]) -> T:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a field; ``MISSING`` if it has none."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default

@@ -5,17 +5,49 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from importlib import metadata
-
-import numpy as np
-import torch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..version import __version__
 
+if TYPE_CHECKING:
+    import torch
+
 Environment = dict[str, str | int]
+S3PRL = ("s3prl", "espnet-s3prl")
+"""Distributions that install the module s3prl, which may also come from a checkout."""
+
+
+def s3prl_version() -> str:
+    """Return the version of the s3prl that an import takes, and its origin if that is another package.
+
+    Returns:
+        Such as ``0.4.18``, ``2026.5.14 (espnet-s3prl)`` or ``0.4.18 (a checkout)``; empty if there is none.
+    """
+    spec = find_spec("s3prl")
+    if spec is None or spec.origin is None:
+        return ""
+    module = Path(spec.origin).resolve()
+    for name in S3PRL:
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if Path(str(distribution.locate_file("s3prl/__init__.py"))).resolve() == module:
+            return distribution.version if name == "s3prl" else f"{distribution.version} ({name})"
+    try:
+        version = (module.parent / "version.txt").read_text(encoding="utf8").strip()
+    except OSError:
+        version = "unknown"
+    return f"{version} (a checkout)"
 
 
 def environment(device: torch.device, precision: str, processes: int, accumulate: int) -> Environment:
     """Return versions, hardware and division of the work; where all are the same, runs resume bit by bit."""
+    import numpy as np
+    import torch
+
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
     return {
@@ -34,12 +66,17 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of Python, of this package and of those packages that are installed."""
     versions = {"python": platform.python_version(), "s3prl_dphubert": __version__}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return versions | {name: version for name in packages if (version := package_version(name))}
+
+
+def package_version(name: str) -> str:
+    """Return the version of a package, of s3prl wherever it is from; empty if it is not installed."""
+    if name == "s3prl":
+        return s3prl_version()
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def changes(before: Environment, now: Environment) -> str:

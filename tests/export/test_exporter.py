@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 
 import onnx
 import pytest
@@ -235,6 +236,18 @@ def test_chosen_hidden_states(tmp_path, manifest):
     assert runtime.info.layers == (0, 2)
     assert_same(found, [exact[0].detach(), exact[2].detach()])
     assert len(dphubert_local(out)(waveforms())["hidden_states"]) == 2
+
+
+def test_an_exported_file_refuses_to_be_fine_tuned_by_s3prl(files, monkeypatch):
+    """With ``-f`` its runner switches the upstream to training and calls it with gradients."""
+    monkeypatch.setitem(sys.modules, "s3prl.downstream.runner", ModuleType("runner"))
+    expert = dphubert_local(files["onnx"][0])
+    waves = [torch.zeros(16_000)]
+    with pytest.raises(ConfigError, match=r"an exported file cannot be fine-tuned \(-f\)"):
+        expert.train()(waves)
+    expert.eval()(waves)
+    with torch.no_grad():
+        expert.train()(waves)
 
 
 def test_int8_from_a_manifest(tmp_path, manifest, capsys):

@@ -256,5 +256,6 @@ def test_doctor(tmp_path):
         rows[task].endswith("ready")
         for task in ["PR", "ASR", "KS", "QbE", "SID", "ASV", "SD", "ER", "IC", "SF"]
     )
-    assert lines[-1].strip() == "usable"
+    assert lines[-1].split() == ["verdict", "usable"]
+    assert {"GPU", "exports", "cache", "Hub"} <= rows.keys()
     assert done.err == ""

@@ -30,6 +30,7 @@ from .workers.launcher import Launcher, Watch
 
 SEED = 1337  # s3prl's
 VERSION = 2  # of the record of what a training was made from; 1 did not include the audio
+LEAST_FREE = 50_000_000  # bytes on a disk below which a failure is taken for its being full
 _MADE_FROM = "made_from"  # key of the record in state.json and evaluated.json
 
 
@@ -228,6 +229,22 @@ class Experiment:
         return Output(text, out)
 
     def _launch(self, arguments: list[str], log: Path, slot: Slot, watch: Watch) -> str:
+        """Start s3prl, and return its output.
+
+        Raises:
+            RunError: it failed; the message names a full disk, which libraries report in other words.
+        """
+        try:
+            return self._start(arguments, log, slot, watch)
+        except RunError as error:
+            free = shutil.disk_usage(log.parent).free
+            if free < LEAST_FREE:
+                raise RunError(
+                    f"{log.parent}: the disk is full, {free / 1e6:.0f} MB are left; {error}"
+                ) from error
+            raise
+
+    def _start(self, arguments: list[str], log: Path, slot: Slot, watch: Watch) -> str:
         arguments = [*arguments, "--device", slot.device]
         if slot.device == "cpu" and slot.processes == 1:
             return self.launcher.run("downstream", arguments, log, log.parent, slot.environment, watch)

@@ -27,10 +27,18 @@ class FeatureCache:
     Args:
         folder: for all models and tasks.
         limit: size that the folder may reach, such as ``100GB``.
+
+    Raises:
+        ConfigError: the limit is no size above 0.
     """
 
     folder: Path
     limit: str = "100GB"
+
+    def __post_init__(self) -> None:
+        from ...upstream.cached_expert import FeatureOptions
+
+        FeatureOptions(str(self.folder), self.limit)
 
     def upstreams(
         self, upstream: UpstreamSpec, task: SuperbTask, out: Path

@@ -23,6 +23,7 @@ from .slots import Slot
 from .workers import logs
 from .workers.launcher import Launcher
 
+OUT_OF_MEMORY = "[Runner] - CUDA out of memory at step"  # s3prl prints it and leaves the batch out
 Rate = float | None
 """Learning rate; ``None`` for that of the recipe."""
 
@@ -149,7 +150,9 @@ class PartRun:
             reporter.say(title, f"trains, {experiment.steps} steps")
         watch = reporter.watch(title, "trains", log, logs.OVERALL)
         if experiment.train(log, slot, watch):
-            reporter.say(title, f"trained, {elapsed(began)}")
+            skipped = logs.text(log).count(OUT_OF_MEMORY)
+            text = f", {skipped} batches left out for lack of GPU memory" if skipped else ""
+            reporter.say(title, f"trained, {elapsed(began)}{text}")
 
     def sweep_score(self, rate: float, short: bool) -> float:
         """Return the score of a finished training on the development set."""

@@ -79,6 +79,15 @@ class RunPlan:
         for name, least in (("jobs", 1), ("processes", 1), ("seed", 0), ("sweep_steps", 0)):
             if getattr(self, name) < least:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: {least} or more")
+        if self.gpus and self.device == "cpu":
+            gpus = ",".join(self.gpus)
+            faults.append(
+                f"gpus is {gpus!r}, allowed: none on the CPU, and torch sees no GPU unless --device cuda"
+            )
+        if self.jobs > 1 and self.device == "cuda":
+            faults.append(
+                f"jobs is {self.jobs}, allowed: 1 with GPUs, of which --gpus 0,1 runs a job on each"
+            )
         several = self.processes > 1 and self.device == "cuda"
         if several and (not self.gpus or len(self.gpus) % self.processes):
             faults.append(f"processes is {self.processes}, allowed: a divisor of the number of --gpus")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from ...errors import DataError
+from ...utils.environment import package_version
 from ..prepare import STEPS
 from ..recipe import PAGE, TaskRecipe
 from . import corpus, feature_cache
@@ -64,7 +64,7 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
     absent = recipe.missing(plan.data)
     if absent:
         names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-        missing.append(f"put {names} below {plan.data}; {recipe.folder / PAGE} says where to get it")
+        missing.append(f"put {names} below {plan.data}; {_advice(plan, recipe)}")
     packages = _missing_packages(recipe)
     if packages:
         missing.append(f"pip install {' '.join(packages)}")
@@ -73,6 +73,8 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
         missing.append(blocked)
     if unknown := [name for name in needs.prepare if name not in STEPS]:
         missing.append(f"its recipe prepares {', '.join(unknown)}, allowed: {', '.join(STEPS)}")
+    if plan.processes > 1 and not task.shares_batches:
+        missing.append(f"{plan.processes} processes would train on the same batches, allowed: --processes 1")
     if plan.cache is not None and (refusal := feature_cache.refusal(task)):
         remarks.append(refusal.partition(": ")[2])
     if not recipe.can_share_batch(plan.processes):
@@ -94,6 +96,13 @@ def _check_task(plan: RunPlan, recipe: TaskRecipe, gpu_gb: float | None) -> Pref
         tuple(missing),
         tuple(remarks),
     )
+
+
+def _advice(plan: RunPlan, recipe: TaskRecipe) -> str:
+    if recipe.needs.obtain:
+        return recipe.fill(recipe.needs.obtain, plan.data, plan.prepared(recipe))
+    page = recipe.folder / PAGE
+    return f"{page} says where to get it" if page.exists() else f"{recipe.folder} has no {PAGE} about it"
 
 
 def _describe_rates(plan: RunPlan, recipe: TaskRecipe) -> Iterator[str]:
@@ -138,12 +147,7 @@ def _check_audio(plan: RunPlan, recipe: TaskRecipe, missing: list[str], remarks:
 
 
 def _missing_packages(recipe: TaskRecipe) -> list[str]:
-    own = []
-    for name in recipe.needs.packages:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            own.append(name)
+    own = [name for name in recipe.needs.packages if not package_version(name)]
     return list(dict.fromkeys([*recipe.task.missing_packages(), *own]))
 
 

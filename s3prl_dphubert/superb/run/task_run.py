@@ -8,11 +8,11 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, DPHubertError, RunError
+from ...utils.environment import package_version, s3prl_version
 from ...utils.files import write_text
 from ...utils.locking import folder_lock
 from ..scoring import score_file
@@ -175,7 +175,7 @@ class TaskRun:
             metrics=metrics,
             seed=self.plan.seed,
             learning_rate=rate,
-            s3prl=metadata.version("s3prl"),
+            s3prl=s3prl_version(),
             date=datetime.datetime.now().isoformat(timespec="seconds"),
             command=self.plan.command,
             parts=parts,
@@ -184,7 +184,7 @@ class TaskRun:
             checkpoints={name or self.task.folder: result.note for name, result in results.items()},
             versions={
                 "python": platform.python_version(),
-                **{name: metadata.version(name) for name in PACKAGES},
+                **{name: package_version(name) for name in PACKAGES},
             },
             caution=self.caution,
             benchmark=self.recipe.needs.benchmark,

@@ -21,6 +21,7 @@ TASK = SuperbTask(
     downstream="enhancement_stft",  # enhancement_stft2 is better and not comparable
     metrics=METRICS,
     checkpoint="best-states-dev.ckpt",
+    shares_batches=False,  # its loaders have no DistributedSampler
     packages=("h5py", "librosa", "scipy", "pesq", "pystoi"),
     audio=mixtures,
     predictions=(Prediction("se_public/metrics.txt", MEANS, prediction_formats.metric_means(METRICS)),),

@@ -213,6 +213,8 @@ class SuperbTask:
         tried: how many checkpoints a pattern tries, evenly over the training; 0 for all that were saved.
         dev_better: ``higher`` or ``lower`` for s3prl's score on the development set; by default as for the
             first metric.
+        shares_batches: several processes train on different batches; s3prl gives some tasks' processes all
+            the same ones.
         packages: modules that s3prl imports for this task beside its own requirements; ``MODULE=PACKAGE``
             where the package index knows them by another name.
         blocked: returns why the task cannot run on this machine, beyond missing ``packages``, and what to do
@@ -236,6 +238,7 @@ class SuperbTask:
     split: str = "test"
     checkpoint: str = "dev-best.ckpt"
     tried: int = 0
+    shares_batches: bool = True
     dev_better: str = ""
     packages: tuple[str, ...] = ()
     blocked: Callable[[], str] | None = None

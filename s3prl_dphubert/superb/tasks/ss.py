@@ -18,6 +18,7 @@ TASK = SuperbTask(
     downstream="separation_stft",  # separation_stft2 is better and not comparable
     metrics=METRICS,
     checkpoint="best-states-dev.ckpt",
+    shares_batches=False,  # its loaders have no DistributedSampler
     packages=("h5py", "librosa", "scipy", "pesq", "pystoi"),
     audio=mixtures,
     predictions=(Prediction("ss_public/metrics.txt", MEANS, prediction_formats.metric_means(METRICS)),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import zipfile
@@ -18,6 +19,7 @@ from s3prl_dphubert.superb.run import fingerprints, preflight, selection
 from s3prl_dphubert.superb.run.feature_cache import FeatureCache
 from s3prl_dphubert.superb.run.part_run import PartRun, TaskContext
 from s3prl_dphubert.superb.run.plan import choose
+from s3prl_dphubert.superb.run.progress import Reporter
 from s3prl_dphubert.superb.run.run_files import format_rate
 from s3prl_dphubert.superb.run.slots import Slot
 from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
@@ -140,6 +142,17 @@ def test_other_total_steps_are_saved_at_a_divisor():
         choose("ks", None, ["runner.total_steps=1500", "runner.save_step=1000"])
 
 
+def test_options_without_effect_on_the_device_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="gpus is '0,1', allowed: none on the CPU, and torch sees no GPU"):
+        plan(tmp_path, gpus=("0", "1"))
+    with pytest.raises(ConfigError, match="jobs is 2, allowed: 1 with GPUs, of which --gpus 0,1 runs"):
+        plan(tmp_path, jobs=2, device="cuda")
+
+
+def test_a_rate_may_be_written_without_a_point():
+    assert choose("ks", None, ["optimizer.lr=1e-3"])[0].rate == 1e-3
+
+
 def test_jobs_get_a_gpu_or_several_or_none(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert plan(tmp_path, jobs=2).slots == [Slot("cpu"), Slot("cpu")]
@@ -219,6 +232,37 @@ def test_several_processes_are_started_on_their_gpus(tmp_path):
     assert words[5:9] == ["--backend", "nccl", "-m", "train"]
     assert words[-2:] == ["--device", "cuda"]
     assert launcher.environment == {"CUDA_VISIBLE_DEVICES": "1,3"}
+
+
+class Failing:
+    """A launcher whose processes fail, as on a full disk."""
+
+    def run(self, *_):
+        raise RunError("basic_ios::clear: iostream error")
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    recipe = choose("ks")[0]
+    part = PartRun(TaskContext(plan(tmp_path), recipe, {}, Failing(), None), recipe.task.parts[0])
+    with pytest.raises(RunError, match=r"^basic_ios"):
+        part.experiment().train(tmp_path / "train.log", Slot())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=3_000_000))
+    with pytest.raises(RunError, match=rf"^{tmp_path}: the disk is full, 3 MB are left; basic_ios"):
+        part.experiment().train(tmp_path / "train.log", Slot())
+
+
+def test_batches_left_out_for_lack_of_memory_are_counted(tmp_path):
+    class Trained:
+        def run(self, job, arguments, log, *_):
+            log.write_text("[Runner] - CUDA out of memory at step 7\n" * 3)
+            with zipfile.ZipFile(tmp_path / "out" / "ks" / "train" / "states-200000.ckpt", "w"):
+                return ""
+
+    recipe, out = choose("ks")[0], io.StringIO()
+    context = TaskContext(plan(tmp_path), recipe, {}, Trained(), Reporter(out))
+    PartRun(context, recipe.task.parts[0]).train(Slot())
+    assert out.getvalue().rstrip().endswith(", 3 batches left out for lack of GPU memory")
 
 
 # Upstreams
@@ -339,6 +383,16 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
         (["--set", "nonsense"], "--set is 'nonsense', allowed: FIELD=VALUE"),
         (["--set", "runner.max_keep=1"], "runner.max_keep is 1, allowed: a whole number from 2"),
         (["--device", "tpu"], "device is 'tpu', allowed: cuda, cpu"),
+        (["--device", "cpu", "--gpus", "0,1"], "gpus is '0,1', allowed: none on the CPU"),
+        (
+            ["--recipes", "nowhere"],
+            "--recipes is 'nowhere', no such folder; allowed: a folder of recipes, or mini_",
+        ),
+        (
+            ["--cache-features", str(tmp_path / "c"), "--cache-limit", "0"],
+            "limit is '0GB', allowed: bytes, or a size",
+        ),
+        (["--sweep-steps", "9"], "sweep_steps is 9, allowed: only with a sweep"),
     ):
         assert main([*start, *more]) == 2
         assert message in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 
+from s3prl_dphubert.superb.recipe import recipe_root
 from s3prl_dphubert.superb.run import preflight
 from s3prl_dphubert.superb.run.plan import RunPlan, choose
 from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
@@ -60,6 +61,21 @@ def test_nothing_is_missing_where_all_is_there(tmp_path, monkeypatch):
     assert rows[0].missing == rows[0].remarks == ()
     assert rows[0].cells[0] == "46 files"
     assert preflight.table(rows).endswith("nothing is missing")
+
+
+def test_processes_that_would_train_on_the_same_batches_are_refused(tmp_path):
+    for name, refused in (("se", True), ("ss", True), ("ks", False)):
+        (row,) = preflight.check(plan(tmp_path, name, processes=2))
+        said = "2 processes would train on the same batches, allowed: --processes 1" in row.missing
+        assert said is refused
+
+
+def test_the_advice_fits_the_recipe(tmp_path):
+    (tmp_path / "data").mkdir()
+    mini = choose("pr", recipe_root("mini_superb"))
+    (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), mini, tmp_path / "data", tmp_path / "out"))
+    made = f"s3prl-dphubert mini-superb --out {tmp_path / 'data'} --tasks pr makes it"
+    assert any(each.endswith(made) for each in row.missing)
 
 
 def test_gpus_are_counted_elsewhere():
