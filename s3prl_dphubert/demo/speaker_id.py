@@ -168,10 +168,10 @@ def _accuracy(upstream: ComparedUpstream, out: Path, config: dict[str, Any], lau
         accuracy = TASK.read({"": output})["acc"]
     except ResultError as error:
         raise RunError(
-            f"{error}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}"
+            f"{error}; the last lines of {folder / EVALUATE_LOG}:", detail=logs.tail(output.text)
         ) from error
     if fault := TASK.metric("acc").fault(accuracy):
-        raise RunError(f"{fault}; the last lines of {folder / EVALUATE_LOG}:\n{logs.tail(output.text)}")
+        raise RunError(f"{fault}; the last lines of {folder / EVALUATE_LOG}:", detail=logs.tail(output.text))
     return accuracy / 100
 
 

@@ -254,5 +254,5 @@ def choose(
         except ConfigError as error:
             faults.append(str(error))
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError(faults[0], detail="\n".join(faults[1:]))
     return tuple(recipes)

@@ -203,7 +203,7 @@ def _output(code: int, log: Path) -> str:
     text = logs.text(log)
     if code:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        raise RunError(f"s3prl {how}; the last lines of {log}:\n{logs.tail(text)}")
+        raise RunError(f"s3prl {how}; the last lines of {log}:", detail=logs.tail(text))
     return text
 
 
