@@ -55,6 +55,39 @@ def test_sid_does_not_serve_the_list_of_another_corpus(kept, tmp_path):
     assert sorted(package.iterdir()) == before
 
 
+def test_sid_names_the_recording_that_is_missing(kept, tmp_path):
+    from s3prl.downstream.voxceleb1 import dataset
+
+    corpus = corpora.voxceleb(tmp_path / "corpus")
+    missing = next((corpus["root"] / "test").rglob("*.wav"))
+    missing.unlink()
+    with pytest.raises(
+        DataError, match=rf"wav/{missing.relative_to(corpus['root'] / 'test/wav')}: no such file"
+    ):
+        dataset.SpeakerClassifiDataset("test", corpus["root"], str(corpus["identify"]))
+
+
+def test_ks_passes_over_hidden_files(tmp_path):
+    """macOS leaves a small ``._NAME`` beside each file that it copies to a foreign disk."""
+    from s3prl.downstream.speech_commands import dataset, expert
+
+    corpus = corpora.speech_commands(tmp_path)
+    roots = {
+        f"speech_commands{kind}_root": str(corpus[name]) for kind, name in (("", "train"), ("_test", "test"))
+    }
+
+    def read():
+        lists = expert.split_dataset(roots["speech_commands_root"])
+        sets = [dataset.SpeechCommandsDataset(each, **roots) for each in lists]
+        weights = [sorted(each.sample_weights) for each in sets]
+        return [len(each) for each in (*sets, dataset.SpeechCommandsTestingDataset(**roots))], weights
+
+    before = read()
+    for path in list(tmp_path.rglob("*.wav")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+    assert read() == before
+
+
 def test_asv_does_not_serve_the_lengths_of_another_corpus(kept, tmp_path, capsys):
     from s3prl.downstream.sv_voxceleb1 import dataset
 

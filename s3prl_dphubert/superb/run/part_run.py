@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -101,7 +102,12 @@ class PartRun:
     def config(self, rate: Rate = None, short: bool = False) -> dict[str, Any]:
         """Return s3prl's configuration."""
         plan, recipe = self.context.plan, self.context.recipe
-        return recipe.fill(plan.template(recipe, self.part, rate, short), plan.data, plan.prepared(recipe))
+        template, slots = plan.template(recipe, self.part, rate, short), len(plan.slots)
+        config = recipe.fill(template, plan.data, plan.prepared(recipe))
+        expert = config["downstream_expert"]
+        if slots > 1 and "max_workers" in expert and expert["max_workers"] is None:  # else all processors
+            expert["max_workers"] = max(1, (os.cpu_count() or 1) // slots)
+        return config
 
     def check_corpus(self) -> corpus.CorpusCheck | None:
         """Check the audio of the prepared part; results depend on it from then on.

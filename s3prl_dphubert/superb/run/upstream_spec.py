@@ -18,6 +18,7 @@ from ...utils.files import read_json, write_text
 from .run_files import UPSTREAM
 from .workers.launcher import Launcher
 
+HUB_UPSTREAMS = ("dphubert_hub", "dphubert_local")
 WEIGHTS = (".json", ".safetensors", ".bin", ".pt")  # files of a checkpoint directory that change results
 
 
@@ -84,9 +85,21 @@ class UpstreamSpec:
             options["features"] = "float16"
         return {
             "name": self.name,
-            "checkpoint": _digest(Path(self.checkpoint)) if self._is_local else self.checkpoint,
+            "checkpoint": _digest(Path(self.checkpoint)) if self._is_local else self._pinned,
             "options": options,
         }
+
+    @property
+    def _pinned(self) -> str:
+        """The checkpoint; of a repository on the Hub at the commit that the cache has or the Hub gives."""
+        parsed = hub.parse_hub_id(self.checkpoint) if self.name in HUB_UPSTREAMS else None
+        if parsed is None or parsed[0].revision is not None:
+            return self.checkpoint
+        repository, filename = parsed
+        try:
+            return f"{self.checkpoint}@{repository.pinned(filename or 'config.json').revision}"
+        except hub.DownloadError:  # says s3prl in more words when it loads the checkpoint
+            return self.checkpoint
 
     def measured(self, out: Path, launcher: Launcher) -> dict[str, Any]:
         """Count hidden states, parameters and MACs, once for all calls: ``upstream.json`` keeps the numbers.

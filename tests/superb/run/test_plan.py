@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from s3prl_dphubert.checkpoints.hub import HubRepository
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError, RunError
 from s3prl_dphubert.superb.recipe import load
@@ -288,6 +289,25 @@ def test_an_upstream_counts_by_its_content(tmp_path):
     assert UpstreamSpec("dphubert_local", str(one), kept).content != first.content
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     assert UpstreamSpec("dphubert_local", str(other), options).content != first.content
+
+
+def test_a_repository_counts_by_its_commit(monkeypatch):
+    def pinned(self, filename):
+        return HubRepository(self.name, commit[filename])
+
+    monkeypatch.setattr(HubRepository, "pinned", pinned)
+    commit = {"config.json": "a" * 40, "model.pth": "b" * 40}
+    assert UpstreamSpec("dphubert_hub", "user/repo").content["checkpoint"] == f"user/repo@{'a' * 40}"
+    assert UpstreamSpec("dphubert_hub", "user/repo/model.pth").content["checkpoint"].endswith("@" + "b" * 40)
+    assert UpstreamSpec("dphubert_hub", "user/repo@main").content["checkpoint"] == "user/repo@main"
+
+
+def test_queries_share_the_processors_with_other_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    alone, beside = (part_of(plan(tmp_path, "qbe", jobs=jobs)) for jobs in (1, 4))
+    assert alone.config()["downstream_expert"]["max_workers"] is None
+    assert beside.config()["downstream_expert"]["max_workers"] == 3
+    assert beside.experiment().inputs == alone.experiment().inputs
 
 
 def test_wrong_upstreams_are_refused():
