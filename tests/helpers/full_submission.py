@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from s3prl_dphubert.superb.prepare.iemocap import dialogs
 from s3prl_dphubert.superb.tasks.er import FOLD_SIZES
 from s3prl_dphubert.superb.tasks.ks import WORDS
 from tests.helpers.corpora import lines
@@ -58,8 +59,8 @@ def trials(count: int = 37_720) -> list[str]:
 
 def dialogue(session: int, count: int) -> list[str]:
     """Utterances of a session of IEMOCAP."""
-    kinds = ("impro05b", "script01_1", "impro02", "script03_2")
-    return [f"Ses0{session}{'FM'[i % 2]}_{kinds[i % 4]}_{'MF'[i // 1000]}{i % 1000:03}" for i in range(count)]
+    dialogues = dialogs(f"Session{session}")
+    return [f"{dialogues[i % 28]}_{'MF'[i // 1000]}{i % 1000:03}" for i in range(count)]
 
 
 def recordings(count: int = 3000) -> list[str]:
@@ -166,6 +167,16 @@ def lists(data: Path) -> Path:
         _touch(data / "speech_commands_test_set_v0.01" / folder / file)
     for name in sentences():
         _touch(data / "SNIPS/test" / f"{name}.wav")
+    for session in range(1, 6):
+        root = data / f"IEMOCAP_full_release/Session{session}"
+        for name in dialogue(session, FOLD_SIZES[f"fold{session}"]):
+            _touch(root / "sentences/wav" / name.rpartition("_")[0] / f"{name}.wav")
+        for each in dialogs(f"Session{session}")[:28]:
+            said = sorted(path.stem for path in (root / "sentences/wav" / each).iterdir())
+            lines(
+                root / f"dialog/EmoEvaluation/{each}.txt",
+                *(f"[0 - 1]\t{name}\tneu\t[1, 1, 1]" for name in said),
+            )
     table = ["path,action", *(f"wavs/speakers/x/{name}.wav,none" for name in commands())]
     lines(data / "fluent_speech_commands_dataset/data/test_data.csv", *table)
     mixtures = data / "Libri2Mix/wav16k/max/metadata/mixture_test_mix_both.csv"

@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 SOURCE = "https://sail.usc.edu/iemocap (by request)"
 LABELS = {"neu": 0, "hap": 1, "ang": 2, "sad": 3}
 MERGED = {"exc": "hap"}  # excitement counts as happiness
-_FIRST = len("Ses01")
 
 
 def folds(data: Path, out: Path, config: Config) -> None:
@@ -52,13 +51,19 @@ def utterances(session: Path) -> list[dict[str, str]]:
     """
     evaluations = require_folder(session / "dialog" / "EmoEvaluation", "evaluations of IEMOCAP", SOURCE)
     audio = require_folder(session / "sentences" / "wav", "audio of IEMOCAP", SOURCE)
-    order = {name: index for index, name in enumerate(_published()[session.name]["dialogs"].split())}
+    order = {name: index for index, name in enumerate(dialogs(session.name))}
     files = visible_files(evaluations, "*.txt")
-    files.sort(key=lambda file: (order.get(file.stem[_FIRST:], len(order)), file.name))
+    files.sort(key=lambda file: (order.get(file.stem, len(order)), file.name))
     rows = [row for file in files for row in _dialog(file, audio)]
     if not rows:
         raise DataError(f"{evaluations}: holds no evaluation of an utterance in {audio}; unpack IEMOCAP anew")
     return rows
+
+
+def dialogs(session: str) -> list[str]:
+    """Return the dialogues of a session such as ``Session1`` in the order of s3prl's list."""
+    first = f"Ses{int(session[-1]):02}"
+    return [f"{first}{name}" for name in _published()[session]["dialogs"].split()]
 
 
 def _dialog(file: Path, audio: Path) -> list[dict[str, str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
-from ..submission.item_rules import ItemRules, one_of
+from ..submission.item_rules import ItemRules, PredictedItem, one_of
 from .audio_lists import matching
 from .spec import HIGHER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask, TaskPart
 
@@ -32,10 +32,29 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
 def _rules(fold: str) -> ItemRules:
     """Return what is known of a fold: utterances of its session, in dialogues that s3prl lists."""
     session = fold[-1]
+
+    def names(data: Path | None) -> frozenset[str] | None:
+        from ..prepare.iemocap import utterances
+
+        folder = data / "IEMOCAP_full_release" / f"Session{session}" if data else None
+        if folder is None or not folder.is_dir():
+            return None
+        return frozenset(Path(row["path"]).stem for row in utterances(folder))
+
+    def other_dialogues(items: Sequence[PredictedItem], data: Path | None) -> Iterator[str]:
+        from ..prepare.iemocap import dialogs
+
+        known = frozenset(dialogs(f"Session{session}"))
+        strange = next((item for item in items if item.name.rpartition("_")[0] not in known), None)
+        if strange is not None:
+            yield f"{strange.place}: {strange.name[:60]} is in no dialogue of session {session}"
+
     return ItemRules(
         pattern=rf"Ses0{session}[FM]_(?:impro|script)\d\d(?:_\d)?[ab]?_[FM]\w{{3,4}}",
         form=f"Ses0{session}…, an utterance of session {session}",
         value=one_of("label", LABELS),
+        names=names,
+        together=other_dialogues,
     )
 
 

@@ -138,8 +138,13 @@ def test_every_fold_takes_its_session_only(tmp_path):
     """Swapped folds of equal size would count right."""
     names = full.dialogue(3, 1085)
     _, faults = faults_of({ER: full.rows(names, ("neu",))}, tmp_path)
-    assert f"{ER}: line 1: name is 'Ses03F_impro05b_M000', allowed: Ses01…" in faults
+    assert f"{ER}: line 1: name is 'Ses03F_script02_1_M000', allowed: Ses01…" in faults
     assert f"{ER}: and 1082 more faults" in faults
+
+
+def test_a_dialogue_that_the_session_does_not_have(tmp_path):
+    _, faults = faults_of(with_line(ER, 7, named(ER, "Ses01F_impro08_M006")), tmp_path)
+    assert f"{ER}: line 7: Ses01F_impro08_M006 is in no dialogue of session 1" in faults
 
 
 @pytest.mark.parametrize(
@@ -220,6 +225,7 @@ def data(tmp_path_factory):
         (LM, "1089-134686-9999"),
         (KS, "yes-ffffffff_nohash_0.wav"),
         (IC, "00000000-0000-0000-0000-000000000000"),
+        (ER, "Ses01F_impro01_M999"),
     ],
 )
 def test_the_corpora_say_which_names_there_are(entry, name, data, tmp_path):
