@@ -118,11 +118,11 @@ class OnnxSession:
         model = source if isinstance(source, bytes) else str(source)
         try:
             self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self.inputs = tuple(value.name for value in self._session.get_inputs())
+            self.outputs = tuple(value.name for value in self._session.get_outputs())
+            self.metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         except Exception as error:  # its errors have no common base class
             raise _unreadable(source, error) from error
-        self.inputs = tuple(value.name for value in self._session.get_inputs())
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
-        self.metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the model and return its outputs by name."""
@@ -164,14 +164,14 @@ class OpenVinoSession:
                 source if isinstance(source, bytes) else str(source)
             )
             self._request = self._compile(1).create_infer_request()
+            self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
+            self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
+            has_metadata = self._model.has_rt_info([KEY])
+            self.metadata = self._model.get_rt_info([KEY]).astype(str) if has_metadata else None
         except Exception as error:  # a damaged file provokes errors of any class
             raise _unreadable(source, error) from error
         self._queue: Any = None
         self._lock = Lock()  # one batch at a time, since all share the requests
-        self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
-        self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
-        has_metadata = self._model.has_rt_info([KEY])
-        self.metadata = self._model.get_rt_info([KEY]).astype(str) if has_metadata else None
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the model and return its outputs by name."""

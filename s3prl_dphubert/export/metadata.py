@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ..constants import SAMPLE_RATE
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
 from ..utils.config_io import from_dict
+from ..utils.files import parse_json
 
 FORMAT_VERSION = 1
+LARGEST = 1 << 20  # characters of metadata; models of 48 layers need some 20,000
 # Packages whose versions are recorded.
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino")
 
@@ -60,7 +62,9 @@ class ExportMetadata:
         if text is None:
             raise CheckpointError(f"{path}: not written by `s3prl-dphubert export`")
         try:
-            values: dict[str, Any] = json.loads(text)
+            if len(text) > LARGEST:
+                raise ValueError(f"{len(text):,} characters, allowed: {LARGEST:,}")
+            values: dict[str, Any] = parse_json(text)
             version = values["format_version"]
             if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
                 raise CheckpointError(
@@ -68,8 +72,11 @@ class ExportMetadata:
                 )
             own = {field.name: values[field.name] for field in fields(cls)}
             return from_dict(cls, own, "metadata", complete=True, strict=True)
-        except (json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
-            raise CheckpointError(f"{path}: its metadata is damaged ({error!r})") from error
+        except CheckpointError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{path}: its metadata is damaged ({reason})") from error
 
 
 def weights_hash(model: SpeechModel) -> str:

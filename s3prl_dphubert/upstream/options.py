@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..model.speech_model import PRECISIONS
-from ..utils.config_io import from_dict
+from ..utils.config_io import LARGEST_YAML, from_dict, parse_yaml
+from ..utils.files import read_limited
 
 PADDINGS = ("batch", "exact")
 Kind = TypeVar("Kind", bound="Options")
@@ -42,7 +43,7 @@ class Options:
         choices = ("precision", self.precision, PRECISIONS), ("padding", self.padding, PADDINGS)
         for name, value, allowed in choices:
             if value not in allowed:
-                yield f"{name} is {value!r}, allowed: {', '.join(allowed)}"
+                yield f"{name} is {shown(value)}, allowed: {', '.join(allowed)}"
 
     @classmethod
     def read(cls: type[Kind], config: str | Path | None, more: Mapping[str, Any]) -> Kind:
@@ -60,11 +61,9 @@ class Options:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(read_limited(path, LARGEST_YAML))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable YAML file ({error})") from error
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected options as name: value")

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
+from .files import read_limited
 
 T = TypeVar("T")
+LARGEST_YAML, MOST_VALUES = 1 << 18, 100_000
+"""Bytes of a YAML file, and values in it with aliases written out."""
 _SCIENTIFIC = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # 1e-4 is a string in YAML, 1.0e-4 a number
 
 
@@ -26,20 +29,59 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, descendants: tuple[Path, ...]) -> dict[str, Any]:
-    import yaml  # not at the top: much that imports this module reads no YAML
-
-    if path.resolve() in descendants:
-        raise ConfigError(f"{path}: base extends itself")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = parse_yaml(read_limited(path, LARGEST_YAML))
+        if path.resolve() in descendants:
+            raise ConfigError(f"{path}: base extends itself")
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected a mapping")
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base is {shown(base)}, expected the name of a file")
     return merge(_read_yaml(path.parent / base, (*descendants, path.resolve())), values)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """Return the plain values of a YAML text.
+
+    Raises:
+        ValueError: it is not YAML, or small but huge when its aliases are written out.
+    """
+    import yaml  # not at the top: much that imports this module reads no YAML
+
+    class Loader(yaml.SafeLoader):
+        """Count the values, those behind an alias each time."""
+
+        count = 0
+
+        def __init__(self, stream: Any) -> None:
+            super().__init__(stream)
+            self.sizes: dict[int, int] = {}
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            begin, is_alias = self.count, self.check_event(yaml.AliasEvent)
+            node = super().compose_node(parent, index)
+            if is_alias:  # without a size, the node holds itself
+                self.count += self.sizes.get(id(node), MOST_VALUES)
+            else:
+                self.count += 1
+                self.sizes[id(node)] = self.count - begin
+            if self.count > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES:,} values, or one that holds itself")
+            return node
+
+    try:
+        return yaml.load(text, Loader)  # a subclass of SafeLoader
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    except Exception as error:  # beside its own errors, those of the types that a tag names
+        raise ValueError(str(error)) from error
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -57,17 +99,15 @@ def apply_changes(values: dict[str, Any], changes: Sequence[str]) -> dict[str, A
     Raises:
         ConfigError: a change has no ``=`` or no field, or its value is not YAML.
     """
-    import yaml
-
     for change in changes:
         name, equals, text = change.partition("=")
         fields = name.split(".")
         if not equals or not all(fields):
             raise ConfigError(f"--set is {change!r}, allowed: FIELD=VALUE, such as stage1.updates=20000")
         try:
-            value: Any = float(text) if _SCIENTIFIC.fullmatch(text) else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {name} is {text!r}, not readable as YAML") from error
+            value: Any = float(text) if _SCIENTIFIC.fullmatch(text) else parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--set {name} is {shown(text)}, not readable as YAML") from error
         for field_name in reversed(fields):
             value = {field_name: value}
         values = merge(values, value)
@@ -170,7 +210,9 @@ class _Reader:
             self.faults.append(f"{prefix}{fault}" if names_field or not prefix else f"{prefix[:-1]}: {fault}")
 
     def _refuse(self, path: str, value: Any, expected: str) -> Any:
-        self.faults.append(f"{path} is {value!r}, expected {expected}" if path else f"expected {expected}")
+        self.faults.append(
+            f"{path} is {shown(value)}, expected {expected}" if path else f"expected {expected}"
+        )
         return _UNUSABLE
 
     def convert(self, hint: Any, value: Any, path: str, default: Any = None) -> Any:
@@ -221,7 +263,7 @@ class _Reader:
         if kind is float and isinstance(value, int | float if self.strict else int | float | str):
             try:
                 return float(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 return _UNUSABLE
         return value if isinstance(value, kind) else _UNUSABLE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,17 +29,42 @@ def user_cache_dir() -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which becomes ``path`` when the block ends without error.
 
+    The content reaches the disk before the name does, so that a power cut leaves the old or the new file.
     Paths that exist but are not regular files, such as ``/dev/stdout``, are written directly.
     """
     if path.exists() and not path.is_file():
         yield path
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = _partial_name(path)
     try:
         yield partial
+        _sync(partial)
         os.replace(partial, path)
+        _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial_name(path: Path) -> Path:
+    """Return a hidden name beside a path that nobody can predict, and so nobody can link elsewhere."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    try:
+        number = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # some systems open no folders
+            return
+        raise
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # of file systems that cannot
+            raise
+    finally:
+        os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,11 +82,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists():
         raise CheckpointError(f"{path}: exists already; choose another place or remove it first")
-    partial = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+    partial = _partial_name(path)
     try:
         partial.mkdir(parents=True)
         yield partial
+        for folder, _, names in os.walk(partial):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
         os.replace(partial, path)
+        _sync(path.parent)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
     finally:
@@ -87,10 +118,36 @@ def remove_partial(folder: Path) -> None:
             partial.unlink()
 
 
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return the content of a file of at most ``limit`` bytes.
+
+    Raises:
+        ValueError: it is larger.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"larger than {limit:,} bytes")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the values of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON or not UTF-8, nested too deep, or has a number of too many digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a mapping from a JSON file; it is empty if the file is missing, damaged or holds no mapping."""
     try:
-        values = json.loads(path.read_text(encoding="utf8"))
+        values = parse_json(path.read_text(encoding="utf8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import from_dict, type_faults
-from ...utils.files import read_json, write_text
+from ...utils.files import parse_json, read_json, write_text
 from ..tasks import find
 from ..tasks.spec import SUPERB, SuperbTask
 
@@ -143,8 +143,8 @@ def read(path: Path) -> ScoreRecord:
         ResultError: it is damaged, of a newer version, or has unknown, missing or wrong fields.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        values = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise ResultError(f"{path}: holds {type(values).__name__}, allowed: a mapping")
