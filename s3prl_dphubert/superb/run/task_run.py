@@ -89,7 +89,7 @@ class TaskRun:
 
     @property
     def caution(self) -> str:
-        """Why the result is excluded from scores and reports; empty if it is not."""
+        """Reason for which the result is excluded from scores and reports; empty if there is none."""
         return "; ".join(filter(None, (self.recipe.needs.caution, *self.deviations)))
 
     def _report_cache_size(self) -> None:
