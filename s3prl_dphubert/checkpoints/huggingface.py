@@ -14,6 +14,7 @@ from ..model.state_dict import load_weights_only
 from .directory import read_mapping, read_tensors
 from .dphubert_pth import TABLE
 from .key_mapping import KeyMapping, Weights, add_extractor_scale, count_faults, positional_conv
+from .teachers import recognize
 
 Find = Callable[[str], Path | None]
 """File name -> its path in a directory or in the Hub's cache, ``None`` if there is no such file."""
@@ -94,18 +95,21 @@ HEADS = KeyMapping(
 )
 
 
-def read(find: Find, source: str, normalize: bool | None = None) -> Weights:
+def read(find: Find, source: str, repository: str = "") -> Weights:
     """Read the configuration and tensors, by our names, of a HuBERT, wav2vec 2.0, WavLM or data2vec model.
 
     Heads for training and recognition are left out. Hidden state 0 of our model is the output of
     ``feature_projection`` and the others are those of the layers; the ``hidden_states`` of
     ``transformers`` are other tensors.
 
+    Waveforms are normalised as preprocessor_config.json says or, without that file, exactly if every conv
+    layer has a LayerNorm. A published model, or a copy of it, has the normalisation and dropout of its
+    training instead (:func:`~.teachers.recognize`).
+
     Args:
         find: locates the files.
         source: origin of the files, for messages.
-        normalize: whether waveforms are normalised; by default as preprocessor_config.json says
-            or, without that file, exactly if every conv layer has a LayerNorm.
+        repository: ``user/repo`` that the files come from, if they are on the Hub.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the model has a part that would change
@@ -115,7 +119,11 @@ def read(find: Find, source: str, normalize: bool | None = None) -> Weights:
     kind = values.get("model_type")
     if kind not in PREFIXES:
         raise CheckpointError(f"{source}: model_type is {kind!r}, allowed: dphubert, {', '.join(PREFIXES)}")
-    config = read_config(kind, values, source, _normalizes(find, source) if normalize is None else normalize)
+    teacher = recognize(values, repository)
+    if teacher is None:
+        config = read_config(kind, values, source, _normalizes(find, source))
+    else:
+        config = teacher.as_trained(read_config(kind, values, source, teacher.normalize))
     state = _encoder(_weights(find, source), PREFIXES[kind], source)
     return config, add_extractor_scale(ENCODER.translate(state, source), config)
 

@@ -114,12 +114,8 @@ def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> We
     if directory.read_mapping(config, source).get("model_type") == directory.MODEL_TYPE:
         pinned.fetch(directory.WEIGHTS)
         return directory.read(config.parent)
-    teacher = next((each for each in TEACHERS.values() if each.repository == repository.name), None)
     with checkpoint_errors(source):
-        if teacher is None:
-            return huggingface.read(pinned.find, source)
-        shape, state = huggingface.read(pinned.find, source, teacher.normalize)
-        return teacher.as_trained(shape), state
+        return huggingface.read(pinned.find, source, repository.name)
 
 
 def _read_directory(folder: Path) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 class PublishedTeacher:
     """A pre-trained model that is loaded by name.
 
-    ``normalize`` and ``dropout`` overrule the copy on the Hub, since some copies differ from the
-    training: their ``preprocessor_config.json`` normalises waveforms for models that never saw
+    ``normalize`` and ``dropout`` overrule the files on the Hub and copies of them, since some differ from
+    the training: their ``preprocessor_config.json`` normalises waveforms for models that never saw
     normalised ones, and their ``config.json`` has the dropout of a later fine-tuning.
 
     Args:
@@ -23,8 +24,8 @@ class PublishedTeacher:
         macs: multiply-accumulate operations for 10 s of audio.
         repository: ``user/repo`` on the Hugging Face Hub; ``None`` for a part of this package.
         normalize: whether the model was trained on normalised waveforms.
-        dropout: probabilities in training, after the projection, on attention weights, inside and
-            after the feed-forward.
+        dropout: probabilities in training of a student, after the projection, on attention weights, inside
+            and after the feed-forward: those of the published compression or else of the model's training.
     """
 
     license: str
@@ -35,20 +36,19 @@ class PublishedTeacher:
     dropout: tuple[float, float, float, float] = (0.1, 0.1, 0.0, 0.1)
 
     def as_trained(self, config: ModelConfig) -> ModelConfig:
-        """Return the configuration with the dropout of the model's training."""
+        """Return the configuration with the dropout and the normalisation of this model."""
         names = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
         changes: dict[str, Any] = dict(zip(names, self.dropout, strict=True))
-        return replace(config, **changes)
+        return replace(config, normalize_waveform=self.normalize, **changes)
 
 
 APACHE, WAVLM = "Apache-2.0", "CC BY-SA 3.0"  # WavLM: as the licence file of microsoft/UniSpeech says
-NO_DROPOUT = (0.0, 0.0, 0.0, 0.0)
 
 TEACHERS = {
     "hubert_nano": PublishedTeacher("CC BY-SA 4.0", 3_253_632, 3_660_431_632),
     "hubert_base": PublishedTeacher(APACHE, 94_371_456, 74_228_342_848, "facebook/hubert-base-ls960"),
     "hubert_large": PublishedTeacher(
-        APACHE, 315_438_208, 192_358_326_784, "facebook/hubert-large-ll60k", True, NO_DROPOUT
+        APACHE, 315_438_208, 192_358_326_784, "facebook/hubert-large-ll60k", normalize=True
     ),
     "wavlm_base": PublishedTeacher(WAVLM, 94_381_680, 74_265_133_120, "microsoft/wavlm-base"),
     "wavlm_base_plus": PublishedTeacher(WAVLM, 94_381_680, 74_265_133_120, "microsoft/wavlm-base-plus"),
@@ -64,3 +64,42 @@ TEACHERS = {
     ),
 }
 """Names that :func:`~s3prl_dphubert.load_model` takes."""
+
+
+def recognize(config: Mapping[str, Any], repository: str = "") -> PublishedTeacher | None:
+    """Return the published model that a ``config.json`` of ``transformers`` describes, wherever it lies.
+
+    It is recognized by the repository that it comes from or that it names as its origin. A model with
+    GroupNorm and the size of a published one counts as that one: ``transformers`` cannot pre-train such a
+    model, so it comes from fairseq, which trained all of them alike. A model with a head of fine-tuning is
+    another model.
+
+    Args:
+        config: values of ``config.json``.
+        repository: ``user/repo`` that it was read from, if it is on the Hub.
+    """
+    by_repository = {each.repository: each for each in TEACHERS.values() if each.repository}
+    if repository in by_repository:
+        return by_repository[repository]
+    if any(not name.endswith(PRE_TRAINED) for name in config.get("architectures") or ()):
+        return None
+    if (origin := str(config.get("_name_or_path"))) in by_repository:
+        return by_repository[origin]
+    if config.get("feat_extract_norm", "group") != "group":
+        return None
+    size = tuple(config.get(name, value) for name, value in _BASE_SIZE.items())
+    name = _GROUP_NORM.get(str(config.get("model_type")))
+    return TEACHERS[name] if name and size == tuple(_BASE_SIZE.values()) else None
+
+
+PRE_TRAINED = ("Model", "ForPreTraining")
+"""Ends of the names of architectures without a head of fine-tuning."""
+
+_GROUP_NORM = {"hubert": "hubert_base", "wav2vec2": "wav2vec2_base", "wavlm": "wavlm_base"}
+_BASE_SIZE = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "do_stable_layer_norm": False,
+}

@@ -6,6 +6,7 @@ These modules import nothing heavy before a command runs, so that ``--help`` is 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import DPHubertError
 from ..version import __version__
 from . import bench, compression, data, export, models, s3prl_commands, superb
+from .machine_trouble import describe
 
 GROUPS = (data, compression, models, bench, export, s3prl_commands, superb)
 
@@ -37,11 +39,26 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code; a mistake of the user is one line on stderr and code 2."""
+    """Run one command and return its exit code.
+
+    A mistake of the user or trouble of the machine is one line on stderr and code 2, Ctrl-C one line and 130.
+    """
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
         return arguments.run(arguments) or 0
     except DPHubertError as error:
         print(f"s3prl-dphubert: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        advice = "; the same command goes on where it was" if getattr(arguments, "resumes", False) else ""
+        print(f"s3prl-dphubert: interrupted{advice}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = describe(error)
+        if message is None:
+            raise  # a fault of this package, which the traceback helps to find
+        print(f"s3prl-dphubert: {message}", file=sys.stderr)
         return 2

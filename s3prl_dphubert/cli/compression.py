@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typing import Any
 def add(commands: Any) -> None:
     """Add the commands of this module to a parser."""
     compress = commands.add_parser("compress", help="compress a teacher, or resume a run")
-    compress.set_defaults(run=_compress)
+    compress.set_defaults(run=_compress, resumes=True)
     compress.add_argument("config", help="YAML file of the run, or name of a built-in one (dphubert_base)")
     compress.add_argument("--out", required=True, type=Path, help="directory of the run")
     changes = "value of one field, as YAML (stage1.updates=20000); may be repeated"
@@ -20,7 +21,7 @@ def add(commands: Any) -> None:
     demo = commands.add_parser(
         "demo", help="compress hubert_nano on the included speech, then run s3prl's SID on the result"
     )
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, resumes=True)
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the run")
     demo.add_argument("--config", type=Path, help="YAML file to use in place of upstream_configs/demo.yaml")
 
@@ -28,11 +29,13 @@ def add(commands: Any) -> None:
 def _compress(arguments: argparse.Namespace) -> None:
     from ..compression.compress_config import CompressConfig, find_config
     from ..compression.pipeline import compress
+    from ..compression.run_summary import render_summary
     from ..utils.config_io import apply_changes, from_dict, read_yaml
 
     values = apply_changes(read_yaml(find_config(arguments.config)), arguments.set)
     compress(from_dict(CompressConfig, values, arguments.config), arguments.out)
     if os.environ.get("RANK", "0") == "0":  # print once, not in every process of torchrun
+        print(render_summary(arguments.out), file=sys.stderr)
         print(arguments.out / "model")
 
 

@@ -18,7 +18,7 @@ from ..training.train_config import TrainConfig
 from ..utils import resources
 from ..utils.config_io import from_dict, is_number, merge, read_yaml, to_dict
 
-DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def _stage2() -> TrainConfig:
@@ -31,13 +31,14 @@ class CompressConfig:
 
     Either stage may be ``None``. Without stage 1 nothing is pruned: a ``student`` with a shape of its own
     is distilled, and gates and budget are not used. Without stage 2 the result is the model right after
-    pruning. The defaults are the published recipe (Peng et al. 2023).
+    pruning. The defaults are the published recipe (Peng et al. 2023), but for the precision, which is
+    ``fp32`` rather than ``fp16``.
 
     Args:
         teacher: name, path or Hub id, as for :func:`s3prl_dphubert.load_model`.
         data: audio to train and to validate on.
         seed: seed of everything random.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for ``cuda`` where there is a GPU, else ``cpu``.
         gates: units that are gated.
         budget: share of the teacher's cost to remove.
         objective: hidden states to match, and their distance.
@@ -54,7 +55,7 @@ class CompressConfig:
     teacher: str
     data: DataConfig
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     gates: GateConfig = field(default_factory=GateConfig)
     budget: Budget = field(default_factory=Budget)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -67,7 +68,7 @@ class CompressConfig:
     def __post_init__(self) -> None:
         faults = []
         if not DEVICE.fullmatch(self.device):
-            faults.append(f"device is {self.device!r}, allowed: cpu, cuda, cuda:N")
+            faults.append(f"device is {self.device!r}, allowed: auto, cpu, cuda, cuda:N")
         if self.seed < 0:
             faults.append(f"seed is {self.seed}, allowed: 0 or more")
         if self.cache_teacher and self.data.batch.crops != "fixed":
@@ -81,6 +82,9 @@ class CompressConfig:
             faults.append("stage1 and stage2 are both null, allowed: at least one of them")
         if self.stage1 is None and self.student is None:
             faults.append("stage1 is null without a student, allowed: either of them makes the model smaller")
+        if self.stage1 is not None and self.budget.warmup > self.stage1.updates:
+            allowed = f"0 to stage1.updates ({self.stage1.updates})"
+            faults.append(f"budget.warmup is {self.budget.warmup}, allowed: {allowed}")
         ConfigError.raise_for("run", faults)
 
     @classmethod

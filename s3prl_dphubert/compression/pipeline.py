@@ -4,6 +4,7 @@ A run's directory holds all of its state, so that calling :func:`compress` again
 interrupted run::
 
     config.yaml               configuration
+    inputs.json               digests of the teacher and the manifests
     student/                  initial student, if it is no copy of the teacher
     stage1/, stage2/          checkpoints, log.jsonl, TensorBoard events
     targets/                  hidden states of the teacher, with ``cache_teacher``
@@ -46,11 +47,11 @@ from ..pruning.budget import Budget
 from ..pruning.structured import cut
 from ..training.distributed import Processes, join
 from ..training.trainer import Trainer
-from ..utils.files import replacing, write_text
+from ..utils.files import read_json, replacing, write_text
 from . import stages
 from .compress_config import CompressConfig
 from .run_card import render_card
-from .run_directory import run_directory
+from .run_directory import CONFIG, pin_inputs, removable, run_directory
 
 
 @overload
@@ -111,6 +112,7 @@ class _Run:
             processes.barrier()  # until process 0 has locked the directory and downloaded the teacher
         self.teacher = load_model(config.teacher).to(processes.device)
         if processes.main:
+            pin_inputs(config, self.teacher, out)
             processes.barrier()
 
     @cached_property
@@ -128,13 +130,18 @@ class _Run:
         if self.processes.main:
             self.report()
         self.processes.barrier()
-        return load_model(self.out / "model")
+        return self.load("model")
 
     def step(self, result: str, work: Callable[[], None]) -> None:
         """Do the work in all processes, unless process 0 finds its result."""
         if not self.processes.broadcast((self.out / result).exists()):
             work()
             self.processes.barrier()
+
+    def load(self, name: str) -> SpeechModel:
+        """Load a model of this run."""
+        with removable(self.out / name, "it is made anew from the last checkpoint before it"):
+            return load_model(self.out / name)
 
     def initialize(self) -> None:
         """Save a student whose shape is not the teacher's."""
@@ -144,10 +151,11 @@ class _Run:
     def prune(self) -> None:
         """Run stage 1, prune, and save the model and the projections."""
         is_copy = self.config.student is None
-        student = copy.deepcopy(self.teacher) if is_copy else load_model(self.out / "student")
+        student = copy.deepcopy(self.teacher) if is_copy else self.load("student")
         task = stages.joint_pruning(self.config, self.teacher, student, self.data[1])
         self.record_validation("teacher_copy" if is_copy else "student", task)
         self.train(task, 1)
+        task.check_sparsity()
         if not self.processes.main:
             return
         masks = task.final_masks()
@@ -155,14 +163,16 @@ class _Run:
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
         with replacing(self.out / "projections.safetensors") as path:
             save_file(projections, path)
+            path.chmod((self.out / CONFIG).stat().st_mode)  # safetensors writes 0600
         self.save(cut(task.model.eval(), masks), "pruned", "pruned")
 
     def distill(self) -> None:
         """Run stage 2, if there is one, and save the weights that validated best, else the last ones."""
         after_pruning = self.config.stage1 is not None
         source = "pruned" if after_pruning else "student"
-        student = load_model(self.out / source)
-        projections = read_tensors(self.out / "projections.safetensors") if after_pruning else None
+        student = self.load(source)
+        with removable(self.out / "pruned", "it and the projections are made anew from stage 1"):
+            projections = read_tensors(self.out / "projections.safetensors") if after_pruning else None
         task = stages.distillation(self.config, self.teacher, student, projections, self.data[1])
         self.record_validation(source, task)
         if self.config.stage2 is None:
@@ -173,7 +183,8 @@ class _Run:
         if self.processes.main:
             best = self.out / "stage2" / "best.pt"
             if best.exists():
-                task.module.load_state_dict(load_weights_only(best)["module"])
+                with removable(best, "the last weights are taken"):
+                    task.module.load_state_dict(load_weights_only(best)["module"])
             self.record_validation("stage2", task)
             self.save(student.eval(), "model", "compressed")
 
@@ -193,8 +204,10 @@ class _Run:
         """Add validation losses to results.json, unless an earlier start has recorded them."""
         path = self.out / "results.json"
         if self.processes.main:
-            results = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
-            if name not in results.setdefault("valid", {}):
+            results = read_json(path)
+            valid = results.get("valid")
+            results["valid"] = valid if isinstance(valid, dict) else {}
+            if name not in results["valid"]:
                 results["valid"][name] = task.evaluate(masks)
                 _write_json(path, results)
 
@@ -203,8 +216,8 @@ class _Run:
         from .run_plots import plot_training, plot_units  # matplotlib takes half a second to import
 
         path, seconds = self.out / "results.json", self.config.budget.seconds
-        results = json.loads(path.read_text(encoding="utf8"))
-        small = load_model(self.out / "model").config
+        results = {"valid": {}, **read_json(path)}
+        small = self.load("model").config
         for name, shape in (("teacher", self.teacher.config), ("model", small)):
             results[name] = {
                 "parameters": parameters(shape),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..model import ModelConfig
+from ..utils.config_io import is_number
 from ..utils.files import replacing
 
 TEACHER, KEPT, TARGET = "#c9d3dd", "#1f6f8b", "#d1495b"
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of a stage's ``log.jsonl``."""
+    """Return the rows of a stage's ``log.jsonl`` that can be read."""
     path = folder / "log.jsonl"
     if not path.exists():
         return []
-    return [json.loads(row) for row in path.read_text(encoding="utf8").splitlines()]
+    rows = []
+    for text in path.read_text(encoding="utf8", errors="replace").splitlines():
+        with suppress(ValueError):
+            row = json.loads(text)
+            if isinstance(row, dict) and all(is_number(value) for value in row.values()) and "update" in row:
+                rows.append(row)
+    return rows
 
 
 def plot_training(run: Path, target: Path) -> None:
@@ -53,7 +61,8 @@ def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
         for key, color, label in ((f"target_{name}", TARGET, "target"), (name, KEPT, "expected")):
             dashed = "--" if label == "target" else style
             points = [(row["update"], row[key]) for row in rows if key in row]
-            axis.plot(*zip(*points, strict=True), dashed, color=color, label=f"{label} {count}")
+            if points:
+                axis.plot(*zip(*points, strict=True), dashed, color=color, label=f"{label} {count}")
     axis.axvline(rows[-1]["update"], color="grey", linewidth=0.8)
     axis.set(ylabel="sparsity", ylim=(-0.05, 1))
     axis.legend()

@@ -12,19 +12,12 @@ from ..checkpoints.model_card import units_table
 from ..checkpoints.teachers import TEACHERS
 from ..compression.compress_config import CompressConfig
 from ..compression.pipeline import compress
+from ..compression.run_summary import cost_lines, loss_lines
 from ..data.manifest import scan, write
 from ..model.profiler import real_time_factors
 from ..utils import resources
 from ..utils.config_io import from_dict, merge, read_yaml
 from . import speaker_id
-
-LOSSES = {
-    "teacher_copy": "teacher copy",
-    "student": "student at the start",
-    "stage1": "after stage 1 (masked)",
-    "pruned": "after pruning",
-    "stage2": "after stage 2",
-}
 
 
 def demo(out: Path, config: Path | None = None) -> None:
@@ -61,15 +54,7 @@ def show(run: Path, settings: CompressConfig) -> None:
     results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
     teacher, model = load_model(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
-    before, after = results["teacher"], results["model"]
-    for name, unit in (("parameters", 1e6), ("macs", 1e9)):
-        share = 100 * after[name] / before[name]
-        title = "parameters (M)" if unit == 1e6 else f"MACs of {results['macs_seconds']:g} s (G)"
-        change = f"{before[name] / unit:8.3f} -> {after[name] / unit:8.3f}"
-        print(f"{title:<24}{change}   {share:.1f} % of the teacher")
-    print("\nvalidation distillation loss")
-    for key, title in ((key, title) for key, title in LOSSES.items() if results["valid"].get(key)):
-        print(f"  {title:<24}{results['valid'][key]['loss']:9.5f}")
+    print("\n".join([*cost_lines(results), "", *loss_lines(results)]))
     speed = real_time_factors({"teacher": teacher, "compressed": model})
     ratio = speed["compressed"] / speed["teacher"]
     print(f"\nreal-time factor        {speed['teacher']:.4f} -> {speed['compressed']:.4f}   {ratio:.2f} x")

@@ -79,7 +79,7 @@ class UpstreamPretrainExpert(nn.Module):
         self.stream, _ = read_data(data)
         self.epoch = len(self.stream.plan(0))
         # s3prl prints it.
-        datarc.setdefault("train_batch_size", math.ceil(len(self.stream.entries) / self.epoch))
+        datarc.setdefault("train_batch_size", math.ceil(len(self.stream.lengths) / self.epoch))
         self.updates1: int | None = None  # made in stage 1, if this is stage 2
         self.task = self._task(saved)
         self.model = self.task.module  # optimized by the runner; the teacher stays outside, in eval mode

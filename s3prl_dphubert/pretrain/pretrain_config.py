@@ -168,7 +168,8 @@ class RunnerSection:
         log_step: updates between logs.
         save_step: updates between checkpoints.
         max_keep: number of checkpoints to keep.
-        fp16: train in ``fp16``.
+        fp16: train in ``fp16``. After an overflow, s3prl's runner may never lower the scale of the loss, so
+            that all later updates are skipped; ``precision: bf16`` avoids that.
         precision: ``fp32`` or ``bf16``.
     """
 

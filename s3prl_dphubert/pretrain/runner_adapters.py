@@ -11,6 +11,7 @@ import torch
 
 from ..data.batches import Batch, BatchStream, loader
 from ..training.optimizer import ScheduledAdamW
+from ..utils.interrupts import delayed_interrupt
 
 
 class EpochLoader:
@@ -31,7 +32,8 @@ class EpochLoader:
     ) -> None:
         self.stream, self.index, self.is_finished = stream, start, is_finished
         self.dataset = stream.plan(0)  # s3prl takes its length for the number of steps of an epoch
-        self.batches = iter(loader(stream, start, sys.maxsize, num_workers))
+        with delayed_interrupt():
+            self.batches = iter(loader(stream, start, sys.maxsize, num_workers))
 
     def __len__(self) -> int:
         return self._epoch_end() - self.index
@@ -69,6 +71,7 @@ class GuardedAdamW(ScheduledAdamW):
         if not self.loss_is_finite or not self._was_norm_finite():
             return None
         self.stepped = True
+        self.dense_gradients()
         return super().step(closure)
 
     def _was_norm_finite(self) -> bool:

@@ -37,6 +37,9 @@ class Budget:
         round_to: multiple to which conv channels and feed-forward units are cut, such as 8 for faster
             kernels; a group that is not cut keeps its size.
         table: file with the latency of units, written by ``bench --table``; needed for ``latency``.
+        tolerance: largest distance between the sparsity that the gates expect after stage 1 and the target.
+            Further away the model is not pruned, since the cut would take units that it still relies on.
+            The default is a fifth of what a model of sparsity 0.75 keeps; trained gates end within 0.01.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -47,6 +50,7 @@ class Budget:
     seconds: float = 10.0
     round_to: int = 1
     table: str | None = None
+    tolerance: float = 0.05
 
     def __post_init__(self) -> None:
         sparsity: Any = self.sparsity
@@ -60,6 +64,8 @@ class Budget:
             faults.append(f"seconds is {self.seconds}, allowed: 0.1 or more")
         if "latency" in shares and not self.table:
             faults.append("table is missing, allowed with latency: a file that bench --table wrote")
+        if not 0 < self.tolerance <= 1:
+            faults.append(f"tolerance is {self.tolerance}, allowed: above 0 to 1")
         if self.round_to < 1:
             faults.append(f"round_to is {self.round_to}, allowed: 1 or more")
         ConfigError.raise_for("budget", faults)

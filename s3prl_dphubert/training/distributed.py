@@ -143,15 +143,19 @@ def join(device: str) -> Iterator[Processes]:
     A process that dies or falls silent ends all others within a minute, whatever they wait for.
 
     Args:
-        device: ``cpu``, ``cuda`` (each process takes the GPU of its LOCAL_RANK), or, for a
-            single process, ``cuda:N``.
+        device: ``cpu``, ``cuda`` (each process takes the GPU of its LOCAL_RANK), for a single process
+            ``cuda:N``, or ``auto`` for ``cuda`` where there is a GPU, else ``cpu``.
 
     Raises:
         RunError: there is no GPU, the environment is incomplete, ``device`` is one GPU for several
             processes, not all processes appear, or one is lost on the way.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.cuda.is_available():
-        raise RunError(f"device is {device!r}, and torch sees no GPU here; allowed: cpu")
+        raise RunError(
+            f"device is {device!r}, and torch sees no GPU here; allowed: cpu (compress: --set device=cpu)"
+        )
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield Processes(device=device)
         return

@@ -24,7 +24,11 @@ class MetricLogger:
         self.name = name
         path = folder / "log.jsonl"
         if path.exists():
-            rows = [row for row in path.read_text(encoding="utf8").splitlines() if _update_of(row) <= update]
+            rows = [
+                row
+                for row in path.read_text(encoding="utf8", errors="replace").splitlines()
+                if _update_of(row) <= update
+            ]
             write_text(path, "".join(f"{row}\n" for row in rows))
         self.rows = path.open("a", encoding="utf8")
         self.events = SummaryWriter(folder, purge_step=update)
@@ -45,6 +49,6 @@ class MetricLogger:
 
 def _update_of(row: str) -> float:
     try:
-        return json.loads(row)["update"]
-    except (json.JSONDecodeError, KeyError):  # a row that a killed process left unfinished
+        return float(json.loads(row)["update"])
+    except (ValueError, LookupError, TypeError):  # damaged, or left unfinished by a killed process
         return math.inf

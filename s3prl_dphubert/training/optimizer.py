@@ -29,6 +29,19 @@ class ScheduledAdamW(torch.optim.AdamW):
         for group, base in zip(self.param_groups, self.base_lrs, strict=True):
             group["lr"] = linear_schedule(update, base, self.warmup, self.updates)
 
+    def dense_gradients(self) -> list[Tensor]:
+        """Return the gradients of all parameters, in a fixed order; one that is missing becomes zeros.
+
+        On the CPU, a layer whose units all closed in a draw takes no part in the backward pass. Neither what
+        processes add up nor what AdamW steps may depend on their draws.
+        """
+        gradients = []
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        return gradients
+
     def step_unless(self, skip: Tensor) -> None:
         """Step unless a flag (0-d) is set; the flag stays on its device, so that the host need not wait."""
         self.grad_scale, self.found_inf = None, skip.float()

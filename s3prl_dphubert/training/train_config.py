@@ -18,7 +18,8 @@ class TrainConfig:
         lr: peak learning rate of weights and projections.
         gate_lr: peak learning rate of gates and multipliers.
         clip: largest gradient norm over all optimized parameters together.
-        accumulate: micro-batches per update.
+        accumulate: micro-batches of each process per update. The published recipe has 4 in all: ``n``
+            processes that accumulate ``4 / n`` make the same updates as one that accumulates 4.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
         teacher_precision: precision of the teacher, which has no gradients to lose; ``None`` for that of
             the student.
@@ -38,7 +39,7 @@ class TrainConfig:
     lr: float = 2e-4
     gate_lr: float = 0.02
     clip: float = 10.0
-    accumulate: int = 1
+    accumulate: int = 4
     precision: str = "fp32"
     teacher_precision: str | None = None
     max_nonfinite: int = 20

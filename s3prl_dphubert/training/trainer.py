@@ -13,27 +13,30 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
 from ..data.batches import Batch, BatchStream, loader
+from ..errors import CheckpointError
 from ..model.speech_model import autocast
 from ..model.state_dict import load_weights_only
 from ..utils.environment import Environment, changes, environment
 from ..utils.files import replacing
+from ..utils.interrupts import delayed_interrupt
 from ..utils.malloc import keep_pages
 from .distributed import Processes
 from .metric_logger import MetricLogger
 from .nonfinite import SkipCounter
 from .optimizer import ScheduledAdamW
+from .progress import Progress
 from .train_config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -114,9 +117,7 @@ class Trainer:
             keep_pages()
         main, first, updates = self.processes.main, self.update, self.config.updates
         logger = MetricLogger(self.folder, self.name, first) if main else None
-        bar = tqdm(
-            initial=first, total=updates, desc=self.name, unit="update", mininterval=1.0, disable=not main
-        )
+        progress = Progress(self.name, first, updates, enabled=main)
         try:
             began, audio_seconds = time.monotonic(), 0.0
             for batches in self.micro_batches():
@@ -124,16 +125,17 @@ class Trainer:
                 samples = sum(batch.waveforms.numel() for batch in batches)
                 audio_seconds += samples / SAMPLE_RATE * self.processes.world
                 self.update += 1
-                bar.update()
-                if self.must_read_scalars():
-                    scalars = self.read_scalars(scalars)
-                    now = time.monotonic()
-                    scalars["audio_seconds_per_second"] = audio_seconds / max(now - began, 1e-9)
-                    began, audio_seconds = now, 0.0
-                    bar.set_postfix(_postfix(scalars), refresh=False)
-                    self.after_step(scalars, logger)
+                if not self.must_read_scalars():
+                    progress.step()
+                    continue
+                scalars = self.read_scalars(scalars)
+                now = time.monotonic()
+                scalars["audio_seconds_per_second"] = audio_seconds / max(now - began, 1e-9)
+                began, audio_seconds = now, 0.0
+                progress.step(scalars)
+                self.after_step(scalars, logger)
         finally:
-            bar.close()
+            progress.close()
             if logger is not None:
                 logger.close()
 
@@ -142,7 +144,8 @@ class Trainer:
         config, world, rank = self.config, self.processes.world, self.processes.rank
         per_update = config.accumulate * world
         start, stop = self.update * per_update, config.updates * per_update
-        batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
+        with delayed_interrupt():
+            batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
         ready: list[list[Batch]] = []
         for _ in range(self.update, config.updates):
             # One update ahead, so that audio is copied to a GPU while it computes.
@@ -178,11 +181,11 @@ class Trainer:
 
     def _optimize(self, nan_if_bad: Tensor) -> Tensor:
         """Sum the gradients of all processes, step if all is finite, and return the gradient norm (0-d)."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = self.optimizer.dense_gradients()
         gradients[0] += nan_if_bad.to(gradients[0])  # the sum over processes carries the NaN to all of them
         self.processes.sum(gradients)
         self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip).detach()
         skipped = ~torch.isfinite(norm)
         if self.scaler.is_enabled():
@@ -272,32 +275,56 @@ class Trainer:
         return environment(self.device, self.config.precision, self.processes.world, self.config.accumulate)
 
     def resume(self) -> None:
-        """Load the newest checkpoint that process 0 sees, if there is one."""
-        newest = self.processes.broadcast(self.states()[-1].name if self.states() else None)
-        if newest is None:
-            return
-        saved = load_weights_only(self.folder / newest)
-        self.task.module.load_state_dict(saved["module"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
-        self.update, self.best = saved["update"], saved["best"]
-        self.skips = SkipCounter(self.device, saved["skipped"], saved["in_a_row"])
-        if changed := changes(saved.get("environment", {}), self.environment()):
+        """Load the newest checkpoint that process 0 can read, if there is one.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none of them can be read.
+        """
+        name, before = self._load_newest() if self.processes.main else ("", {})
+        name = self.processes.broadcast(name)
+        if name and not self.processes.main:
+            self._load(self.folder / name)
+        if changed := changes(before, self.environment()):
             message = (
                 "%s goes on after update %d with %s; its numbers will not be those of an undisturbed run"
             )
             log.warning(message, self.name, self.update, changed)
 
+    def _load_newest(self) -> tuple[str, Environment]:
+        """Load the newest checkpoint that is not damaged; return its name and environment."""
+        faults: list[str] = []
+        for path in reversed(self.states()):
+            try:
+                before = self._load(path)
+            except CheckpointError as error:
+                faults.append(str(error))
+                continue
+            for fault in faults:
+                log.warning("%s; going on from %s", fault, path.name)
+            return path.name, before
+        if faults:
+            raise CheckpointError(f"{'; '.join(faults)}; remove {self.folder} to train {self.name} anew")
+        return "", {}
+
+    def _load(self, path: Path) -> Environment:
+        """Continue from a checkpoint, and return the environment that it was written in.
+
+        Raises:
+            CheckpointError: it is damaged, or of another training.
+        """
+        saved = load_weights_only(path)
+        try:
+            self.task.module.load_state_dict(saved["module"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if saved["scaler"]:  # empty after another precision than fp16, which starts with a new scale
+                self.scaler.load_state_dict(saved["scaler"])
+            self.update, self.best = operator.index(saved["update"]), saved["best"]
+            self.skips = SkipCounter(self.device, saved["skipped"], saved["in_a_row"], self.update)
+            return dict(saved.get("environment", {}))
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged or of another training ({error!r:.200})") from error
+
 
 def _write(content: dict[str, Any], path: Path) -> None:
     with replacing(path) as partial:
         torch.save(content, partial)
-
-
-def _postfix(scalars: Mapping[str, float]) -> dict[str, str]:
-    """Format the scalars of the progress bar."""
-    postfix = {"loss": f"{scalars.get('loss', math.nan):.3f}"}
-    postfix |= {name: f"{value:.3f}" for name, value in scalars.items() if name.startswith("sparsity")}
-    if (speed := scalars.get("audio_seconds_per_second")) is not None:
-        postfix["audio-s/s"] = f"{speed:.0f}"
-    return postfix

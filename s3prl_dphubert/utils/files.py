@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,77 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, which becomes ``path`` when the block ends without error.
 
     The content reaches the disk before the name does, so that a power cut leaves the old or the new file.
-    Paths that exist but are not regular files, such as ``/dev/stdout``, are written directly.
+    What killed processes left of earlier tries is removed. Paths that exist but are not regular files, such
+    as ``/dev/stdout``, are written directly.
     """
     if path.exists() and not path.is_file():
         yield path
         return
-    partial = _partial_name(path)
-    try:
+    with _partial(path, is_folder=False) as partial:
         yield partial
         _sync(partial)
         os.replace(partial, path)
         _sync(path.parent)
+
+
+@contextmanager
+def _partial(path: Path, is_folder: bool) -> Iterator[Path]:
+    """Make a file or folder beside a path, under a hidden name that nobody can predict and link elsewhere.
+
+    It is locked, which tells other processes that it is in use, and removed at the end of the block.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        _remove_unused(leftover)
+    while True:
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        if is_folder:
+            partial.mkdir(parents=True)
+        else:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with _locked(partial) as lock:
+            if lock is False or not partial.exists():  # another process took it for a leftover
+                continue
+            try:
+                yield partial
+            finally:
+                _remove(partial)
+            return
+
+
+def _remove_unused(leftover: Path) -> None:
+    with suppress(OSError), _locked(leftover) as lock:
+        if lock:
+            _remove(leftover)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool | None]:
+    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
+    try:
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        yield None
+        return
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock: bool | None = True
+        except BlockingIOError:
+            lock = False
+        except (ImportError, OSError):
+            lock = None
+        yield lock
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(number)
 
 
-def _partial_name(path: Path) -> Path:
-    """Return a hidden name beside a path that nobody can predict, and so nobody can link elsewhere."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -80,22 +134,19 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: ``path`` exists already, or cannot be written.
     """
-    if path.exists():
-        raise CheckpointError(f"{path}: exists already; choose another place or remove it first")
-    partial = _partial_name(path)
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        for folder, _, names in os.walk(partial):
-            for name in names:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
-        os.replace(partial, path)
-        _sync(path.parent)
+        if path.exists():
+            raise CheckpointError(f"{path}: exists already; choose another place or remove it first")
+        with _partial(path, is_folder=True) as partial:
+            yield partial
+            for folder, _, names in os.walk(partial):
+                for name in names:
+                    _sync(Path(folder, name))
+                _sync(Path(folder))
+            os.replace(partial, path)
+            _sync(path.parent)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def visible_files(folder: Path, pattern: str) -> list[Path]:
@@ -112,10 +163,7 @@ def is_hidden(path: Path) -> bool:
 def remove_partial(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left anywhere below a folder."""
     for partial in list(folder.rglob("*.part")):
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink()
+        _remove(partial)
 
 
 def read_limited(path: Path, limit: int) -> bytes:

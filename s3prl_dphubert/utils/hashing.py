@@ -1,11 +1,15 @@
-"""Digests of files."""
+"""Digests of files and models."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 1 << 20  # bytes read at once
 
@@ -22,6 +26,15 @@ def sha256_file(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         update(digest, path)
+    return digest.hexdigest()
+
+
+def sha256_model(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model's configuration, and of the names and bytes of its tensors."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name, tensor in state.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from s3prl_dphubert.checkpoints.load import load_model
+from s3prl_dphubert.checkpoints.teachers import TEACHERS, recognize
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.hidden_states import assert_parity, recorded, scramble
 
@@ -126,6 +127,39 @@ def test_models_with_heads(name, tmp_path):
     prefix = original.base_model_prefix + "."
     assert any(not key.startswith(prefix) for key in load_file(tmp_path / "model.safetensors"))
     assert_parity(load_model(tmp_path), runner(original))
+
+
+def test_copies_of_published_models_are_read_as_those(tmp_path):
+    """Their preprocessor normalises and their dropout is of a fine-tuning; the training had neither."""
+    scramble(hubert()).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": true, "sampling_rate": 16000}')
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"_name_or_path": "facebook/hubert-base-ls960"}))
+    copy = load_model(tmp_path).config
+    assert (copy.normalize_waveform, copy.ffn_dropout, copy.projection_dropout) == (False, 0.0, 0.1)
+    fine_tuned = {"_name_or_path": "facebook/hubert-base-ls960", "architectures": ["HubertForCTC"]}
+    for changes in ({"_name_or_path": "user/hubert-base-ls960"}, fine_tuned):
+        path.write_text(json.dumps(values | changes))
+        other = load_model(tmp_path).config
+        assert (other.normalize_waveform, other.ffn_dropout, other.projection_dropout) == (True, 0.13, 0.14)
+
+
+def test_a_base_model_with_group_norm_is_fairseqs():
+    base = hf.HubertConfig(architectures=["HubertModel"]).to_dict()
+    assert recognize(base) is TEACHERS["hubert_base"]
+    assert not recognize(base).normalize
+    assert recognize(hf.WavLMConfig(architectures=["WavLMModel"]).to_dict()) is TEACHERS["wavlm_base"]
+    pre_trained = hf.Wav2Vec2Config(architectures=["Wav2Vec2ForPreTraining"]).to_dict()
+    assert recognize(pre_trained) is TEACHERS["wav2vec2_base"]
+    for changes in (
+        {"feat_extract_norm": "layer"},  # which transformers can pre-train, too
+        {"num_hidden_layers": 6},
+        {"architectures": ["HubertForCTC"]},
+    ):
+        assert recognize(base | changes) is None
+    large = {"feat_extract_norm": "layer", "_name_or_path": "facebook/hubert-large-ll60k"}
+    assert recognize(base | large).dropout == (0.1, 0.1, 0.0, 0.1)
 
 
 @pytest.fixture

@@ -240,5 +240,8 @@ def test_named_teachers_are_as_the_bundles_say():
         values = getattr(torchaudio.pipelines, bundle)
         keys = ("projection", "attention", "ff_interm")
         dropout = [values._params[f"encoder_{key}_dropout"] for key in keys]
-        assert (*dropout, values._params["encoder_dropout"]) == TEACHERS[name].dropout
+        if name == "hubert_large":  # trained without dropout, compressed with that of the published recipe
+            assert TEACHERS[name].dropout == (0.1, 0.1, 0.0, 0.1)
+        else:
+            assert (*dropout, values._params["encoder_dropout"]) == TEACHERS[name].dropout
         assert values._normalize_waveform == TEACHERS[name].normalize

@@ -110,6 +110,7 @@ def test_one_fault_hides_no_other():
         "stage1.lr is 'fast', expected a number",
         "stage1.keep is 0, allowed: 1 or more",
         "seed is -1, allowed: 0 or more",
+        "budget.warmup is 5000, allowed: 0 to stage1.updates (10)",
     ]
     assert str(caught.value) == f"run.yaml: {'; '.join(caught.value.faults)}"
 
@@ -159,7 +160,7 @@ def test_faults_of_a_whole_run():
     with pytest.raises(ConfigError) as caught:
         from_dict(CompressConfig, MINIMAL | {"stage1": None, "stage2": None, "device": "gpu", "seed": -1})
     for part in (
-        "device is 'gpu', allowed: cpu, cuda, cuda:N",
+        "device is 'gpu', allowed: auto, cpu, cuda, cuda:N",
         "seed is -1",
         "stage1 and stage2 are both null",
         "stage1 is null without a student",

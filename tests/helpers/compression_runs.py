@@ -26,6 +26,7 @@ from tests.helpers.speech import tone
 STAGE = {
     "updates": 12,
     "warmup": 3,
+    "accumulate": 1,
     "lr": 1e-3,
     "save_every": 2,
     "validate_every": 4,
@@ -56,7 +57,7 @@ def settings(place: Path) -> dict[str, Any]:
             "valid": str(place / "x.valid.tsv"),
             "batch": {"seconds_per_batch": 3.0, "min_seconds": 0.3, "max_seconds": 1.0, "buckets": 3},
         },
-        "budget": {"sparsity": 0.4, "warmup": 4, "seconds": 1.0},
+        "budget": {"sparsity": 0.4, "warmup": 4, "seconds": 1.0, "tolerance": 1.0},
         "objective": {"groups": [[0], [1, 3]]},
         "stage1": {**STAGE, "gate_lr": 0.2},
         "stage2": {**STAGE},
@@ -73,7 +74,7 @@ def distillation(place: Path, budget: Budget | None = None) -> Distillation:
     teacher, model = load_model(place / "teacher"), load_model(place / "teacher")
     assert model.config.dropout == model.config.attention_dropout == 0.1
     objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
-    config = TrainConfig(lr=1e-3, gate_lr=0.2)
+    config = TrainConfig(lr=1e-3, gate_lr=0.2, accumulate=1)
     if budget is None:
         return Distillation(teacher, model, objective, config)
     return JointPruning(teacher, GatedModel(model, GateConfig(std=1.0)), objective, config, budget)

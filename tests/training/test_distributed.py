@@ -228,7 +228,7 @@ def long_validation(place, folder):
             return {"loss": 0.5}
 
         task.validate = validate
-        config = TrainConfig(updates=1, warmup=0, log_every=1, num_workers=0)
+        config = TrainConfig(updates=1, warmup=0, log_every=1, num_workers=0, accumulate=1)
         trainer = Trainer(task, config, stream_of(place), folder, processes=processes)
         trainer.run()
         assert trainer.best == 0.5
@@ -244,7 +244,7 @@ def test_long_work_of_one_process_is_no_death(place, tmp_path):
 
 def continued(place, folder, stop):
     with join("cpu") as processes:
-        config = TrainConfig(updates=8, warmup=2, save_every=4, log_every=1, num_workers=0)
+        config = TrainConfig(updates=8, warmup=2, save_every=4, log_every=1, num_workers=0, accumulate=1)
         task = distillation(place, Budget(0.5, warmup=2))
         trainer = Trainer(task, config, stream_of(place), folder, processes=processes)
         after = trainer.after_step

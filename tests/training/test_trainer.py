@@ -17,7 +17,7 @@ from s3prl_dphubert.data.manifest import scan
 from s3prl_dphubert.distillation import task as distil
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
 from s3prl_dphubert.distillation.task import JointPruning
-from s3prl_dphubert.errors import RunError
+from s3prl_dphubert.errors import CheckpointError, RunError
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.inference.folded import FoldedModel
 from s3prl_dphubert.model.state_dict import load_weights_only
@@ -61,7 +61,9 @@ def test_interrupted_training_equals_undisturbed(place, tmp_path, caplog, worker
 
 def test_what_a_resumed_run_changes_is_one_warning(place, tmp_path, caplog):
     settings = {"warmup": 1, "save_every": 2, "num_workers": 0}
-    Trainer(distillation(place), TrainConfig(updates=2, **settings), stream_of(place), tmp_path).run()
+    Trainer(
+        distillation(place), TrainConfig(updates=2, **settings, accumulate=1), stream_of(place), tmp_path
+    ).run()
     saved = load_weights_only(tmp_path / "state-00000002.pt")["environment"]
     assert saved["torch"] == torch.__version__
     assert (saved["threads"], saved["processes"], saved["precision"]) == (1, 1, "fp32")
@@ -95,7 +97,9 @@ def _stop_after(after_step, trainer, update, *arguments):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_precisions_learn(place, tmp_path, precision):
-    settings = TrainConfig(updates=8, warmup=2, lr=3e-3, precision=precision, log_every=1, num_workers=0)
+    settings = TrainConfig(
+        updates=8, warmup=2, lr=3e-3, precision=precision, log_every=1, num_workers=0, accumulate=1
+    )
     task = distillation(place, Budget(0.5, warmup=2))
     Trainer(task, settings, stream_of(place), tmp_path).run()
     rows = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -114,7 +118,7 @@ def test_non_finite_losses_are_skipped_then_stop(place, tmp_path):
         return loss * float("nan"), scalars
 
     task.step = broken
-    settings = TrainConfig(updates=8, warmup=2, max_nonfinite=3, num_workers=0)
+    settings = TrainConfig(updates=8, warmup=2, max_nonfinite=3, num_workers=0, accumulate=1)
     with pytest.raises(RunError, match="3 updates in a row"):
         Trainer(task, settings, stream_of(place), tmp_path).run()
     assert all(torch.equal(before[name], tensor) for name, tensor in task.module.state_dict().items())
@@ -131,7 +135,7 @@ def test_a_skipped_update_is_logged_as_json(place, tmp_path):
         return loss, scalars
 
     task.step = once
-    settings = TrainConfig(updates=3, warmup=1, log_every=1, num_workers=0)
+    settings = TrainConfig(updates=3, warmup=1, log_every=1, num_workers=0, accumulate=1)
     Trainer(task, settings, stream_of(place), tmp_path).run()
     text = (tmp_path / "log.jsonl").read_text()
     rows = [json.loads(row, parse_constant=pytest.fail) for row in text.splitlines()]
@@ -209,13 +213,13 @@ def test_numbers_are_read_when_they_are_due_where_reading_waits(place, tmp_path)
 
 
 def test_skips_between_two_readings_are_all_counted(caplog):
-    skips = SkipCounter(torch.device("cpu"), total=2, in_a_row=1)
+    skips = SkipCounter(torch.device("cpu"), total=2, in_a_row=1, next_update=6)
     for bad in (True, True, False, True):
         skips.count(torch.tensor(bad))
     assert skips.counts.tolist() == [5, 1, 3]
     skips.read(9, 4)
     assert (skips.total, skips.in_a_row) == (5, 1)
-    assert caplog.messages == ["update 9 skipped: non-finite loss or gradient"]
+    assert caplog.messages == ["3 of the updates 6 to 9 skipped: non-finite loss or gradient"]
     with pytest.raises(RunError, match="3 updates in a row"):
         for _ in range(2):
             skips.count(torch.tensor(True))
@@ -237,7 +241,7 @@ def test_two_updates_at_hubert_base_size(tmp_path):
     )
     objective = Objective(ObjectiveConfig(), 768, 768, 12, 12)
     budget = Budget(0.75, warmup=2)
-    settings = TrainConfig(updates=2, warmup=1, lr=1e-4, num_workers=0, save_every=9)
+    settings = TrainConfig(updates=2, warmup=1, lr=1e-4, num_workers=0, save_every=9, accumulate=1)
     task = JointPruning(teacher, GatedModel(student), objective, settings, budget)
     task.parameter_groups()
     trainer = Trainer(task, settings, stream, tmp_path / "run")
@@ -247,3 +251,59 @@ def test_two_updates_at_hubert_base_size(tmp_path):
     assert rows[-1]["update"] == 2
     assert rows[-1]["skipped"] == 0
     assert -1 < rows[-1]["distillation"] < 0
+
+
+def trained(place, folder, updates, **changes):
+    settings = {"warmup": 1, "save_every": 2, "num_workers": 0, "accumulate": 1} | changes
+    trainer = Trainer(distillation(place), TrainConfig(updates=updates, **settings), stream_of(place), folder)
+    trainer.run()
+    return trainer
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "another type", "another training"])
+def test_an_older_checkpoint_replaces_a_damaged_one(place, tmp_path, caplog, damage):
+    trained(place, tmp_path, 4)
+    newest = tmp_path / "state-00000004.pt"
+    content = torch.load(newest)
+    if damage == "empty":
+        newest.write_bytes(b"")
+    elif damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:5000])
+    elif damage == "another type":
+        torch.save(content | {"optimizer": [1, 2]}, newest)
+    else:
+        torch.save(content | {"module": {"weight": torch.zeros(2)}}, newest)
+    with caplog.at_level(logging.WARNING):
+        resumed = trained(place, tmp_path, 4)
+    (message,) = caplog.messages
+    assert str(newest) in message and message.endswith("going on from state-00000002.pt")
+    assert all(
+        torch.equal(tensor, content["module"][name])
+        for name, tensor in resumed.task.module.state_dict().items()
+    )
+
+
+def test_without_a_readable_checkpoint_the_folder_to_remove_is_named(place, tmp_path):
+    trained(place, tmp_path, 4)
+    for path in tmp_path.glob("state-*.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=rf"remove {tmp_path} to train train anew"):
+        trained(place, tmp_path, 4)
+
+
+def test_float16_may_follow_another_precision(place, tmp_path, caplog):
+    trained(place, tmp_path, 2)
+    with caplog.at_level(logging.WARNING):
+        resumed = trained(place, tmp_path, 4, precision="fp16")
+    assert resumed.update == 4
+    assert "precision fp16 (was fp32)" in caplog.messages[0]
+    assert resumed.scaler.get_scale() > 0
+
+
+def test_a_damaged_log_is_no_obstacle(place, tmp_path):
+    trained(place, tmp_path, 2, log_every=1)
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'\xff\xfe{\n3\n{"update": "x"}\n{"update": null}\n' + log.read_bytes())
+    trained(place, tmp_path, 4, log_every=1)
+    updates = [json.loads(row)["update"] for row in log.read_text().splitlines()]
+    assert updates == [1, 2, 3, 4]
