@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _manifest(arguments: argparse.Namespace) -> None:
+    from ..data.batches import BatchConfig, epoch_share
     from ..data.manifest import scan, write
     from ..errors import ConfigError
 
@@ -41,14 +42,21 @@ def _manifest(arguments: argparse.Namespace) -> None:
         arguments.sources, min_seconds=arguments.min_seconds, splits=splits, check=arguments.check
     )
     print(write(arguments.out, files, skipped, overwrite=arguments.overwrite))
+    for name, manifest in files.items():
+        if share := epoch_share(manifest, BatchConfig()):
+            print(f"{name or arguments.out}: {share}")
 
 
 def _validate(arguments: argparse.Namespace) -> None:
+    from ..data.batches import BatchConfig, epoch_share
     from ..data.manifest import Manifest
     from ..data.validate import check
     from ..errors import DataError
 
-    report = check(Manifest.load(arguments.manifest), arguments.workers)
+    manifest = Manifest.load(arguments.manifest)
+    report = check(manifest, arguments.workers)
     print(report.text())
+    if share := epoch_share(manifest, BatchConfig()):
+        print(share)
     if report.bad:
         raise DataError(f"{arguments.manifest}: {len(report.bad)} of {report.files} files are bad")

@@ -64,7 +64,8 @@ class BatchConfig:
     Args:
         seconds_per_batch: maximum seconds of audio in a micro-batch, before cropping.
         min_seconds: shorter utterances are left out.
-        max_seconds: longer utterances are cropped to this, at random.
+        max_seconds: longer recordings are cut into the fewest equal segments of at most this, each of which
+            counts as an utterance, so that an epoch hears all of them.
         buckets: number of groups of similar length, spaced evenly on a logarithmic scale.
         seed: seed of order and crops.
         crops: ``random``: new batches and crops in each epoch; ``fixed``: the batches and crops of the first
@@ -121,6 +122,12 @@ class BatchStream(Dataset[Batch]):
     ``failures`` lists the files that this process could not read. Workers of a loader have lists of their
     own, so every batch carries its own in ``failed``.
 
+    Attributes:
+        entries: utterances and recordings that are long enough.
+        owners: (N,) index in ``entries`` of each of the N segments.
+        starts: (N,) first sample of each segment.
+        lengths: (N,) samples of each segment, at most ``max_seconds``.
+
     Raises:
         DataError: no utterance is long enough.
     """
@@ -131,14 +138,19 @@ class BatchStream(Dataset[Batch]):
         self.entries = [entry for entry in manifest.entries if entry.samples >= shortest]
         if not self.entries:
             raise DataError(f"no utterance lasts {config.min_seconds:g} s (min_seconds) or more")
-        longest = int(config.max_seconds * SAMPLE_RATE)
-        self.lengths = np.array([min(entry.samples, longest) for entry in self.entries])
+        samples = np.array([entry.samples for entry in self.entries])
+        counts = -(-samples // max(1, int(config.max_seconds * SAMPLE_RATE)))
+        self.owners = np.repeat(np.arange(len(samples)), counts)
+        number = np.arange(len(self.owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        samples, counts = samples[self.owners], counts[self.owners]
+        self.starts = number * samples // counts
+        self.lengths = (number + 1) * samples // counts - self.starts
         self.failures: list[Skipped] = []
         self.ends: list[int] = []  # first index after each epoch so far
         self._plans: dict[int, list[list[int]]] = {}  # of the last two epochs, so that memory does not grow
 
     def plan(self, epoch: int) -> list[list[int]]:
-        """Return the batches of an epoch as lists of utterance indices; every utterance occurs once."""
+        """Return the batches of an epoch as lists of segment indices; every segment occurs once."""
         config = self.config
         if epoch and config.crops == "fixed":
             first = self.plan(0)
@@ -163,7 +175,7 @@ class BatchStream(Dataset[Batch]):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def members(self, index: int) -> list[int]:
-        """Return the utterance indices of a global micro-batch.
+        """Return the segment indices of a global micro-batch.
 
         Raises:
             IndexError: the index is negative; an endless stream has no end to count from.
@@ -184,7 +196,7 @@ class BatchStream(Dataset[Batch]):
         return self._plans[epoch]
 
     def __getitem__(self, index: int) -> Batch:
-        """Read a micro-batch, every utterance cropped at random to the shortest.
+        """Read a micro-batch, every segment cropped at random to the shortest.
 
         If none of its files can be read, the next batch with a readable file replaces it, so that every
         process takes the same number of steps.
@@ -208,8 +220,8 @@ class BatchStream(Dataset[Batch]):
         length = int(min(self.lengths[i] for i in members))
         rows, paths, failed, keys = [], [], [], []
         for place, i in zip(random.random(len(members)), members, strict=True):
-            entry = self.entries[i]
-            start = int(place * (entry.samples - length + 1))
+            entry = self.entries[self.owners[i]]
+            start = int(self.starts[i]) + int(place * (int(self.lengths[i]) - length + 1))
             try:
                 audio = read(entry.path, start, length)
                 if len(audio) < length - TOLERANCE:
@@ -227,6 +239,18 @@ class BatchStream(Dataset[Batch]):
         waveforms = torch.stack(rows) if rows else torch.empty(0, 0)
         lengths = torch.full((len(rows),), length, dtype=torch.int64)
         return Batch(waveforms, lengths, tuple(paths), tuple(failed), tuple(keys))
+
+
+def epoch_share(manifest: Manifest, config: BatchConfig) -> str:
+    """Return a line with the share of the hours that an epoch hears; empty if it hears all of them."""
+    short = [entry.samples for entry in manifest.entries if entry.samples < config.min_seconds * SAMPLE_RATE]
+    if not short:
+        return ""
+    hours, missing = manifest.seconds / 3600, sum(short) / SAMPLE_RATE / 3600
+    return (
+        f"an epoch hears {1 - missing / hours:.1%} of {hours:.2f} h: {len(short)} of {len(manifest.entries)} "
+        f"utterances are shorter than {config.min_seconds:g} s (data.batch.min_seconds) and left out"
+    )
 
 
 def _unchanged(batch: Any) -> Any:

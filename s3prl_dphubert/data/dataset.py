@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
-from .batches import Batch, BatchConfig, BatchStream, validation_batches
+from .batches import Batch, BatchConfig, BatchStream, epoch_share, validation_batches
 from .manifest import Manifest, check_headers
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def read_data(data: DataConfig, main: bool = True) -> tuple[BatchStream, list[Ba
     if main:
         for bad in check_headers(manifest, data.max_bad_fraction):
             log.warning("%s: skipped, %s", bad.path, bad.reason)
+        if share := epoch_share(manifest, data.batch):
+            log.warning("%s: %s", data.train, share)
     stream = BatchStream(manifest, data.batch)
     if data.valid is None or not main:
         return stream, []

@@ -14,11 +14,12 @@ from ..constants import SAMPLE_RATE
 from ..errors import DataError
 from ..utils.files import replacing
 from . import remote_files
-from .audio import SUFFIXES, probe, read
+from .audio import MAX_SECONDS, SUFFIXES, decode, probe
 from .shards import MEMBER, Member, is_shard, members
 from .sources import expand, find
 
 HEADER = "path\tsamples"
+MAX_SAMPLES = MAX_SECONDS * SAMPLE_RATE  # of an utterance
 MAX_DIGITS = 15  # of a sample count; int() refuses very long numbers
 
 
@@ -72,10 +73,9 @@ class Manifest:
         for number, line in enumerate(lines[1:], start=2):
             name, tab, samples = line.rpartition("\t")
             is_count = samples.isascii() and samples.isdigit() and len(samples) <= MAX_DIGITS
-            if not (tab and name and is_count and int(samples) > 0):
-                raise DataError(
-                    f"{path}: line {number} is {line[:80]!r}, expected a path, a tab and a sample count"
-                )
+            if not (tab and name and is_count and 0 < int(samples) <= MAX_SAMPLES):
+                expected = f"a path, a tab and a sample count from 1 to {MAX_SAMPLES}"
+                raise DataError(f"{path}: line {number} is {line[:80]!r}, expected {expected}")
             entries.append(Entry(name, int(samples)))
         if not entries:
             raise DataError(f"{path}: lists no audio")
@@ -234,7 +234,7 @@ def _globs(glob: str) -> list[str]:
 def _measure(path: str, data: bytes | None, min_seconds: float, check: bool) -> int:
     """Return the samples at 16 kHz of a usable file."""
     _check_name(path, inside=data is not None)
-    samples = len(read(path, data=data)) if check else probe(path, data).samples_16k
+    samples = sum(map(len, decode(path, data))) if check else probe(path, data).samples_16k
     if samples < min_seconds * SAMPLE_RATE:
         raise DataError(f"{path}: too short ({samples / SAMPLE_RATE:.3f} s)")
     return samples

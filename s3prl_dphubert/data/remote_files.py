@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,21 @@ from fsspec.core import url_to_fs
 from ..errors import DataError
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+LOCAL = re.compile(r"(file|local)://", re.IGNORECASE)
 MAGIC = re.compile(r"[*?\[]")
+MAX_BYTES = 2**29  # that are read at once: 4.6 h of 16-bit WAV; a device such as /dev/zero never ends
 
 
 def is_url(path: str) -> bool:
     """Return whether a path is a URL (``scheme://…``) rather than a local path."""
     return URL.match(path) is not None
+
+
+def local_path(path: str) -> str | None:
+    """Return the local path of a path or a ``file://`` URL; ``None`` for other URLs."""
+    if match := LOCAL.match(path):
+        return path[match.end() :]
+    return None if is_url(path) else path
 
 
 @contextmanager
@@ -49,31 +59,61 @@ def fetch(path: str, start: int = 0, size: int | None = None) -> bytes:
 
     Returns:
         The bytes, fewer than ``size`` if the file ends early.
+
+    Raises:
+        DataError: it is more than :data:`MAX_BYTES`, or no regular file.
     """
-    if is_url(path):
+    local = local_path(path)
+    if local is not None:
+        # A damaged manifest may ask for more bytes than there are.
+        left = max(length(path) - start, 0)
+        size = left if size is None else min(size, left)
+    if (size or 0) > MAX_BYTES:
+        raise _too_large(path, size)
+    if local is None:
         files, inner = url_to_fs(path)
-        return files.cat_file(inner, start=start, end=None if size is None else start + size)
-    with open(path, "rb") as file:
-        # A damaged manifest may ask for more bytes than fit into memory.
-        left = max(os.fstat(file.fileno()).st_size - start, 0)
+        data = files.cat_file(inner, start=start, end=start + (MAX_BYTES + 1 if size is None else size))
+        if len(data) > MAX_BYTES:
+            raise _too_large(path, None)
+        return data
+    with open(local, "rb") as file:
         file.seek(start)
-        return file.read(left if size is None else min(size, left))
+        return file.read(size)
+
+
+def _too_large(path: str, size: int | None) -> DataError:
+    amount = f"{size} bytes" if size else "more"
+    return DataError(f"{path}: too large ({amount}), allowed: {MAX_BYTES} bytes at once")
 
 
 def opened(path: str) -> IO[bytes]:
-    """Open a file for sequential reading; it can seek."""
-    if is_url(path):
+    """Open a file for sequential reading; it can seek.
+
+    Raises:
+        DataError: it is no regular file.
+    """
+    local = local_path(path)
+    if local is None:
         files, inner = url_to_fs(path)
         return files.open(inner, "rb")
-    return open(path, "rb")
+    length(path)  # refuses named pipes and devices
+    return open(local, "rb")
 
 
 def length(path: str) -> int:
-    """Return the size of a file in bytes."""
-    if is_url(path):
+    """Return the size of a file in bytes.
+
+    Raises:
+        DataError: it is no regular file; a named pipe would wait for ever, a device never end.
+    """
+    local = local_path(path)
+    if local is None:
         files, inner = url_to_fs(path)
         return int(files.size(inner))
-    return os.path.getsize(path)
+    status = os.stat(local)
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: unreadable (not a regular file)")
+    return status.st_size
 
 
 def listing(url: str) -> list[str]:

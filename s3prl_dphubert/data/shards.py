@@ -106,6 +106,9 @@ def members(shard: str, suffixes: Collection[str]) -> Iterator[tuple[Member, byt
                 member = Member(shard, info.offset_data, info.size, info.name)
                 if member.offset + member.size > end:
                     raise DataError(f"{shard}: cut off in {member.name}")
+                if member.size > remote_files.MAX_BYTES:
+                    allowed = f"allowed: {remote_files.MAX_BYTES} bytes"
+                    raise DataError(f"{shard}: {member.name} has {member.size} bytes, {allowed}")
                 file.seek(member.offset)
                 yield member, file.read(member.size)
                 count += 1

@@ -99,7 +99,8 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         seen.add(real)
         folders.sort()
-        yield from (os.path.join(root, name) for name in sorted(names))
+        paths = (os.path.join(root, name) for name in sorted(names))
+        yield from (path for path in paths if os.path.isfile(path) or not os.path.exists(path))
 
 
 def _suffix(path: str) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
 from ..errors import DataError
-from .audio import TOLERANCE, read
+from .audio import TOLERANCE, decode
 from .manifest import Entry, Manifest, Skipped
 
 log = logging.getLogger(__name__)
@@ -121,18 +121,23 @@ def _inspect(entries: Sequence[Entry]) -> list[_Finding]:
 
 
 def _inspect_one(entry: Entry) -> _Finding:
+    samples = clipped = 0
+    silent = True
     try:
-        audio = read(entry.path)
+        for block in decode(entry.path):
+            samples += len(block)
+            clipped += int((np.abs(block) >= CEILING).sum())
+            silent = silent and not block.any()
     except DataError as error:
         return _Finding(fault=Skipped.because(entry.path, error).reason)
-    difference = len(audio) - entry.samples
+    difference = samples - entry.samples
     if abs(difference) > TOLERANCE:
         kind = "longer" if difference > 0 else "shorter"
-        fault = f"{kind} than listed: {len(audio)} samples, the manifest says {entry.samples}"
+        fault = f"{kind} than listed: {samples} samples, the manifest says {entry.samples}"
         return _Finding(fault=fault)
-    if not audio.any():
+    if silent:
         return _Finding(fault="silent, all samples are zero")
-    return _Finding(len(audio), int((np.abs(audio) >= CEILING).sum()))
+    return _Finding(samples, clipped)
 
 
 def _inspect_all(chunks: list[list[Entry]], num_workers: int) -> Iterator[tuple[list[Entry], list[_Finding]]]:

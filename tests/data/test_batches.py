@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from s3prl_dphubert.data.batches import BatchConfig, BatchStream, loader, validation_batches
+from s3prl_dphubert.data.batches import BatchConfig, BatchStream, epoch_share, loader, validation_batches
+from s3prl_dphubert.data.dataset import DataConfig, read_data
 from s3prl_dphubert.data.manifest import Entry, Manifest, scan
 from s3prl_dphubert.errors import ConfigError, DataError
 from tests.helpers.speech import tone
 
 CONFIG = BatchConfig(seconds_per_batch=4.0, min_seconds=0.3, max_seconds=1.0, buckets=3, seed=7)
+UNCUT = replace(CONFIG, max_seconds=1.5)  # every file of the manifest below is one segment
 
 
 @pytest.fixture
@@ -51,12 +54,16 @@ def test_every_utterance_is_in_an_epoch_once(imaginary):
     kept = [entry for entry in imaginary.entries if entry.samples >= 32_000]
     assert 0 < len(kept) < 5000
     assert stream.entries == kept
+    longest = int(15.6 * 16_000)
+    owners = [index for index, entry in enumerate(kept) for _ in range(math.ceil(entry.samples / longest))]
+    assert len(owners) > len(kept)
+    assert stream.owners.tolist() == owners
     start = 0
     plans = [stream.plan(epoch) for epoch in range(3)]
     for plan in plans:
         members = [stream.members(index) for index in range(start, start + len(plan))]
         assert members == plan  # epochs follow one another, none shares a batch with the next
-        assert sorted(i for batch in members for i in batch) == list(range(len(kept)))
+        assert sorted(i for batch in members for i in batch) == list(range(len(owners)))
         start += len(plan)
     assert plans[0] != plans[1] != plans[2] != plans[0]
 
@@ -69,7 +76,7 @@ def test_batches_keep_the_budget_and_waste_little(imaginary):
         longest = max(stream.lengths[i] for i in batch)
         assert len(batch) * longest <= 160 * 16_000
         taken += len(batch) * min(stream.lengths[i] for i in batch)
-    assert stream.lengths.max() == int(15.6 * 16_000)
+    assert int(15.5 * 16_000) < stream.lengths.max() <= int(15.6 * 16_000)
     assert taken > 0.97 * stream.lengths.sum()
     assert len(plan) < 1.1 * stream.lengths.sum() / (160 * 16_000)
 
@@ -161,8 +168,8 @@ def test_a_file_that_breaks_is_left_out_and_recorded(manifest, workers, caplog):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_next_batch_stands_in_for_one_without_any_file(manifest, workers):
-    stream = BatchStream(manifest, CONFIG)
-    lost = {stream.entries[i].path for index in (1, 2) for i in stream.members(index)}
+    stream = BatchStream(manifest, UNCUT)
+    lost = {stream.entries[stream.owners[i]].path for index in (1, 2) for i in stream.members(index)}
     for path in lost:
         break_file(path)
     whole = [stream[index] for index in (0, 3)]
@@ -172,7 +179,9 @@ def test_the_next_batch_stands_in_for_one_without_any_file(manifest, workers):
         batches = [ranks[index % world][index // world] for index in range(4)]
         assert same(batches[0], whole[0])
         assert all(same(batch, whole[1]) for batch in batches[1:])
-        assert [bad.path for bad in batches[2].failed] == [stream.entries[i].path for i in stream.members(2)]
+        assert [bad.path for bad in batches[2].failed] == [
+            stream.entries[stream.owners[i]].path for i in stream.members(2)
+        ]
         assert {bad.path for bad in batches[1].failed} == lost
         assert not batches[3].failed
 
@@ -191,10 +200,10 @@ def test_a_lost_corpus_is_an_error(manifest, workers):
 
 
 def test_validation_passes_over_what_cannot_be_read(manifest):
-    whole = validation_batches(manifest, CONFIG, 4)
+    whole = validation_batches(manifest, UNCUT, 4)
     for path in whole[1].paths:
         break_file(path)
-    left = validation_batches(manifest, CONFIG, 3)
+    left = validation_batches(manifest, UNCUT, 3)
     assert all(same(a, b) for a, b in zip(left, (whole[0], *whole[2:]), strict=True))
 
 
@@ -216,7 +225,8 @@ def test_ranks_share_every_epoch_and_take_equal_steps(manifest, world, accumulat
     stream = BatchStream(manifest, CONFIG)
     epoch = len(stream.plan(0))
     each = world * accumulate  # micro-batches an update
-    updates = math.ceil(2 * epoch / each) + 1
+    ends = [epoch, epoch + len(stream.plan(1))]
+    updates = math.ceil(ends[1] / each) + 1
 
     def run(rank, begin):
         own = BatchStream(manifest, CONFIG)  # ranks share nothing but manifest and configuration
@@ -225,9 +235,9 @@ def test_ranks_share_every_epoch_and_take_equal_steps(manifest, world, accumulat
     ranks = [run(rank, 0) for rank in range(world)]
     assert [len(batches) for batches in ranks] == [updates * accumulate] * world
     in_order = [ranks[index % world][index // world] for index in range(updates * each)]
-    for first in (0, epoch):
-        paths = [path for batch in in_order[first : first + epoch] for path in batch.paths]
-        assert sorted(paths) == sorted(entry.path for entry in stream.entries)
+    for first, stop in zip([0, epoch], ends, strict=True):
+        paths = [path for batch in in_order[first:stop] for path in batch.paths]
+        assert sorted(paths) == sorted(stream.entries[owner].path for owner in stream.owners)
     for begin in range(1, updates) if not workers else [updates - 1]:
         for rank in range(world):
             resumed = run(rank, begin)
@@ -241,7 +251,8 @@ def test_an_update_across_the_end_of_an_epoch_is_filled_from_the_next(manifest):
     epoch = len(stream.plan(0))
     last, first = loader(stream, epoch - 1, epoch + 1)
     assert [set(last.paths), set(first.paths)] == [
-        {stream.entries[i].path for i in batch} for batch in (stream.plan(0)[-1], stream.plan(1)[0])
+        {stream.entries[stream.owners[i]].path for i in batch}
+        for batch in (stream.plan(0)[-1], stream.plan(1)[0])
     ]
 
 
@@ -252,8 +263,55 @@ def test_validation_is_fixed_and_limited(manifest):
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
     epoch = len(BatchStream(manifest, CONFIG).plan(0))
     paths = [path for batch in validation_batches(manifest, CONFIG, 1000) for path in batch.paths]
-    assert len(paths) == len(set(paths))
+    stream = BatchStream(manifest, CONFIG)
+    assert sorted(paths) == sorted(stream.entries[owner].path for owner in stream.owners)
     assert len(validation_batches(manifest, CONFIG, 1000)) == epoch
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+@pytest.mark.parametrize("crops", ["random", "fixed"])
+def test_an_epoch_hears_all_of_a_long_recording(tmp_path, crops, rate):
+    """A ramp of 40 s, whose values tell which samples were heard."""
+    ramp = np.linspace(0, 1, 40 * rate, endpoint=False, dtype=np.float32)
+    soundfile.write(tmp_path / "a.wav", ramp, rate, subtype="FLOAT")
+    config = BatchConfig(9.0, 0.5, 3.0, 4, seed=1, crops=crops)
+    stream = BatchStream(scan([tmp_path])[0][""], config)
+    assert stream.lengths.tolist() == [640_000 * (i + 1) // 14 - 640_000 * i // 14 for i in range(14)]
+    epoch = len(stream.plan(0))
+    ends = [epoch, epoch + len(stream.plan(1))]
+    for first, stop in zip([0, epoch], ends, strict=True):
+        batches = [stream[index] for index in range(first, stop)]
+        heard = np.sort(np.concatenate([np.round(b.waveforms.numpy() * 640_000).ravel() for b in batches]))
+        assert len(heard) >= 640_000 - 14
+        assert len(np.unique(heard[500:-500])) > 0.999 * 639_000
+        keys = [key for batch in batches for key in batch.keys]
+        assert len(set(keys)) == (14 if crops == "fixed" else 0)
+    resumed = list(loader(BatchStream(scan([tmp_path])[0][""], config), epoch - 1, epoch + 2))
+    assert all(same(batch, stream[epoch - 1 + index]) for index, batch in enumerate(resumed))
+
+
+def test_hours_of_long_recordings_weigh_as_hours(imaginary):
+    long = tuple(Entry(f"/long{i}.wav", 3600 * 16_000) for i in range(3))
+    stream = BatchStream(Manifest(imaginary.entries + long), BatchConfig())
+    share = stream.lengths[stream.owners >= len(stream.entries) - 3].sum() / stream.lengths.sum()
+    assert share == pytest.approx(3 * 3600 * 16_000 / sum(entry.samples for entry in stream.entries))
+
+
+def test_utterances_of_at_most_max_seconds_are_batched_as_ever(imaginary):
+    """Batches and crops of a corpus without long recordings, as they were before there were segments."""
+    kept = Manifest(tuple(entry for entry in imaginary.entries if entry.samples <= 15.6 * 16_000))
+    stream = BatchStream(kept, BatchConfig(seed=5))
+    assert not stream.starts.any()
+    assert stream.plan(1)[3][:5] == [1222, 1909, 1364, 1719, 1884]
+
+
+def test_the_share_that_an_epoch_hears_is_told(manifest, tmp_path, caplog):
+    assert epoch_share(manifest, CONFIG).startswith("an epoch hears 97.1% of 0.00 h: 2 of 20 utterances")
+    assert epoch_share(manifest, BatchConfig(4.0, 0.1, 1.0)) == ""
+    manifest.save(tmp_path / "x.tsv")
+    read_data(DataConfig(str(tmp_path / "x.tsv"), batch=CONFIG))
+    assert f"{tmp_path}/x.tsv: an epoch hears 97.1%" in caplog.text
+    assert "shorter than 0.3 s (data.batch.min_seconds) and left out" in caplog.text
 
 
 @pytest.mark.parametrize("field", ["seconds_per_batch", "min_seconds", "max_seconds", "buckets", "seed"])

@@ -99,7 +99,7 @@ def test_nothing_good(tmp_path, workers):
 
 def test_a_file_that_crashes_the_decoder_is_found(tmp_path, monkeypatch):
     entries = [put(tmp_path / f"{index:02d}.wav", tone(0.5)) for index in range(12)]
-    decode = module.read
+    decode = module.decode
 
     def crashing(path):
         if path.endswith(("04.wav", "09.wav")):
@@ -108,7 +108,7 @@ def test_a_file_that_crashes_the_decoder_is_found(tmp_path, monkeypatch):
 
     forked = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("fork"))
     monkeypatch.setattr(module, "ProcessPoolExecutor", forked)
-    monkeypatch.setattr(module, "read", crashing)
+    monkeypatch.setattr(module, "decode", crashing)
     monkeypatch.setattr(module, "CHUNK", 2)
     report = check(Manifest(tuple(entries)), 2)
     assert [(item.path, item.reason) for item in report.bad] == [
