@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..utils.files import is_hidden, user_cache_dir
+from ..utils.files import is_hidden, private_cache_dir
 from ..utils.locking import waiting_lock
 from .patch import Patch, swapped, wrap
 
@@ -19,10 +19,12 @@ FILES_PER_PROCESS = 500  # fewer are measured before another process has started
 
 
 def folder(task: str, root: str | Path, lists: Iterable[str | Path] = ()) -> Path:
-    """Return the cache folder of one corpus, created if missing; for the arguments see :func:`digest`."""
-    path = user_cache_dir() / task / digest(root, lists)[:32]
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    """Return the cache folder of one corpus, created if missing; for the arguments see :func:`digest`.
+
+    Raises:
+        RunError: it belongs to another user.
+    """
+    return private_cache_dir(task, digest(root, lists)[:32])
 
 
 def digest(root: str | Path, lists: Iterable[str | Path] = ()) -> str:

@@ -13,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RunError
 
 CACHE = "S3PRL_DPHUBERT_CACHE"
 """Environment variable that names the user's cache folder of this package."""
+_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither links nor pipes, which wait
 
 
 def user_cache_dir() -> Path:
@@ -24,6 +25,30 @@ def user_cache_dir() -> Path:
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3prl-dphubert"
+
+
+def private_cache_dir(*names: str) -> Path:
+    """Return a folder below the cache folder that only this user can write to, created if missing.
+
+    s3prl unpickles what lies there, so that whoever can write to it can run code.
+
+    Raises:
+        RunError: the cache folder, or one below it, belongs to another user.
+    """
+    path = user_cache_dir()
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("", *names):
+        path = path / name
+        path.mkdir(exist_ok=True, mode=0o700)
+        status = path.stat()
+        if hasattr(os, "getuid") and status.st_uid != os.getuid():
+            raise RunError(
+                f"{path}: belongs to user {status.st_uid}, who could run code by its files; "
+                f"set {CACHE} to a folder of your own"
+            )
+        if status.st_mode & 0o022:
+            path.chmod(status.st_mode & 0o755)
+    return path
 
 
 @contextmanager
@@ -78,7 +103,7 @@ def _remove_unused(leftover: Path) -> None:
 def _locked(path: Path) -> Iterator[bool | None]:
     """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
     try:
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        number = os.open(path, os.O_RDONLY | _CAREFUL)
     except OSError:
         yield None
         return

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
-from s3prl_dphubert.errors import CheckpointError
-from s3prl_dphubert.utils.files import new_folder, read_json, replacing, user_cache_dir, write_text
+from s3prl_dphubert.errors import CheckpointError, RunError
+from s3prl_dphubert.utils.files import (
+    new_folder,
+    private_cache_dir,
+    read_json,
+    replacing,
+    user_cache_dir,
+    write_text,
+)
+from tests.helpers.golden import ROOT
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from s3prl_dphubert.utils import files
+with getattr(files, sys.argv[1])(Path("a")) as partial:
+    (partial / "x" if partial.is_dir() else partial).write_text("half")
+    print("half", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_failure_leaves_what_was_there(tmp_path):
@@ -44,6 +66,82 @@ def test_a_folder_appears_whole_and_once(tmp_path):
     with pytest.raises(CheckpointError, match="exists already"), new_folder(tmp_path / "a"):
         pass
     assert os.listdir(tmp_path / "a") == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["replacing", "new_folder"])
+def test_leftovers_of_killed_processes_are_removed_and_those_in_use_stay(tmp_path, kind):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WRITE, kind]
+    writers = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        for writer in writers:
+            assert writer.stdout.readline() == b"half\n"
+        assert len(os.listdir(tmp_path)) == 2
+        writers[0].send_signal(signal.SIGKILL)
+        writers[0].wait()
+        with (replacing if kind == "replacing" else new_folder)(tmp_path / "a") as partial:
+            left = {path.name for path in tmp_path.iterdir()} - {partial.name}
+            assert len(left) == 1  # the one that is being written
+            if kind == "replacing":
+                partial.write_text("whole")
+        assert {path.name for path in tmp_path.iterdir()} == {"a", *left}
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    (tmp_path / "a").rename(tmp_path / "b")
+    with (replacing if kind == "replacing" else new_folder)(tmp_path / "a"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_two_writers_of_one_file_do_not_remove_each_others_temporaries(tmp_path):
+    path, faults, stop = tmp_path / "a", [], time.monotonic() + 1
+
+    def write(text):
+        try:
+            while time.monotonic() < stop:
+                write_text(path, text)
+        except OSError as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter * 1000,)) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert len(set(path.read_text())) == 1
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_planted_links_are_not_followed(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    (tmp_path / f".a.{os.getpid()}.part").symlink_to(secret)
+    (tmp_path / ".a.00000000.part").symlink_to(secret)
+    write_text(tmp_path / "a", "text")
+    assert secret.read_text() == "mine"
+    assert not (tmp_path / "a").is_symlink()
+
+
+def test_the_private_cache_is_of_one_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "cache"))
+    before = os.umask(0)
+    try:
+        folder = private_cache_dir("sid", "0123")
+    finally:
+        os.umask(before)
+    assert folder == tmp_path / "cache" / "sid" / "0123"
+    folders = [folder, folder.parent, folder.parent.parent]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in folders] == [0o700] * 3
+    folder.chmod(0o777)
+    assert private_cache_dir("sid", "0123").stat().st_mode & 0o022 == 0
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(RunError, match=r"cache: belongs to user \d+, .* set S3PRL_DPHUBERT_CACHE"):
+        private_cache_dir("sid", "0123")
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
