@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -74,6 +75,11 @@ class UpstreamExpert(nn.Module):
         padded = pad_sequence([wav.to(parameter.device, parameter.dtype) for wav in wavs], batch_first=True)
         if padded.shape[1] < least:
             padded = nn.functional.pad(padded, (0, least - padded.shape[1]))
+        finite = padded.isfinite().all(1)
+        if not finite.all():
+            index = int(finite.long().argmin())
+            text = f"wavs[{index}] has NaN or infinite samples, and so have its hidden states"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
         return padded, [max(least, samples) for (samples,) in shapes]
 
     def _together(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:

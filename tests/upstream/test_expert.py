@@ -42,6 +42,19 @@ def assert_near(a, b, tolerance=1e-5):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@torch.no_grad()
+def test_samples_that_are_not_finite_are_reported(value):
+    expert, wavs = upstream(padding="exact"), waveforms()
+    wanted = expert(wavs)["last_hidden_state"]
+    wavs[2] = wavs[2].clone()
+    wavs[2][7] = value
+    with pytest.warns(RuntimeWarning, match=r"wavs\[2\] has NaN or infinite samples"):
+        states = expert(wavs)["last_hidden_state"]
+    others = [0, 1, 3, 4, 5]
+    assert_near(states[others], wanted[others])
+
+
 @pytest.mark.parametrize(("file", "prefix"), PUBLISHED)
 @torch.no_grad()
 def test_published_hidden_states(file, prefix, golden):

@@ -161,7 +161,9 @@ def measure(files: Sequence[Path], title: str = "audio") -> SplitAudio:
             return SplitAudio(**{**recorded, "short": tuple(recorded["short"])})
         except (KeyError, TypeError):
             pass
-        bar = tqdm(pool.map(_probe, files), desc=f"{title}: headers", total=len(files), unit="file")
+        bar = tqdm(
+            pool.map(_probe, files), desc=f"{title}: headers", total=len(files), unit="file", mininterval=1
+        )
         headers = list(bar)
     if faults := [fault for *_, fault in headers if fault]:
         more = f"; and {len(faults) - 1} more such files" if len(faults) > 1 else ""

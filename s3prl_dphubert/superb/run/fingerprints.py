@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.hashing import sha256_file
+
+LARGEST_LIST = 64_000_000  # bytes; larger files, such as language models, hold no paths
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 
@@ -38,10 +42,10 @@ def digests(
         if not path.is_absolute():
             continue
         if path.is_file():
-            digests[_unfilled(text.encode(), places).decode()] = _digest([path], path.parent, places)
+            digests[os.fsdecode(_unfilled(os.fsencode(text), places))] = _digest([path], path.parent, places)
         elif path.is_dir() and any(text == root or text.startswith(f"{root}/") for root in roots):
             digest = _digest(_listed_files(path), path, places)
-            digests[_unfilled(text.encode(), places).decode()] = digest
+            digests[os.fsdecode(_unfilled(os.fsencode(text), places))] = digest
     return digests
 
 
@@ -49,14 +53,17 @@ def _digest(files: Iterable[Path], root: Path, places: Mapping[str, str] | None)
     """Return the SHA-256 of paths and contents of files, with placeholders."""
     digest = hashlib.sha256()
     for path in files:
-        content = hashlib.sha256(_unfilled(path.read_bytes(), places)).hexdigest()
+        is_list = path.stat().st_size <= LARGEST_LIST
+        content = (
+            hashlib.sha256(_unfilled(path.read_bytes(), places)).hexdigest() if is_list else sha256_file(path)
+        )
         digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
     return digest.hexdigest()
 
 
 def _unfilled(text: bytes, places: Mapping[str, str] | None) -> bytes:
     for path in sorted(places or (), key=len, reverse=True):  # the longest first: one may be in another
-        text = text.replace(path.encode(), (places or {})[path].encode())
+        text = text.replace(os.fsencode(path), (places or {})[path].encode())
     return text
 
 
