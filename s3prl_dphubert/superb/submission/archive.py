@@ -54,8 +54,10 @@ class SubmissionReport:
 
     def raise_for_faults(self, what: Path) -> None:
         """Raise a ResultError with all faults, if there are any."""
+        if len(self.faults) == 1:
+            raise ResultError(f"{what}: {self.faults[0]}")
         if self.faults:
-            raise ResultError(f"{what}: " + "; ".join(self.faults))
+            raise ResultError(f"{what}: {len(self.faults)} faults", "\n".join(self.faults))
 
     def text(self) -> str:
         """Format the report as lines."""
