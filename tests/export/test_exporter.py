@@ -30,6 +30,8 @@ from tests.helpers.golden import GOLDEN
 from tests.helpers.models import SHAPES, assert_same, tiny
 from tests.helpers.speech import chirp
 
+pytestmark = pytest.mark.slow
+
 PRUNED = GOLDEN / "wavlm_pruned.pth"
 SAMPLES = (9000, 300, 4321, 9000)  # one below the receptive field of 400
 

@@ -33,6 +33,8 @@ from tests.helpers import debian_packages
 from tests.helpers.golden import ROOT
 from tests.helpers.s3prl_runs import Experiment
 
+pytestmark = pytest.mark.slow
+
 RECIPES = resources.find("downstream_recipes/mini_superb")
 KNOWN = ("train", "dev", "test", "test-other", "documents")
 OPEN = ("SID",)

@@ -59,6 +59,7 @@ def test_interrupted_training_equals_undisturbed(place, tmp_path, caplog, worker
     assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_what_a_resumed_run_changes_is_one_warning(place, tmp_path, caplog):
     settings = {"warmup": 1, "save_every": 2, "num_workers": 0}
     Trainer(
@@ -226,6 +227,7 @@ def test_skips_between_two_readings_are_all_counted(caplog):
         skips.read(12, 3)
 
 
+@pytest.mark.slow
 def test_two_updates_at_hubert_base_size(tmp_path):
     """Stage 1 at real size with random weights: 94,371,456 parameters, two updates."""
     torch.manual_seed(0)

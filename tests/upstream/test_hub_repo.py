@@ -83,6 +83,7 @@ def same(ours, theirs, tolerance=1e-6):
         torch.testing.assert_close(b, a, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.slow
 def test_hidden_states_without_this_package(tmp_path):
     """One process loads all folders, one after the other; none takes another's code or weights."""
     models = {shape: tiny(shape) for shape in SHAPES} | {"pruned": load_model(PRUNED)}

@@ -12,6 +12,8 @@ from s3prl_dphubert.superb.submission.archive import SubmissionChecks, check
 from s3prl_dphubert.superb.tasks import core_tasks
 from tests.helpers import full_submission as full
 
+pytestmark = pytest.mark.slow
+
 PR, ASR, LM = (f"{name}_public/predict.ark" for name in ("pr", "asr", "asr_lm"))
 KS, SID, ASV = (f"{name}_public/predict.txt" for name in ("ks", "sid", "sv"))
 ER, IC, SF = "er_fold1_public/predict.txt", "ic_public/predict.csv", "sf_public/predict.ark"
