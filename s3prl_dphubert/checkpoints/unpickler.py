@@ -8,19 +8,21 @@ how the pickle uses it and does nothing; :func:`plain` turns stubs into plain va
 from __future__ import annotations
 
 import io
+import math
+import os
 import pickle
-import pickletools
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from . import pickle_bounds
 from .pickle_stubs import Stub, plain
 
 __all__ = ["Stub", "plain", "read_foreign_pickle"]
@@ -39,6 +41,9 @@ DTYPES = {
     "UntypedStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_SMALL = 1 << 16  # numbers of an expanded tensor, or bytes of them all, that always are allowed
+_MOST_AXES, _MOST_CLASSES = 64, 10_000
+_MOST_VIEWS = 4  # bytes of tensors for each byte of their storages; parameters share memory now and then
 _CONTAINERS: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): tuple,
@@ -49,12 +54,16 @@ _CONTAINERS: dict[tuple[str, str], type] = {
 def read_foreign_pickle(path: str | Path) -> Any:
     """Read a file of ``torch.save`` (zip or the format before it) or a plain pickle; runs no code.
 
+    Nothing is built that takes much more memory or time than the file is large: :func:`.pickle_bounds.check`
+    bounds what the pickle asks for, and the tensors may not add up to much more than their storages.
+
     Returns:
         The content of the file: tensors on the CPU, dicts, lists, tuples, sets, numbers and strings, and
         a :class:`Stub` for everything else; :func:`plain` turns stubs into plain values.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of an unsupported kind (TorchScript, tar).
+        CheckpointError: the file is missing, damaged, of an unsupported kind (TorchScript, tar), or asks for
+            much more than it holds.
     """
     path = Path(path)
     try:
@@ -71,7 +80,7 @@ def read_foreign_pickle(path: str | Path) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle may provoke any
-        reason = f"{type(error).__name__}: {error}"[:200]
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(f"{path}: damaged, or not written by torch.save ({reason})") from error
 
 
@@ -106,11 +115,13 @@ class _View:
         numbers = (self.offset, *size, *stride)
         if not isinstance(storage, _Storage) or storage.values is None or len(size) != len(stride):
             raise CheckpointError("a tensor has no storage")
-        if any(type(n) is not int or n < 0 for n in numbers):
-            raise CheckpointError(f"a tensor has offset, shape and strides {numbers}")
+        if any(type(n) is not int or n < 0 for n in numbers) or len(size) > _MOST_AXES:
+            raise CheckpointError(f"a tensor has offset, shape and strides {shown(numbers)}")
         last = self.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if all(size) and last >= storage.size:
             raise CheckpointError(f"a tensor reaches {last}, its storage has {storage.size}")
+        if math.prod(size) > max(storage.size, _SMALL):
+            raise CheckpointError(f"a tensor of shape {shown(size)} has {storage.size} numbers in the file")
         return torch.as_strided(storage.values, size, stride, self.offset if all(size) else 0)
 
 
@@ -136,6 +147,8 @@ class _Unpickler(pickle.Unpickler):
         if key in self.functions:
             return self.functions[key]
         if key not in self.stubs:
+            if len(self.stubs) >= _MOST_CLASSES:
+                raise CheckpointError(f"the pickle names more than {_MOST_CLASSES:,} classes")
             self.stubs[key] = type("Stub", (Stub,), {"module": module, "name": name})
         return self.stubs[key]
 
@@ -150,17 +163,18 @@ def _storage(pid: Any) -> tuple[str, _Storage]:
     """Return key and empty storage for a persistent id: ``("storage", class, key, device, size[, view])``."""
     kind, stub, key, _, size = pid[:5]
     if kind != "storage" or any(part is not None for part in pid[5:]):
-        raise CheckpointError(f"refers to {kind!r}, expected a whole storage")
+        raise CheckpointError(f"refers to {shown(kind)}, expected a whole storage")
     name = getattr(stub, "name", stub)
     if name not in DTYPES:
         raise CheckpointError(f"unknown storage type {name}, allowed: {', '.join(DTYPES)}")
     if type(key) is not str or type(size) is not int or size < 0:
-        raise CheckpointError(f"storage {key!r} has {size!r} numbers")
+        raise CheckpointError(f"storage {shown(key)} has {shown(size)} numbers")
     return key, _Storage(DTYPES[name], size)
 
 
 def _read_zip(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if f"/{name}".endswith("/data.pkl")]
         if len(roots) != 1:
@@ -168,23 +182,22 @@ def _read_zip(file: BinaryIO) -> Any:
         root, storages = roots[0], dict[str, _Storage]()
         if f"{root}constants.pkl" in names:
             raise CheckpointError("a TorchScript archive, which is code; save its state_dict instead")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise CheckpointError("parts of the archive are compressed, which torch never does")
+        if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
+            raise CheckpointError("parts of the archive overlap")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != sys.byteorder.encode():
             raise CheckpointError("the numbers have another byte order than this machine")
 
         def persistent(pid: Any) -> _Storage:
             key, storage = _storage(pid)
             if key not in storages:
-                member = archive.getinfo(f"{root}data/{key}")
-                if member.compress_type != zipfile.ZIP_STORED:
-                    raise CheckpointError("tensors are compressed, which torch never does")
-                storage.fill(archive.read(member))
+                storage.fill(archive.read(f"{root}data/{key}"))
                 storages[key] = storage
             return storages[key]
 
-        if archive.getinfo(f"{root}data.pkl").compress_type != zipfile.ZIP_STORED:
-            raise CheckpointError("data.pkl is compressed, which torch never does")
         data = io.BytesIO(archive.read(f"{root}data.pkl"))
-        return _finish(_Unpickler(_one_pickle(data), persistent).load(), {})
+        return _finish(_Unpickler(_one_pickle(data), persistent).load(), storages)
 
 
 def _read_old(file: BinaryIO) -> Any:
@@ -194,7 +207,7 @@ def _read_old(file: BinaryIO) -> Any:
         return _finish(first, {})
     version, system = (_Unpickler(_one_pickle(file)).load() for _ in range(2))
     if version != PROTOCOL or system.get("little_endian") is not (sys.byteorder == "little"):
-        raise CheckpointError(f"version {version!r} on a machine {system!r} is not supported")
+        raise CheckpointError(f"version {shown(version)} on a machine {shown(system)} is not supported")
     storages: dict[str, _Storage] = {}
 
     def persistent(pid: Any) -> _Storage:
@@ -205,31 +218,35 @@ def _read_old(file: BinaryIO) -> Any:
     for key in _Unpickler(_one_pickle(file)).load():
         size = int.from_bytes(file.read(8), sys.byteorder, signed=True)
         if key not in storages or size != storages[key].size:
-            raise CheckpointError(f"storage {key!r} is unexpected or has the wrong size")
+            raise CheckpointError(f"storage {shown(key)} is unexpected or has the wrong size")
+        if size * storages[key].dtype.itemsize > os.fstat(file.fileno()).st_size - file.tell():
+            raise CheckpointError(f"storage {shown(key)} of {size} numbers is cut off")
         storages[key].fill(file.read(size * storages[key].dtype.itemsize))
-    return _finish(tree, {})
+    return _finish(tree, storages)
 
 
 def _one_pickle(file: BinaryIO) -> bytes:
-    """Read the bytes of the pickle that begins here, and leave the file at its end.
-
-    Python's unpickler allocates a table as large as the highest index that a pickle names, so a few
-    changed bytes could ask for all memory: indices beyond the pickle's own length are refused.
-    """
-    begin, highest = file.tell(), 0
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name.endswith("PUT") and isinstance(argument, int):
-            highest = max(highest, argument)
+    """Read the bytes of the pickle that begins here, and leave the file at its end."""
+    begin = file.tell()
+    pickle_bounds.check(file)
     end = file.tell()
     file.seek(begin)
-    data = file.read(end - begin)
-    if highest > len(data):
-        raise CheckpointError(f"refers to object {highest} in {len(data)} bytes")
-    return data
+    return file.read(end - begin)
 
 
-def _finish(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
-    """Replace descriptions of tensors by the tensors; containers keep their identity."""
+def _finish(tree: Any, storages: Mapping[str, _Storage]) -> Any:
+    """Replace descriptions of tensors in the content of a file by the tensors."""
+    tensors: list[Tensor] = []
+    finished = _replace_views(tree, {}, tensors)
+    memory = sum(storage.size * storage.dtype.itemsize for storage in storages.values())
+    total = sum(tensor.nbytes for tensor in tensors)
+    if total > _MOST_VIEWS * memory + _SMALL:
+        raise CheckpointError(f"tensors of {total:,} bytes share {memory:,} bytes of memory")
+    return finished
+
+
+def _replace_views(value: Any, done: dict[int, tuple[Any, Any]], tensors: list[Tensor]) -> Any:
+    """Replace descriptions of tensors by the tensors, and list these; containers keep their identity."""
     if not isinstance(value, dict | list | tuple | Stub | _View | _Storage):
         return value
     if id(value) in done:
@@ -237,20 +254,23 @@ def _finish(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
     done[id(value)] = value, value  # kept alive, so that its id is not reused
     if isinstance(value, dict):
         for key in list(value):
-            value[key] = _finish(value[key], done)
+            value[key] = _replace_views(value[key], done, tensors)
     elif isinstance(value, list):
-        value[:] = [_finish(item, done) for item in value]
+        value[:] = [_replace_views(item, done, tensors) for item in value]
     elif isinstance(value, Stub):
+        parts = (value.args, value.kwargs, value.state, value.items)
         value.args, value.kwargs, value.state, value.items = (
-            _finish(part, done) for part in (value.args, value.kwargs, value.state, value.items)
+            _replace_views(part, done, tensors) for part in parts
         )
     else:
         result = (
-            tuple(_finish(item, done) for item in value)
+            tuple(_replace_views(item, done, tensors) for item in value)
             if isinstance(value, tuple)
             else value.tensor()
             if isinstance(value, _View)
             else value.values
         )
         done[id(value)] = value, result
+        if isinstance(value, _View):
+            tensors.append(result)
     return done[id(value)][1]
