@@ -65,13 +65,20 @@ class StudentStates:
         """
         if self.stage == 2:
             return build_model(self.shape, self._part("student."), self.source)
-        model = build_model(self.shape, self._part("student.model."), self.source)
-        student = GatedModel(model, self.gates)
+        return prune(self.gated_model(), self.budget, self.full_costs).eval()
+
+    def gated_model(self) -> GatedModel:
+        """Return the student of stage 1 with its gates, on the CPU.
+
+        Raises:
+            CheckpointError: a tensor is missing, of another shape or not finite.
+        """
+        student = GatedModel(build_model(self.shape, self._part("student.model."), self.source), self.gates)
         try:
             student.gates.load_state_dict(self._part("student.gates."))
         except RuntimeError as error:
             raise CheckpointError(f"{self.source}: its gates do not fit its model ({error})") from error
-        return prune(student, self.budget, self.full_costs).eval()
+        return student
 
     def _part(self, prefix: str) -> State:
         tensors = self.module.items()

@@ -46,7 +46,8 @@ def plot_training(run: Path, target: Path) -> None:
                 name = f"{label}, {'training' if key == 'distillation' else 'validation'}"
                 top.plot(*zip(*points, strict=True), style, label=name, markersize=3)
     top.set_ylabel("distillation loss")
-    top.legend()
+    if top.has_data():
+        top.legend()
     if first:
         _plot_sparsity(axes[1, 0], first)
     axes[-1, 0].set_xlabel("update")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batches import Batch
-from ..errors import RunError
 from ..model import SpeechModel
 from ..model.inference.folded import FoldedModel, fold
 from ..model.masks import NO_MASKS, Masks
@@ -191,26 +190,15 @@ class JointPruning(Distillation):
 
     def sparsity(self) -> dict[str, Tensor]:
         """Count -> expected share of the teacher's cost that the gates remove, 0-d and differentiable."""
-        costs = self.student.expected_costs(self.budget)
-        return {count: 1 - cost / float(self.full_costs[count]) for count, cost in costs.items()}
+        return self.student.expected_sparsity(self.budget, self.full_costs)
 
-    @torch.no_grad()
     def check_sparsity(self) -> None:
-        """Refuse to prune a student that is too far from the budget; it may exceed one count for another.
+        """Refuse to prune a student that is too far from the budget, as :meth:`GatedModel.check_sparsity`.
 
         Raises:
             RunError: the expected sparsity misses its target by more than the budget's tolerance.
         """
-        gaps = {count: float(s) - self.budget.shares[count] for count, s in self.sparsity().items()}
-        count = min(gaps, key=lambda name: gaps[name])
-        if abs(gaps[count]) > self.budget.tolerance:
-            share = self.budget.shares[count]
-            raise RunError(
-                f"budget.sparsity.{count} is {share:g}, but the gates expect {share + gaps[count]:.3f} after "
-                f"stage 1, allowed: within budget.tolerance ({self.budget.tolerance:g}); start another run "
-                "with more stage1.updates or a higher stage1.gate_lr, or go on with a higher "
-                "budget.tolerance to prune all the same"
-            )
+        self.student.check_sparsity(self.budget, self.full_costs)
 
     def final_masks(self) -> Masks:
         """Return the masks by which the student would be cut now, within the budget.

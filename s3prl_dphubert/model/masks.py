@@ -44,6 +44,7 @@ def open_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, open_un
         open_units: (C,), ``True`` for open units. Closed ones come out as 0, so the result equals the
             LayerNorm of the model without them.
     """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's LayerNorm computes smaller types
     share = open_units.to(x.dtype) / open_units.sum()
     mean = (x * share).sum(-1, keepdim=True)
     centred = x - mean

@@ -97,6 +97,8 @@ class UpstreamPretrainExpert(nn.Module):
             before = read_states(find_states(Path(self.recipe.stage1)))
             if before.stage != 1:
                 raise ConfigError(f"stage1: {before.source} is of stage 2, allowed: a checkpoint of stage 1")
+            budget = replace(before.budget, tolerance=self.recipe.budget.tolerance)
+            before.gated_model().check_sparsity(budget, before.full_costs)
             model, projections, self.updates1 = before.model(), before.projections, before.updates
         elif self.recipe.student is not None:
             model = init_student(teacher, self.recipe.student, config.seed)
@@ -118,6 +120,9 @@ class UpstreamPretrainExpert(nn.Module):
         """
         runner_config = RunnerConfig.read(config, self.epoch, self.num_workers)
         self.settings, self.last_epoch = runner_config.training(), runner_config.last_epoch
+        warmup, updates = self.recipe.budget.warmup, self.settings.updates
+        if self.recipe.stage == 1 and warmup > updates:
+            raise ConfigError(f"budget.warmup is {warmup}, allowed: 0 to the {updates} steps of the runner")
         self.models = Models(folder)
         self.task.config = self.settings
         groups = self.task.parameter_groups()
@@ -219,6 +224,7 @@ class UpstreamPretrainExpert(nn.Module):
         """Return the run with the numbers of updates made so far, for the model card."""
         train = replace(self.settings, updates=self.step, warmup=0)
         changes: dict[str, Any] = {f"stage{self.recipe.stage}": train}
+        changes["budget"] = replace(self.config.budget, warmup=0)  # may be longer than the updates so far
         if self.updates1 is not None:
             changes["stage1"] = TrainConfig(updates=self.updates1, warmup=0)
         return replace(self.config, **changes)

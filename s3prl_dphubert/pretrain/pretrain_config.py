@@ -88,7 +88,7 @@ class PretrainRecipe:
 
     def run(self, data: DataConfig) -> CompressConfig:
         """Return the run of ``compress`` that this stage is a part of, with default training settings."""
-        train = TrainConfig()
+        train = TrainConfig(updates=max(TrainConfig.updates, self.budget.warmup))
         is_pruned = self.stage == 1 or self.stage1 is not None
         return CompressConfig(
             teacher=self.teacher,

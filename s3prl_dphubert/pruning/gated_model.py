@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import RunError
 from ..model import SpeechModel
-from ..model.cost import expected_widths
+from ..model.cost import Number, expected_widths
 from ..model.masks import Masks
 from .budget import Budget
 from .gates import GateConfig, Gates
@@ -49,3 +50,25 @@ class GatedModel(nn.Module):
         widths = expected_widths(self.model.config, self.gates.expected())
         costs = budget.costs(self.model.config, widths, training=True)
         return {count: torch.as_tensor(cost) for count, cost in costs.items()}
+
+    def expected_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> dict[str, Tensor]:
+        """Count -> share of ``full_costs`` that the gates are expected to remove, 0-d and differentiable."""
+        costs = self.expected_costs(budget)
+        return {count: 1 - cost / float(full_costs[count]) for count, cost in costs.items()}
+
+    @torch.no_grad()
+    def check_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> None:
+        """Refuse to prune by gates far from a budget, of whose counts one may drag others beyond their targets.
+
+        Raises:
+            RunError: the expected sparsity misses its target by more than the budget's tolerance.
+        """
+        expected = {count: float(s) for count, s in self.expected_sparsity(budget, full_costs).items()}
+        count = min(expected, key=lambda name: expected[name] - budget.shares[name])
+        if abs(expected[count] - budget.shares[count]) > budget.tolerance:
+            raise RunError(
+                f"budget.sparsity.{count} is {budget.shares[count]:g}, but the gates expect "
+                f"{expected[count]:.3f} after stage 1, allowed: within budget.tolerance "
+                f"({budget.tolerance:g}); start another run with more stage1.updates or a higher "
+                "stage1.gate_lr, or go on with a higher budget.tolerance to prune all the same"
+            )

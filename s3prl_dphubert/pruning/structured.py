@@ -10,6 +10,7 @@ from ..errors import ConfigError
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import Number
 from ..model.masks import Masks
+from ..model.state_dict import without_empty
 from .allocation import fit_masks
 from .budget import Budget
 from .gated_model import GatedModel
@@ -72,7 +73,7 @@ def cut(model: SpeechModel, masks: Masks) -> SpeechModel:
     if not any(pruned.heads):
         _drop(state, "encoder.transformer.relative_positions.")
     small = SpeechModel(pruned)
-    small.load_state_dict(state)
+    small.load_state_dict(without_empty(state))
     return small.to(next(model.parameters()).device).train(model.training)
 
 
@@ -145,8 +146,9 @@ def _cut_feed_forward(state: dict[str, Tensor], masks: Masks, layer: int, prefix
 def _scale(state: dict[str, Tensor], output: str, gate: Tensor | None) -> None:
     """Fold the gate (1,) of a whole sublayer into its output map."""
     if gate is not None:
-        for part in ("weight", "bias"):
-            state[f"{output}.{part}"] = state[f"{output}.{part}"] * gate
+        for name in (f"{output}.weight", f"{output}.bias"):
+            if name in state:
+                state[name] = state[name] * gate
 
 
 def _drop(state: dict[str, Tensor], prefix: str) -> None:

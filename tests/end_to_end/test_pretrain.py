@@ -82,7 +82,7 @@ def done(place):
 @pytest.fixture(scope="module")
 def compressed(place):
     """The same two stages by ``compress``."""
-    quiet = {"log_every": 1, "validate_every": 100, "num_workers": 0}
+    quiet = {"accumulate": 1, "log_every": 1, "validate_every": 100, "num_workers": 0}
     run = upstream(place) | {
         "data": {"train": str(place / "x.tsv"), "batch": BATCH},
         "stage1": STAGE1 | quiet | {"updates": 20},

@@ -21,7 +21,7 @@ from s3prl_dphubert.pretrain.runner_adapters import GuardedAdamW
 from s3prl_dphubert.pretrain.runner_checkpoint import Models, find_states
 from s3prl_dphubert.upstream.entries import dphubert_local
 from tests.helpers.models import tiny
-from tests.helpers.pretraining_runs import STAGE1, STAGE2, data, make_place, runner, same, upstream
+from tests.helpers.pretraining_runs import BUDGET, STAGE1, STAGE2, data, make_place, runner, same, upstream
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,23 @@ def test_wrong_settings_are_all_named(place, tmp_path):
         "save_step is 20",
     ):
         assert part in str(error.value)
+
+
+def test_a_budget_that_stage_1_does_not_reach(place, tmp_path):
+    """A warm-up longer than the stage is refused, and so is stage 2 after gates far from their target."""
+    expert = UpstreamPretrainExpert(data(place), place / "g1.yaml", "cpu")
+    config = {"optimizer": {"name": "DPHuBERT", **STAGE1}, "runner": runner(total_steps=3, save_step=2)}
+    with pytest.raises(ConfigError, match=r"budget\.warmup is 4, allowed: 0 to the 3 steps of the runner"):
+        expert.prepare(config, tmp_path)
+    saved(place, tmp_path / "one")
+    recipe = upstream(place, stage=2, stage1=str(tmp_path / "one"))
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(recipe | {"budget": {**BUDGET, "tolerance": 0.05}}))
+    with pytest.raises(
+        RunError, match=r"budget\.sparsity\.parameters is 0\.4, but the gates expect 0\.[0-3]"
+    ):
+        UpstreamPretrainExpert(data(place), tmp_path / "g.yaml", "cpu")
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(recipe))
+    assert UpstreamPretrainExpert(data(place), tmp_path / "g.yaml", "cpu").updates1 == 1
 
 
 def test_seed_is_that_of_s3prl_unless_given(place, tmp_path):
