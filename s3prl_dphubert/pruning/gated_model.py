@@ -58,7 +58,9 @@ class GatedModel(nn.Module):
 
     @torch.no_grad()
     def check_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> None:
-        """Refuse to prune by gates far from a budget, of whose counts one may drag others beyond their targets.
+        """Refuse to prune by gates that are far from a budget.
+
+        Of several counts, one may drag others beyond their targets; the one closest to its target decides.
 
         Raises:
             RunError: the expected sparsity misses its target by more than the budget's tolerance.
