@@ -97,12 +97,12 @@ class AudioFile(soundfile.SoundFile):
 
     @property
     def states_length(self) -> bool:
-        """Whether the header states how many frames there are; FLAC from a pipe does not."""
+        """``True`` if the header states how many frames there are; FLAC from a pipe does not."""
         return self.frames != _UNKNOWN
 
     @property
     def is_mpeg(self) -> bool:
-        """Whether this is MP3, whose length is an estimate unless its first frame states it."""
+        """``True`` for MP3, whose length is an estimate unless its first frame states it."""
         return self.subtype.startswith("MPEG_LAYER")
 
     def skip_to(self, frame: int) -> None:

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..model.transformer import Attention, FeedForward, PositionalStack, RelativePositions, TransformerLayer
+from ..model.transformer import (
+    Attention,
+    FeedForward,
+    OutputBias,
+    PositionalStack,
+    RelativePositions,
+    TransformerLayer,
+)
 from .graph import Graph
 
 
@@ -88,7 +95,7 @@ def transformer_layer(
 
 def feed_forward(graph: Graph, block: FeedForward, x: str) -> str:
     """x (B, F, D) -> (B, F, D), or what broadcasts to it."""
-    if not block.output_dense.in_features:
+    if isinstance(block.output_dense, OutputBias):
         return graph.weight(block.output_dense.bias)
     return linear(graph, block.output_dense, graph.rough("Gelu", linear(graph, block.intermediate_dense, x)))
 
@@ -97,7 +104,7 @@ def attention(
     graph: Graph, block: Attention, x: str, context: Context, relative: RelativePositions | None
 ) -> str:
     """x (B, F, D) -> (B, F, D), or what broadcasts to it."""
-    if not block.heads:
+    if isinstance(block.out_proj, OutputBias):
         return graph.weight(block.out_proj.bias)
     shape = graph.ints(0, 0, len(block.heads), block.head_dim)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, RunError
+from ..errors import CheckpointError, DPHubertError, RunError
 from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
@@ -30,21 +30,23 @@ def load_weights_only(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first_line = str(error).split("\n")[0]
-        raise CheckpointError(f"{path}: refused, holds more than plain tensors ({first_line})") from error
+        raise CheckpointError(f"{path}: refused, holds more than plain tensors, or is damaged") from error
     except Exception as error:  # torch raises whatever a damaged archive provokes
         raise CheckpointError(f"{path}: damaged or not a torch file ({type(error).__name__})") from error
 
 
 @contextmanager
 def checkpoint_errors(source: str | Path) -> Iterator[None]:
-    """Turn errors that malformed values provoke into a :class:`CheckpointError` naming their source."""
+    """Turn whatever malformed values provoke into a :class:`CheckpointError` naming their source."""
     try:
         yield
     except (CheckpointError, RunError):
         raise
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+    except DPHubertError as error:
         raise CheckpointError(f"{source}: {error}") from error
+    except Exception as error:  # values of other types and sizes provoke errors of any class
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise CheckpointError(f"{source}: damaged, or of an unknown kind ({reason})") from error
 
 
 def raise_tensor_faults(source: str | Path, faults: list[str]) -> None:
@@ -63,6 +65,11 @@ def not_tensors(state: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def without_empty(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out tensors without elements, which sublayers without units had in early checkpoints."""
+    return {name: tensor for name, tensor in state.items() if tensor.numel()}
+
+
 def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Path) -> SpeechModel:
     """Build a model from its configuration and tensors, in float32 and eval mode.
 
@@ -78,9 +85,10 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
     try:
         with torch.device("meta"):
             model = SpeechModel(config)
-    except RuntimeError as error:  # more weights than torch can count
+    except (RuntimeError, TypeError, ArithmeticError) as error:  # more weights than torch can count
         raise CheckpointError(f"{source}: no model can have this configuration ({error})") from error
     raise_tensor_faults(source, not_tensors(state))
+    state = without_empty(state)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     faults = [f"tensor {name} is missing" for name in shapes if name not in state]
     faults += [f"tensor {name} is unexpected" for name in state if name not in shapes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -15,16 +14,24 @@ from .model_config import Heads, ModelConfig
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
-    """Linear map that may have no inputs or no outputs; weights normal with std 0.02, bias 0."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        # Without a device skip_init takes the CPU, even where a model is only outlined on "meta".
-        layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=torch.get_default_device())
-    if layer.weight.numel():
-        nn.init.normal_(layer.weight, std=0.02)
-    if outputs:
-        nn.init.zeros_(layer.bias)
+    """Linear map with weights normal with std 0.02 and bias 0."""
+    # Without a device skip_init takes the CPU, even where a model is only outlined on "meta".
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, device=torch.get_default_device())
+    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
     return layer
+
+
+class OutputBias(nn.Module):
+    """Bias alone, all that is left of an output map whose units are all pruned.
+
+    A linear map without inputs computes the same, but has a weight without elements, which
+    DistributedDataParallel, dynamic quantization and others refuse.
+    """
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
 
 class PositionalConv(nn.Module):
@@ -145,10 +152,14 @@ class Attention(nn.Module):
         self.heads, self.head_dim = heads, config.head_dim
         self.attention_dropout = config.attention_dropout
         width = len(heads) * config.head_dim
-        self.k_proj = linear(config.embed_dim, width)
-        self.v_proj = linear(config.embed_dim, width)
-        self.q_proj = linear(config.embed_dim, width)
-        self.out_proj = linear(width, config.embed_dim)
+        self.out_proj: nn.Linear | OutputBias
+        if heads:
+            self.k_proj = linear(config.embed_dim, width)
+            self.v_proj = linear(config.embed_dim, width)
+            self.q_proj = linear(config.embed_dim, width)
+            self.out_proj = linear(width, config.embed_dim)
+        else:
+            self.out_proj = OutputBias(config.embed_dim)
         self.gated = bool(config.num_buckets and heads)
         if self.gated:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
@@ -171,7 +182,7 @@ class Attention(nn.Module):
         Returns:
             (B, F, D).
         """
-        if not self.heads:
+        if isinstance(self.out_proj, OutputBias):
             return self.out_proj.bias.expand_as(x)
         q, k, v = (
             proj(x).unflatten(-1, (len(self.heads), self.head_dim)).transpose(1, 2)
@@ -190,18 +201,22 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear, with ``width`` inner units."""
+    """Linear, GELU, linear, with ``width`` inner units; the output bias alone if there are none."""
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        self.intermediate_dense = linear(config.embed_dim, width)
+        self.output_dense: nn.Linear | OutputBias
+        if width:
+            self.intermediate_dense = linear(config.embed_dim, width)
+            self.output_dense = linear(width, config.embed_dim)
+        else:
+            self.output_dense = OutputBias(config.embed_dim)
         self.intermediate_dropout = nn.Dropout(config.ffn_dropout)
-        self.output_dense = linear(width, config.embed_dim)
         self.output_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x (B, F, D), mask (N,) -> (B, F, D)."""
-        if not self.output_dense.in_features:
+        if isinstance(self.output_dense, OutputBias):
             return self.output_dropout(self.output_dense.bias.expand_as(x))
         x = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
         if mask is not None:

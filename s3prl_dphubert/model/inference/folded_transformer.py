@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..packing import Packing
-from ..transformer import Attention, FeedForward, TransformerLayer, gated_positions
+from ..transformer import Attention, FeedForward, OutputBias, TransformerLayer, gated_positions
 
 ALIGN = 16  # MKL takes half the time for float32 matrices whose rows start at multiples of it
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,6 +59,12 @@ class FoldedLinear(nn.Module):
         return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
+def _output(dtype: torch.dtype, layer: nn.Linear | OutputBias, columns: int = 0) -> FoldedLinear | OutputBias:
+    if isinstance(layer, OutputBias):
+        return frozen_copy(layer).to(dtype)
+    return FoldedLinear(dtype, layer, columns=columns)
+
+
 class FoldedLayer(nn.Module):
     """A :class:`TransformerLayer` over packed frames, with matrix products in ``dtype``."""
 
@@ -100,7 +106,7 @@ class FoldedAttention(nn.Module):
     def __init__(self, attention: Attention, dtype: torch.dtype) -> None:
         super().__init__()
         self.heads, self.head_dim = attention.heads, attention.head_dim
-        self.out = FoldedLinear(dtype, attention.out_proj)
+        self.out = _output(dtype, attention.out_proj)
         if self.heads:
             self.qkv = FoldedLinear(dtype, attention.q_proj, attention.k_proj, attention.v_proj)
         self.gated = attention.gated
@@ -110,7 +116,7 @@ class FoldedAttention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
         """x (N, D) -> (N, D), or the output bias (D,) if no head is left."""
-        if not self.heads:
+        if isinstance(self.out, OutputBias):
             return self.out.bias
         qkv = self.qkv(x).unflatten(-1, (3, len(self.heads), self.head_dim))
         attended = []
@@ -132,14 +138,16 @@ class FoldedFeedForward(nn.Module):
 
     def __init__(self, feed_forward: FeedForward, dtype: torch.dtype) -> None:
         super().__init__()
-        width = feed_forward.output_dense.in_features
-        padded = -(-width // ALIGN) * ALIGN
-        self.inner = FoldedLinear(dtype, feed_forward.intermediate_dense, rows=padded) if width else None
-        self.out = FoldedLinear(dtype, feed_forward.output_dense, columns=padded)
+        outer = feed_forward.output_dense
+        padded = 0 if isinstance(outer, OutputBias) else -(-outer.in_features // ALIGN) * ALIGN
+        self.inner = FoldedLinear(dtype, feed_forward.intermediate_dense, rows=padded) if padded else None
+        self.out = _output(dtype, outer, padded)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, D) -> (N, D), or the output bias (D,) if no unit is left."""
-        return self.out.bias if self.inner is None else self.out(gelu_(self.inner(x)))
+        if self.inner is None or isinstance(self.out, OutputBias):
+            return self.out.bias
+        return self.out(gelu_(self.inner(x)))
 
 
 def _add(x: Tensor, update: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from ..feature_extractor import ConvLayer, FeatureExtractor, FeatureProjection
 from ..fft_conv import blocks, convolve, spectrum
 from ..masks import NO_MASKS, Masks, open_layer_norm
 from ..speech_model import SpeechModel, check_waveforms, normalise
-from ..transformer import Attention, FeedForward, PositionalConv, PositionalStack, TransformerLayer
+from ..transformer import (
+    Attention,
+    FeedForward,
+    OutputBias,
+    PositionalConv,
+    PositionalStack,
+    TransformerLayer,
+)
 from .active_units import ActiveUnits
 from .dropout import attend, dropout
 from .gelu_ops import gelu_conv, gelu_linear
@@ -169,7 +176,7 @@ def _gated(out: Tensor, gate: Tensor | None) -> Tensor:
 def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: ActiveUnits) -> Tensor:
     """x (B, F, D) -> (B, F, D), from the active heads."""
     heads = range(len(attention.heads)) if units.index is None else units.index.tolist()
-    if not heads:
+    if not heads or isinstance(attention.out_proj, OutputBias):
         return attention.out_proj.bias.expand_as(x)
     rows = units.repeat(attention.head_dim)
     q, k, v = (
@@ -187,10 +194,11 @@ def _attend(attention: Attention, x: Tensor, table: Tensor | None, units: Active
 
 def _feed(feed_forward: FeedForward, x: Tensor, units: ActiveUnits) -> Tensor:
     """x (B, F, D) -> (B, F, D), from the active units."""
-    inner, outer = feed_forward.intermediate_dense, feed_forward.output_dense
-    if not outer.in_features or (units.index is not None and not len(units.index)):
+    outer = feed_forward.output_dense
+    if isinstance(outer, OutputBias) or (units.index is not None and not len(units.index)):
         out = outer.bias.expand_as(x)
     else:
+        inner = feed_forward.intermediate_dense
         hidden = F.linear(x, units.cut(inner.weight), units.cut(inner.bias))
         weight, inner_dropout = units.scale(outer.weight, 1), feed_forward.intermediate_dropout.p
         if inner_dropout:
