@@ -11,6 +11,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import torch
+
 from .. import compat
 from ..compat import s3prl_home
 from ..errors import RunError
@@ -48,11 +50,15 @@ def run_pretrain(arguments: Sequence[str]) -> None:
 
 
 def with_configurations(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with the default files of ``-c`` and ``-g``, if this recipe is chosen."""
+    """Return the arguments with the default files of ``-c`` and ``-g``, if this recipe is chosen.
+
+    Without a GPU, ``--device`` is ``cpu`` by default rather than s3prl's ``cuda``.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-u", "--upstream")
     parser.add_argument("-c", "--config")
     parser.add_argument("-g", "--upstream_config")
+    parser.add_argument("--device")
     parsed, _ = parser.parse_known_args(list(arguments))
     completed = list(arguments)
     if parsed.upstream == NAME:
@@ -61,6 +67,8 @@ def with_configurations(arguments: Sequence[str]) -> list[str]:
             ("-g", parsed.upstream_config, "config_model.yaml"),
         ):
             completed += [] if value else [option, str(RECIPES / NAME / file)]
+        if parsed.device is None and not torch.cuda.is_available():
+            completed += ["--device", "cpu"]
     return completed
 
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from s3prl_dphubert import load_model, save_model
@@ -142,13 +143,23 @@ def test_what_ships_is_the_published_recipe():
         assert {n: getattr(data.batch, n) for n in published["data"]["batch"]} == published["data"]["batch"]
 
 
-def test_left_out_configurations_are_those_that_ship():
+def test_left_out_configurations_are_those_that_ship(monkeypatch):
     assert with_configurations(["-u", "tera", "-n", "x"]) == ["-u", "tera", "-n", "x"]
     given = ["--upstream", "dphubert", "-g", "mine.yaml", "-n", "x"]
     default = str(RECIPES / "dphubert" / "config_runner.yaml")
     assert Path(default).is_file()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert with_configurations(given) == [*given, "-c", default]
     assert with_configurations(["-u", "dphubert"])[2::2] == ["-c", "-g"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert with_configurations(given) == [*given, "-c", default, "--device", "cpu"]
+    assert with_configurations([*given, "--device", "cuda:1"]) == [
+        *given,
+        "--device",
+        "cuda:1",
+        "-c",
+        default,
+    ]
 
 
 @pytest.mark.slow

@@ -351,6 +351,13 @@ def test_a_missing_gpu_is_named(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    with join("auto") as processes:
+        assert processes.device == torch.device(device)
+
+
 def test_one_process_talks_to_nobody():
     with join("cpu") as processes:
         assert (processes.rank, processes.world, processes.main) == (0, 1, True)

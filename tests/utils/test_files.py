@@ -44,6 +44,31 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_content_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """Or else a power cut could leave an empty file under the final name."""
+    events, names = [], {}
+    real = {name: getattr(os, name) for name in ("open", "fsync", "replace")}
+
+    def opened(path, *arguments, **options):
+        number = real["open"](path, *arguments, **options)
+        names[number] = os.path.basename(path)
+        return number
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "fsync", lambda number: events.append(names[number]) or real["fsync"](number))
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append("renamed") or real["replace"](a, b))
+    write_text(tmp_path / "a.txt", "new")
+    assert [event.endswith(".part") for event in events] == [True, False, False]
+    assert events[1:] == ["renamed", tmp_path.name]
+    events.clear()
+    with new_folder(tmp_path / "b") as partial:
+        (partial / "inner").mkdir()
+        for name in ("x", "inner/y"):
+            (partial / name).write_text("new")
+    assert {"x", "y", "inner"} < set(events[: events.index("renamed")])
+    assert events[-2:] == ["renamed", tmp_path.name]
+
+
 def test_what_is_no_file_is_written_to(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
