@@ -203,6 +203,18 @@ def test_parts_and_rates_have_configurations_and_folders_of_their_own(tmp_path):
     ]
 
 
+def test_a_training_of_an_earlier_version_is_refused(tmp_path):
+    """It has no record of the audio that it was trained on, so that nobody can tell what it is of."""
+    experiment = part_of(plan(tmp_path)).experiment()
+    experiment.folder.mkdir(parents=True)
+    with zipfile.ZipFile(experiment.folder / "states-1000.ckpt", "w"):
+        pass
+    old = {name: value for name, value in experiment.inputs.items() if name not in ("version", "audio")}
+    (experiment.folder / "state.json").write_text(json.dumps({"made_from": old}))
+    with pytest.raises(RunError, match=r"ks/train: was made by an earlier version .*; choose another --out"):
+        experiment.claim()
+
+
 def test_processes_share_the_batch_where_it_can_be_divided(tmp_path):
     def accumulated(task, count):
         gpus = tuple(map(str, range(count)))

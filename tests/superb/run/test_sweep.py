@@ -234,6 +234,28 @@ def test_downstreams_of_another_run_are_evaluated_with_this_upstream(place, plai
     assert "sweep is asked for, allowed without trained" in nowhere.stderr
 
 
+def test_a_corpus_of_another_size_counts_for_no_score(place, plain):
+    recipes = shutil.copytree(place / "recipes", place / "counted")
+    with (recipes / "ic" / "recipe.yaml").open("a") as file:
+        file.write("counts: {test: 5}\n")
+    words = (
+        "--recipes",
+        str(recipes),
+        "--options",
+        str(place / "exact.yaml"),
+        "--trained",
+        str(place / "plain"),
+    )
+    refused = run(place, "ic", *words, out="counted-out")
+    assert refused.returncode == 3
+    assert "IC: test has 4 files, SUPERB's has 5; complete the corpus" in refused.stdout
+    done = run(place, "ic", *words, "--any-count", out="counted-out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    deviation = "test has 4 files, SUPERB's has 5"
+    assert score_file.read(place / "counted-out" / "ic" / "score.json").caution == deviation
+    assert f"excluded from the score: {deviation}" in done.stdout
+
+
 def tree(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
 
