@@ -10,13 +10,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..model import ModelConfig, SpeechModel
 from ..model.state_dict import checkpoint_errors
-from ..utils.files import new_folder
+from ..utils.files import new_folder, parse_json, read_limited
 from .key_mapping import State, Weights
 
 FORMAT_VERSION = 1
+LARGEST_JSON = 4 << 20  # bytes; the list of tensors of a model in 100 parts has some 100,000
 MODEL_TYPE = "dphubert"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -43,7 +44,10 @@ def save_model(
         config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **model.config.to_dict()}
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
         state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
-        save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise CheckpointError(f"{target}: cannot be written ({error})") from error
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
         (partial / CARD).write_text(card or f"# {target.name}\n", encoding="utf8")
     return target
@@ -72,7 +76,7 @@ def read_mapping(path: Path, source: str) -> dict[str, Any]:
         CheckpointError: the file cannot be read, or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf8"))
+        values = parse_json(read_limited(path, LARGEST_JSON))
     except (ValueError, OSError) as error:  # ValueError: neither UTF-8 nor JSON
         raise CheckpointError(f"{source}: {path.name} is not valid JSON ({error})") from error
     if not isinstance(values, dict):
@@ -92,11 +96,11 @@ def read(folder: Path) -> Weights:
     path = folder / CONFIG
     values = read_mapping(path, str(folder))
     if (kind := values.pop("model_type", None)) != MODEL_TYPE:
-        raise CheckpointError(f"{path}: model_type is {kind!r}, expected {MODEL_TYPE!r}")
+        raise CheckpointError(f"{path}: model_type is {shown(kind)}, expected {MODEL_TYPE!r}")
     version = values.pop("format_version", None)
     if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
+            f"{path}: format_version is {shown(version)}, this version reads up to {FORMAT_VERSION}"
         )
     with checkpoint_errors(path):
         config = ModelConfig.from_dict(values)

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError, shown
 from ..model import ModelConfig, SpeechModel
+from ..model.model_config import MAX_CONVOLUTIONS, MAX_HEADS, MAX_LAYERS
 from ..model.state_dict import build_model, checkpoint_errors
 from ..pruning.gated_model import GatedModel
 from ..pruning.gates import GateConfig
+from ..utils.config_io import is_int
 from ..utils.files import replacing
 from .key_mapping import State, Weights
 from .unpickler import read_foreign_pickle
@@ -94,16 +96,18 @@ def _parse(content: Any, source: str) -> tuple[ModelConfig, State, Gates]:
 
 
 def _read_config(v: dict[str, Any]) -> ModelConfig:
-    layers = range(v["encoder_num_layers"])
     wavlm = "encoder_remaining_heads" in v
+    rows = v["encoder_remaining_heads" if wavlm else "encoder_num_heads"]
+    _check_counts(v, rows)
+    layers = range(v["encoder_num_layers"])
     if wavlm:
-        heads = [tuple(row) for row in v["encoder_remaining_heads"]]
+        heads = [tuple(row) for row in rows]
         total = max(v["encoder_total_num_heads"])
         head_dim = v["encoder_embed_dim"] // total
     else:
-        counts, head_dim = v["encoder_num_heads"], v["encoder_head_dim"]
-        heads = [tuple(range(n)) for n in counts]
-        total = max(v["encoder_embed_dim"] // head_dim, *counts)
+        head_dim = v["encoder_head_dim"]
+        heads = [tuple(range(n)) for n in rows]
+        total = max(v["encoder_embed_dim"] // head_dim, *rows)
     attention, feed_forward = v["encoder_use_attention"], v["encoder_use_feed_forward"]
     channels, kernels, strides = zip(*v["extractor_conv_layer_config"], strict=True)
     return ModelConfig(
@@ -129,6 +133,23 @@ def _read_config(v: dict[str, Any]) -> ModelConfig:
         ffn_dropout=v["encoder_ff_interm_dropout"],
         dropout=v["encoder_dropout"],
     )
+
+
+def _check_counts(v: dict[str, Any], rows: Any) -> None:
+    """Refuse numbers of layers, heads or convolutions beyond any model's, before anything is made of them."""
+    heads = [row if is_int(row) else len(row) for row in rows[:MAX_LAYERS]]
+    counts = (
+        ("layers", v["encoder_num_layers"], MAX_LAYERS),
+        ("rows of heads", len(rows), MAX_LAYERS),
+        ("heads in a layer", max(heads, default=0), MAX_HEADS),
+        ("convolutions", len(v["extractor_conv_layer_config"]), MAX_CONVOLUTIONS),
+    )
+    faults = (
+        f"{shown(count)} {what}, allowed: up to {most}"
+        for what, count, most in counts
+        if not is_int(count) or count > most
+    )
+    ConfigError.raise_for("config", faults)
 
 
 def split_state(state: State) -> tuple[State, Gates]:

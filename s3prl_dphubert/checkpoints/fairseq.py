@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..model import ModelConfig
-from ..model.model_config import dense_heads
+from ..model.model_config import MAX_CONVOLUTIONS, dense_heads
 from .dphubert_pth import TABLE
 from .key_mapping import KeyMapping, State, Weights, add_extractor_scale, count_faults, positional_conv
 from .unpickler import plain
@@ -44,6 +44,7 @@ _ONLY = {  # what would change the result and has no counterpart here
     "quantize_input": False,
     "crop_seq_to_multiple": 1,
 }
+_LONGEST_TEXT = 10_000  # of the convolutions
 _MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
 _FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # prefixes of CTC and seq2seq models
 
@@ -83,7 +84,6 @@ MAPPING = KeyMapping(
         r"(?:final_proj|quantizer|project_q|target_glu)\..*",
     ),
 )
-HEADS = KeyMapping({}, ignored=(r"(?:w2v_)?encoder\.proj\..*", r"decoder\..*"))
 
 
 def is_fairseq(content: Any) -> bool:
@@ -141,7 +141,6 @@ def _fine_tuned(
     state: dict[str, Any], prefix: str, model: dict[str, Any], task: dict[str, Any], source: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the encoder inside a recogniser, with the settings of its own checkpoint."""
-    HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
     encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
     nested, nested_task = _parts(model.get("w2v_args"))
     if not isinstance(nested, dict):
@@ -153,7 +152,7 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
     """Convert fairseq's settings of a model and of its task."""
     v = {**_DEFAULTS, **model}
     faults = [
-        f"{name} is {v[name]!r}, allowed: {allowed!r}"
+        f"{name} is {shown(v[name])}, allowed: {allowed!r}"
         for name, allowed in _ONLY.items()
         if v.get(name, allowed) not in (allowed, None)
     ]
@@ -161,10 +160,10 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
     if v["relative_position_embedding"] and not v.get("gru_rel_pos"):
         faults.append("gru_rel_pos is false, allowed: true, with relative positions")
     if v["extractor_mode"] not in _MODES:
-        faults.append(f"extractor_mode is {v['extractor_mode']!r}, allowed: {', '.join(_MODES)}")
+        faults.append(f"extractor_mode is {shown(v['extractor_mode'])}, allowed: {', '.join(_MODES)}")
     normalize = task.get("normalize", model.get("normalize", False))
     if not isinstance(normalize, bool):
-        faults.append(f"normalize is {normalize!r}, allowed: true, false")
+        faults.append(f"normalize is {shown(normalize)}, allowed: true, false")
     if faults:
         raise CheckpointError(f"{source}: " + "; ".join(faults))
     channels, kernels, strides = zip(*conv_layers(v["conv_feature_layers"]), strict=True)
@@ -201,10 +200,15 @@ def conv_layers(text: Any) -> list[tuple[int, int, int]]:
         CheckpointError: the text has anything but sums of lists and their multiples.
     """
     try:
-        layers = _evaluate(ast.parse(str(text).strip(), mode="eval").body)
-        return [(channels, kernel, stride) for channels, kernel, stride in layers]
+        if isinstance(text, str):
+            if len(text) > _LONGEST_TEXT:
+                raise ValueError(len(text))
+            text = _evaluate(ast.parse(text.strip(), mode="eval").body)
+        if len(text) > MAX_CONVOLUTIONS:
+            raise ValueError(len(text))
+        return [(channels, kernel, stride) for channels, kernel, stride in text]
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"conv_feature_layers is {str(text)[:200]!r}, expected a list") from error
+        raise CheckpointError(f"conv_feature_layers is {shown(text)}, expected a list") from error
 
 
 def _evaluate(node: ast.AST) -> Any:
@@ -217,8 +221,9 @@ def _evaluate(node: ast.AST) -> Any:
         left, right = _evaluate(node.left), _evaluate(node.right)
         if isinstance(node.op, ast.Add) and isinstance(left, list) and isinstance(right, list):
             return left + right
-        if isinstance(node.op, ast.Mult) and isinstance(left, list) and right in range(100):
-            return left * right
+        times = right if isinstance(node.op, ast.Mult) and right in range(MAX_CONVOLUTIONS + 1) else None
+        if times is not None and isinstance(left, list) and len(left) * times <= MAX_CONVOLUTIONS:
+            return left * times
     raise ValueError(type(node).__name__)
 
 

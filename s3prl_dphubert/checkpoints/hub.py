@@ -16,10 +16,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from ..utils.download import download
+from ..utils.files import replacing
 from ..utils.hashing import git_blob_sha1, sha256_file
 from ..utils.locking import waiting_lock
 from .teachers import TEACHERS
+
+TIMEOUT, PATIENCE = 30, 1800  # seconds without an answer; seconds for another process that fetches the file
+LARGEST, LONGEST_NAME = 16 << 30, 100  # bytes of a file, characters of its name
+MODEL_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of torch.save's files, zip and pickle
+RELEASED = {
+    "dphubert": "pyf98/DPHuBERT/DPHuBERT-sp0.75.pth",
+    "dpwavlm": "pyf98/DPHuBERT/DPWavLM-sp0.75.pth",
+}
+"""Upstream -> compressed model that the authors of DPHuBERT released on the Hugging Face Hub."""
 
 TORCHAUDIO = "torchaudio:"  # in front of a bundle's name
 ADVICE = "or fetch it elsewhere and give the path of the local file or directory instead"
@@ -118,7 +129,7 @@ class HubRepository:
         except errors.EntryNotFoundError as error:
             raise self._error(filename, "the repository has no such file", MissingError) from error
         except errors.RevisionNotFoundError as error:
-            raise self._error(filename, f"there is no revision {self.revision!r}") from error
+            raise self._error(filename, f"there is no revision {shown(self.revision)}") from error
         except errors.GatedRepoError as error:
             reason = "the repository is gated; accept its terms on its page, then set HF_TOKEN"
             raise self._error(filename, reason) from error
@@ -169,21 +180,52 @@ def fetch_url(url: str, force: bool = False) -> Path:
     Raises:
         DownloadError: the text is not the URL of a file, or the download failed.
     """
+    from filelock import Timeout
+
+    path = url_path(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_lock(path.with_suffix(".lock"), PATIENCE):
+            if force or not path.exists():
+                with replacing(path) as part:
+                    _download_model(url, part, path.name)
+    except (OSError, ValueError, HTTPException) as error:
+        is_locked = isinstance(error, Timeout)
+        reason = (
+            f"another process fetches it for {PATIENCE // 60} minutes" if is_locked else _first_line(error)
+        )
+        raise DownloadError(f"{url}: cannot be fetched ({reason}), {ADVICE}") from error
+    return path
+
+
+def url_path(url: str) -> Path:
+    """Return the path that the file of a URL has, or will have, in torch.hub's cache.
+
+    Raises:
+        DownloadError: the text is not the URL of a file.
+    """
     import torch
 
-    name = Path(urlsplit(url).path).name
+    try:
+        name = Path(urlsplit(url).path).name
+    except ValueError:
+        name = ""
     if not is_url(url) or not name:
-        raise DownloadError(f"{url!r} is not a file URL, expected http(s)://…/FILE")
-    key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    path = Path(torch.hub.get_dir(), "s3prl_dphubert", key, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with waiting_lock(path.with_suffix(".lock")):
-        if force or not path.exists():
-            try:  # torch downloads to a temporary name first, so the file appears whole
-                torch.hub.download_url_to_file(url, str(path))
-            except (OSError, RuntimeError, EOFError, HTTPException) as error:
-                raise DownloadError(f"{url}: cannot be fetched ({_first_line(error)}), {ADVICE}") from error
-    return path
+        raise DownloadError(f"{shown(url)} is not a file URL, expected http(s)://…/FILE")
+    key = hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:16]
+    return Path(torch.hub.get_dir(), "s3prl_dphubert", key, name[-LONGEST_NAME:])
+
+
+def _download_model(url: str, part: Path, title: str) -> None:
+    """Download a file of ``torch.save``, which is told by its first bytes.
+
+    Raises:
+        OSError, ValueError, HTTPException: the server is silent, or sends something else or too little.
+    """
+    total = download(url, part, title, TIMEOUT, LARGEST, MODEL_BEGINNINGS)
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise OSError(f"the connection ended after {size:,} of {total:,} bytes")
 
 
 def load_bundle(name: str) -> Any:

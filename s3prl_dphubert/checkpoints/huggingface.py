@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..constants import SAMPLE_RATE
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
-from ..model.state_dict import load_weights_only
 from .directory import read_mapping, read_tensors
 from .dphubert_pth import TABLE
 from .key_mapping import KeyMapping, Weights, add_extractor_scale, count_faults, positional_conv
 from .teachers import recognize
+from .unpickler import read_foreign_pickle
 
 Find = Callable[[str], Path | None]
 """File name -> its path in a directory or in the Hub's cache, ``None`` if there is no such file."""
@@ -24,6 +24,8 @@ PREFIXES = {
     "wav2vec2": "wav2vec2.",
     "wavlm": "wavlm.",
     "data2vec-audio": "data2vec_audio.",
+    "unispeech": "unispeech.",
+    "unispeech-sat": "unispeech_sat.",
 }
 """Model type in config.json -> prefix of the encoder's tensors in a model with heads."""
 
@@ -85,18 +87,12 @@ ENCODER = KeyMapping(
     },
     ignored=("masked_spec_embed", r"adapter\..*"),  # the adapter comes after the last layer
 )
-HEADS = KeyMapping(
-    {},
-    ignored=(
-        r"(?:lm_head|quantizer|project_hid|project_q|projector|classifier|tdnn|objective)\..*",
-        "layer_weights",
-        r"feature_extractor\.(?:weight|bias)",  # of the x-vector head
-    ),
-)
 
 
 def read(find: Find, source: str, repository: str = "") -> Weights:
-    """Read the configuration and tensors, by our names, of a HuBERT, wav2vec 2.0, WavLM or data2vec model.
+    """Read the configuration and tensors, by our names, of a model of one of these families.
+
+    They are those of :data:`PREFIXES`: HuBERT, wav2vec 2.0, WavLM, data2vec, UniSpeech and UniSpeech-SAT.
 
     Heads for training and recognition are left out. Hidden state 0 of our model is the output of
     ``feature_projection`` and the others are those of the layers; the ``hidden_states`` of
@@ -118,13 +114,15 @@ def read(find: Find, source: str, repository: str = "") -> Weights:
     values = read_json(find, CONFIG, source)
     kind = values.get("model_type")
     if kind not in PREFIXES:
-        raise CheckpointError(f"{source}: model_type is {kind!r}, allowed: dphubert, {', '.join(PREFIXES)}")
+        raise CheckpointError(
+            f"{source}: model_type is {shown(kind)}, allowed: dphubert, {', '.join(PREFIXES)}"
+        )
     teacher = recognize(values, repository)
     if teacher is None:
         config = read_config(kind, values, source, _normalizes(find, source))
     else:
         config = teacher.as_trained(read_config(kind, values, source, teacher.normalize))
-    state = _encoder(_weights(find, source), PREFIXES[kind], source)
+    state = _encoder(_weights(find, source), PREFIXES[kind])
     return config, add_extractor_scale(ENCODER.translate(state, source), config)
 
 
@@ -147,7 +145,7 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
     if data2vec:  # its code implements only these, whatever the fields say
         v |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
     faults = [
-        f"{name} is {v[name]!r}, allowed: {', '.join(map(repr, allowed))}"
+        f"{name} is {shown(v[name])}, allowed: {', '.join(map(repr, allowed))}"
         for name, allowed in _ONLY.items()
         if v[name] not in allowed
     ]
@@ -192,19 +190,19 @@ def _normalizes(find: Find, source: str) -> bool | None:
     values = read_json(find, PREPROCESSOR, source)
     rate, normalize = values.get("sampling_rate", SAMPLE_RATE), values.get("do_normalize", True)
     if rate != SAMPLE_RATE:
-        raise CheckpointError(f"{source}: sampling_rate is {rate!r}, allowed: {SAMPLE_RATE}")
+        raise CheckpointError(f"{source}: sampling_rate is {shown(rate)}, allowed: {SAMPLE_RATE}")
     if not isinstance(normalize, bool):
-        raise CheckpointError(f"{source}: do_normalize is {normalize!r}, allowed: true, false")
+        raise CheckpointError(f"{source}: do_normalize is {shown(normalize)}, allowed: true, false")
     return normalize
 
 
-def _encoder(state: dict[str, Any], prefix: str, source: str) -> dict[str, Any]:
-    """Return the encoder's tensors without the prefix that they have in a model with heads."""
+def _encoder(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the encoder's tensors without the prefix that they have in a model with heads.
+
+    What is outside the prefix, such as heads of any kind, cannot change the encoder and is passed over.
+    """
     encoder = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-    if not encoder:
-        return state
-    HEADS.translate({name: t for name, t in state.items() if not name.startswith(prefix)}, source)
-    return encoder
+    return encoder or state
 
 
 def _weights(find: Find, source: str) -> dict[str, Any]:
@@ -226,7 +224,7 @@ def _shards(find: Find, index: str, source: str) -> dict[str, Any]:
     for file in sorted(set(names.values())):
         path = find(file) if Path(file).name == file else None
         if path is None:
-            raise CheckpointError(f"{source}: {file!r}, which {index} lists, is missing")
+            raise CheckpointError(f"{source}: {shown(file)}, which {index} lists, is missing")
         state |= _read_weights(path)
     return state
 
@@ -234,7 +232,11 @@ def _shards(find: Find, index: str, source: str) -> dict[str, Any]:
 def _read_weights(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(read_tensors(path))
-    content = load_weights_only(path)
+    content = read_foreign_pickle(path)
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{path}: expected tensors by name")
+    if isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: its tensors are inside state_dict; save that mapping alone")
+    if content and all(name.startswith("module.") for name in content):
+        raise CheckpointError(f"{path}: its names begin with module.; save model.module.state_dict()")
     return content

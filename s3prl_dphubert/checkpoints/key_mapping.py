@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import CheckpointError, shown
 from ..model import ModelConfig
 from ..model.state_dict import raise_tensor_faults
 from ..utils.config_io import is_int
@@ -19,6 +20,7 @@ Weights = tuple[ModelConfig, State]
 """Result of every format's reader: the configuration, and the tensors by our names."""
 
 MAX_COUNT = 1000  # layers or heads; a damaged file might ask for a thousand million
+MAX_TENSORS = 50_000
 _CONV = "encoder.transformer.pos_conv_embed.conv."
 
 
@@ -43,6 +45,8 @@ class KeyMapping:
         """
         translated: State = {}
         faults = []
+        if len(state) > MAX_TENSORS:
+            raise CheckpointError(f"{source}: has {len(state):,} tensors, allowed: up to {MAX_TENSORS:,}")
         for name, value in state.items():
             if any(re.fullmatch(pattern, name) for pattern in self.ignored):
                 continue
@@ -51,7 +55,7 @@ class KeyMapping:
             if ours is None:
                 faults.append(f"unknown tensor {name}")
             elif not isinstance(value, Tensor):
-                faults.append(f"{name} is {value!r}, expected a tensor")
+                faults.append(f"{name} is {shown(value)}, expected a tensor")
             elif ours in translated:
                 faults.append(f"tensor {name} is there twice, by different names")
             else:
@@ -63,7 +67,7 @@ class KeyMapping:
 def count_faults(values: Mapping[str, Any], *names: str) -> list[str]:
     """Return the faults of numbers of layers or heads, before anything is made so many times."""
     return [
-        f"{name} is {values[name]!r}, allowed: 1 to {MAX_COUNT}"
+        f"{name} is {shown(values[name])}, allowed: 1 to {MAX_COUNT}"
         for name in names
         if not is_int(values[name]) or not 1 <= values[name] <= MAX_COUNT
     ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ..errors import CheckpointError
+from torch import Tensor
+
+from ..errors import CheckpointError, shown
 from ..model import SpeechModel
 from ..model.state_dict import build_model, checkpoint_errors
 from ..utils import resources
 from . import directory, dphubert_pth, fairseq, hub, huggingface, s3prl_states, torchaudio
 from .key_mapping import Weights
 from .teachers import TEACHERS
-from .unpickler import read_foreign_pickle
+from .unpickler import plain, read_foreign_pickle
 
 EXPORTED = (".onnx", ".xml")
 SOURCES = (
@@ -32,8 +35,9 @@ def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
               (``s3prl-dphubert teachers`` lists them), which are downloaded from the Hugging Face Hub;
             - a directory: a checkpoint of this package, or of ``transformers``;
             - a file: a ``.pth`` of the published DPHuBERT code, a ``.pt`` of fairseq, of WavLM or
-              converted by s3prl, or a ``states-N.ckpt`` of ``run_pretrain -u dphubert``, whose model is
-              pruned as it would be then;
+              converted by s3prl, a ``states-N.ckpt`` of ``run_pretrain -u dphubert``, whose model is
+              pruned as it would be then, or a ``dev-best.ckpt`` of ``run_downstream -f`` with one of our
+              upstreams, whose own checkpoint must still be where it was;
             - ``user/repo`` or ``user/repo@revision`` on the Hub, or ``user/repo/file.pth`` there;
             - the http(s) URL of such a file;
             - ``torchaudio:HUBERT_BASE``, a bundle of ``torchaudio.pipelines``.
@@ -47,7 +51,8 @@ def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
             newer format, or has a part that has no counterpart here; the message names it.
         RunError: no choice of the gated units of a ``states-N.ckpt`` keeps its budget.
     """
-    config, state = _read(source, refresh)
+    with checkpoint_errors(source):
+        config, state = _read(source, refresh)
     return build_model(config, state, source)
 
 
@@ -63,12 +68,13 @@ def load_hub(hub_id: str, refresh: bool = False) -> SpeechModel:
     """
     parsed = hub.parse_hub_id(hub_id)
     if parsed is None:
-        raise CheckpointError(f"{hub_id!r} is not a Hub id, expected user/repo or user/repo@revision")
-    config, state = _read_hub(*parsed, refresh)
+        raise CheckpointError(f"{shown(hub_id)} is not a Hub id, expected user/repo or user/repo@revision")
+    with checkpoint_errors(hub_id):
+        config, state = _read_hub(*parsed, refresh)
     return build_model(config, state, hub_id)
 
 
-def _read(source: str | Path, refresh: bool) -> Weights:
+def _read(source: str | Path, refresh: bool = False, is_origin: bool = False) -> Weights:
     text = str(source)
     path = Path(source).expanduser()
     exists = os.path.exists(path)  # False for what cannot be a path, where Path.exists may raise
@@ -82,21 +88,29 @@ def _read(source: str | Path, refresh: bool) -> Weights:
         with checkpoint_errors(text):
             return torchaudio.read(bundle, text)
     if hub.is_url(text):
-        try:
-            return _read_file(hub.fetch_url(text, refresh))
-        except hub.DownloadError:
-            raise
-        except CheckpointError as error:
-            advice = f"it came from {text}, fetch it again with refresh (-r)"
-            raise CheckpointError(f"{error}; {advice}") from error
+        return _read_url(text, refresh)
     if exists:
-        return _read_directory(path) if path.is_dir() else _read_file(path)
+        return _read_directory(path) if path.is_dir() else _read_file(path, is_origin)
     if parsed := hub.parse_hub_id(text):
         try:
             return _read_hub(*parsed, refresh)
         except hub.DownloadError as error:
             raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
     raise CheckpointError(f"{text}: no such file or directory; expected {SOURCES}")
+
+
+def _read_url(url: str, refresh: bool) -> Weights:
+    """Read a file from the cache of URLs; one that cannot be read is fetched once more, and then removed."""
+    is_fresh = refresh or not hub.url_path(url).exists()
+    path = hub.fetch_url(url, refresh)
+    try:
+        with checkpoint_errors(path):
+            return _read_file(path)
+    except CheckpointError as error:
+        if not is_fresh:
+            return _read_url(url, True)
+        path.unlink(missing_ok=True)
+        raise CheckpointError(f"{error}; it came from {url}, and has been removed from the cache") from error
 
 
 def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> Weights:
@@ -123,16 +137,32 @@ def _read_directory(folder: Path) -> Weights:
         return folder / name if (folder / name).is_file() else None
 
     source = str(folder)
+    if find(huggingface.CONFIG) is None:
+        _explain_directory(folder)
     if huggingface.read_json(find, huggingface.CONFIG, source).get("model_type") == directory.MODEL_TYPE:
         return directory.read(folder)
     with checkpoint_errors(source):
         return huggingface.read(find, source)
 
 
-def _read_file(path: Path) -> Weights:
+def _explain_directory(folder: Path) -> None:
+    """Say which path to give instead of the folder of a run."""
+    model = folder / "model"
+    if (model / directory.CONFIG).is_file():
+        raise CheckpointError(f"{folder}: the folder of a run; give that of its model, {model}")
+    states = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+    if states is not None:
+        raise CheckpointError(
+            f"{folder}: the folder of a run of s3prl; give one of its files, such as {states}"
+        )
+
+
+def _read_file(path: Path, is_origin: bool = False) -> Weights:
     source = str(path)
     if path.suffix in EXPORTED:
         raise CheckpointError(f"{source}: an exported model, which s3prl_dphubert.export.load_exported loads")
+    if path.suffix in (".safetensors", ".json"):
+        raise CheckpointError(f"{source}: one file of a checkpoint; give its folder, {path.parent}")
     content = read_foreign_pickle(path)
     if fairseq.is_fairseq(content):
         with checkpoint_errors(source):
@@ -143,8 +173,42 @@ def _read_file(path: Path) -> Weights:
         return model.config, model.state_dict()
     if {"state_dict", "config"} <= set(keys):
         return dphubert_pth.read(content, source)
+    if {"Downstream", "Args"} <= set(keys):
+        return _read_fine_tuned(content, source, is_origin)
+    if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(
+            f"{source}: holds tensors without a configuration; give the folder that has its config.json"
+        )
     raise CheckpointError(
         f"{source}: holds {', '.join(map(str, keys[:8]))}; expected a checkpoint of DPHuBERT (state_dict, "
         "config), of fairseq or WavLM (model, cfg or args), of s3prl (model_weight, model_cfg) or of its "
         f"run_pretrain -u dphubert ({s3prl_states.STUDENT}, {s3prl_states.RECIPE})"
     )
+
+
+def _read_fine_tuned(content: dict[str, Any], source: str, is_origin: bool) -> Weights:
+    """Read the upstream of a checkpoint of s3prl's ``run_downstream -f``.
+
+    The checkpoint holds its tensors, and the name of the checkpoint that it began as, which has its shape.
+    """
+    arguments = plain(content["Args"])
+    entry, origin = str(arguments.get("upstream")), arguments.get("upstream_ckpt")
+    state = content.get("Upstream")
+    if state is None:
+        raise CheckpointError(
+            f"{source}: of run_downstream without -f, so it holds no upstream; give the model that it was "
+            f"trained on: {origin or entry}"
+        )
+    origin = hub.RELEASED.get(entry, origin)
+    if not entry.startswith("dp") or not isinstance(origin, str) or hub.is_url(origin) or is_origin:
+        raise CheckpointError(
+            f"{source}: fine-tuned from {entry} {shown(origin)}, expected dphubert, dpwavlm, dphubert_hub or "
+            "dphubert_local with a path, name or Hub id that is not itself fine-tuned"
+        )
+    try:
+        config, _ = _read(origin, is_origin=True)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{source}: the checkpoint that it was fine-tuned from is needed; {error}"
+        ) from error
+    return config, {name.removeprefix("model."): tensor for name, tensor in state.items()}

@@ -36,7 +36,7 @@ class _Value:
         """Put other values into this one."""
         for value in inner:
             self.depth = max(self.depth, value.depth + 1)
-            self.size += value.size
+            self.size = min(self.size + value.size, MOST_HASHED + 1)
 
 
 def check(file: BinaryIO) -> None:

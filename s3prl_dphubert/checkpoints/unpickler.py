@@ -271,6 +271,6 @@ def _replace_views(value: Any, done: dict[int, tuple[Any, Any]], tensors: list[T
             else value.values
         )
         done[id(value)] = value, result
-        if isinstance(value, _View):
+        if isinstance(result, Tensor) and isinstance(value, _View):
             tensors.append(result)
     return done[id(value)][1]

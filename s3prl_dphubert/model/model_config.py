@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..utils.config_io import from_dict, type_faults
 
 Heads = tuple[int, ...]
+
+# A damaged file might ask for a thousand million; the largest models have 48 layers and 7 convolutions.
+MAX_LAYERS, MAX_CONVOLUTIONS, MAX_HEADS = 1000, 100, 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class ModelConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        ConfigError.raise_for("model configuration", _length_faults(vars(self)))
         for name in ("conv_channels", "conv_kernels", "conv_strides", "ffn"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         heads = tuple(None if layer is None else tuple(layer) for layer in self.heads)
@@ -90,8 +94,9 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, allowed: integers from 1"
-        if self.pos_conv_depth > 1000:  # a damaged file might ask for a thousand million
-            yield f"pos_conv_depth is {self.pos_conv_depth}, allowed: 1 to 1000"
+        for name, most in (("pos_conv_depth", MAX_LAYERS), ("total_heads", MAX_HEADS)):
+            if getattr(self, name) > most:
+                yield f"{name} is {getattr(self, name)}, allowed: 1 to {most}"
         if self.embed_dim % max(self.pos_conv_groups, 1):
             yield f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
         yield from self._layer_faults()
@@ -101,12 +106,12 @@ class ModelConfig:
 
     def _extractor_faults(self) -> Iterator[str]:
         if self.extractor_mode not in ("group_norm", "layer_norm"):
-            yield f"extractor_mode is {self.extractor_mode!r}, allowed: group_norm, layer_norm"
+            yield f"extractor_mode is {shown(self.extractor_mode)}, allowed: group_norm, layer_norm"
         if not len(self.conv_channels) == len(self.conv_kernels) == len(self.conv_strides) > 0:
             yield "conv_channels, conv_kernels and conv_strides must have one entry for each conv layer"
         for name in ("conv_channels", "conv_kernels", "conv_strides"):
             if any(value < 1 for value in getattr(self, name)):
-                yield f"{name} is {getattr(self, name)}, allowed: integers from 1"
+                yield f"{name} is {shown(getattr(self, name))}, allowed: integers from 1"
 
     def _layer_faults(self) -> Iterator[str]:
         if len(self.heads) != len(self.ffn) or not self.heads:
@@ -115,9 +120,9 @@ class ModelConfig:
             if ids is not None and (
                 sorted(set(ids)) != list(ids) or any(not 0 <= head < self.total_heads for head in ids)
             ):
-                yield f"heads[{layer}] is {ids}, allowed: rising ids below {self.total_heads}"
+                yield f"heads[{layer}] is {shown(ids)}, allowed: rising ids below {self.total_heads}"
         if any(width is not None and width < 0 for width in self.ffn):
-            yield f"ffn is {self.ffn}, allowed: null or integers from 0"
+            yield f"ffn is {shown(self.ffn)}, allowed: null or integers from 0"
         if self.num_buckets and (self.num_buckets < 4 or self.max_distance <= self.num_buckets // 4):
             yield (
                 f"num_buckets is {self.num_buckets} and max_distance {self.max_distance}, "
@@ -173,7 +178,28 @@ class ModelConfig:
         Raises:
             ConfigError: listing every unknown, missing or wrong field.
         """
-        return from_dict(cls, values, "model configuration", complete=True, strict=True)
+        what = "model configuration"
+        ConfigError.raise_for(what, _length_faults(values))
+        return from_dict(cls, values, what, complete=True, strict=True)
+
+
+def _length_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the fields with more values than any model has, before each of them is looked at."""
+    limits = {
+        "conv_channels": MAX_CONVOLUTIONS,
+        "conv_kernels": MAX_CONVOLUTIONS,
+        "conv_strides": MAX_CONVOLUTIONS,
+        "ffn": MAX_LAYERS,
+        "heads": MAX_LAYERS,
+    }
+    for name, most in limits.items():
+        value = values.get(name)
+        if isinstance(value, list | tuple) and len(value) > most:
+            yield f"{name} has {len(value)} values, allowed: up to {most}"
+        elif name == "heads" and isinstance(value, list | tuple):
+            longest = max((len(ids) for ids in value if isinstance(ids, list | tuple)), default=0)
+            if longest > MAX_HEADS:
+                yield f"heads has {longest} values in a layer, allowed: up to {MAX_HEADS}"
 
 
 def dense_heads(layers: int, heads: int) -> tuple[Heads, ...]:

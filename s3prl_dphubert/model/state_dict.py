@@ -44,6 +44,8 @@ def checkpoint_errors(source: str | Path) -> Iterator[None]:
         raise
     except DPHubertError as error:
         raise CheckpointError(f"{source}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{source}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # values of other types and sizes provoke errors of any class
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(f"{source}: damaged, or of an unknown kind ({reason})") from error

@@ -28,16 +28,12 @@ class ReleasedModel:
     """A compressed model that the authors of DPHuBERT released on the Hugging Face Hub.
 
     Args:
-        entry: name of its upstream.
-        filename: its file in the repository.
+        entry: name of its upstream, a key of :data:`~s3prl_dphubert.checkpoints.hub.RELEASED`.
         parameters: number of its parameters.
-        repository: ``user/repo``.
     """
 
     entry: str
-    filename: str
     parameters: int
-    repository: str = "pyf98/DPHuBERT"
 
     def load(self, refresh: bool) -> SpeechModel:
         """Download the file if it is not in the cache, and load it.
@@ -45,10 +41,10 @@ class ReleasedModel:
         Raises:
             CheckpointError: the download failed, or the file holds another model.
         """
-        from ..checkpoints.hub import DownloadError
+        from ..checkpoints.hub import RELEASED, DownloadError
         from ..checkpoints.load import load_hub
 
-        source = f"{self.repository}/{self.filename}"
+        source = RELEASED[self.entry]
         try:
             model = load_hub(source, refresh)
         except DownloadError as error:
@@ -62,8 +58,8 @@ class ReleasedModel:
         return model
 
 
-DPHUBERT = ReleasedModel("dphubert", "DPHuBERT-sp0.75.pth", 23_585_946)
-DPWAVLM = ReleasedModel("dpwavlm", "DPWavLM-sp0.75.pth", 23_586_325)
+DPHUBERT = ReleasedModel("dphubert", 23_585_946)
+DPWAVLM = ReleasedModel("dpwavlm", 23_586_325)
 
 
 def dphubert(
