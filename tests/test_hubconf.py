@@ -11,6 +11,8 @@ from tests.helpers.golden import ROOT
 from tests.helpers.models import tiny
 from tests.helpers.virtual_environments import fresh
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["dphubert", "dphubert_hub", "dphubert_local", "dphubert_url", "dpwavlm"]
 LOAD = """
 import json, sys, types
