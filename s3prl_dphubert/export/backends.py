@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -78,16 +81,40 @@ def feeds_of(waveforms: np.ndarray, lengths: np.ndarray | None = None, padded: i
 
 
 def needed(module: str, extra: str) -> ModuleType:
-    """Import an optional package.
+    """Import an optional package, with its telemetry off unless the process has turned it on already.
+
+    ONNX Runtime and OpenVINO would write identifiers into the home folder and connect to their makers.
+    ``ORT_DISABLE_TELEMETRY=0`` leaves that of ONNX Runtime on.
 
     Raises:
         ExportError: it cannot be imported; the message says how to install it.
     """
     try:
-        return import_module(module)
+        if module == "onnxruntime":
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        if module == "openvino":
+            with _without("openvino_telemetry"):
+                return import_module(module)
+        imported = import_module(module)
+        if module == "onnxruntime" and os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+            imported.disable_telemetry_events()  # versions before the variable
+        return imported
     except ImportError as error:
         command = f"pip install 's3prl-dphubert[{extra}]'"
         raise ExportError(f"{module} cannot be imported ({error}), needed for {extra}: {command}") from error
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let imports of a module fail, which OpenVINO takes as its telemetry not being installed."""
+    absent = module not in sys.modules
+    if absent:
+        sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[module]
 
 
 def open_session(source: Path | bytes, form: str, threads: int) -> Session:
