@@ -80,7 +80,7 @@ def test_translation_trains_evaluates_and_resumes(tmp_path, upstream):
     find_spec("pesq") is None or find_spec("pystoi") is None,
     reason="superb_sg is an extra, compiled when it is installed",
 )
-def test_filter_banks_are_an_upstream_too(tmp_path):
+def test_filterbank_features_are_an_upstream_too(tmp_path):
     """Their frames are 10 ms apart, and so are those of the spectra then."""
     experiment = Experiment("se", tmp_path, ["-u", "fbank"])
     done = experiment.several(experiment.train, experiment.evaluate).ok()
