@@ -122,6 +122,9 @@ CLASSES = (
     "WavLMForCTC",
     "WavLMForXVector",
     "WavLMForAudioFrameClassification",
+    "UniSpeechForPreTraining",
+    "UniSpeechSatForCTC",
+    "UniSpeechSatForXVector",
     "Data2VecAudioForCTC",
     "Data2VecAudioForSequenceClassification",
 )
