@@ -43,7 +43,7 @@ def test_compress_with_a_teacher_and_a_budget(tmp_path):
     model = compress(
         teacher=place / "teacher",
         data=data,
-        budget=0.4,
+        budget={"sparsity": 0.4, "warmup": 1, "tolerance": 1.0},
         objective={"groups": [[0], [1, 3]]},
         stage1=stage,
         stage2=stage,

@@ -30,16 +30,12 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ..compression.compress_config import CompressConfig, find_config
     from ..compression.pipeline import compress
     from ..compression.run_summary import render_summary
-    from ..training.distributed import resolve_device
     from ..utils.config_io import apply_changes, from_dict, read_yaml
 
     values = apply_changes(read_yaml(find_config(arguments.config)), arguments.set)
     config = from_dict(CompressConfig, values, arguments.config)
-    is_main = os.environ.get("RANK", "0") == "0"  # prints once, not in every process of torchrun
-    if is_main and config.device == "auto":
-        print(f"device: {resolve_device(config.device)}", file=sys.stderr)
     compress(config, arguments.out)
-    if is_main:
+    if os.environ.get("RANK", "0") == "0":  # print once, not in every process of torchrun
         print(render_summary(arguments.out), file=sys.stderr)
         print(arguments.out / "model")
 

@@ -24,7 +24,8 @@ MEANINGS = {
 def describe(error: BaseException) -> str | None:
     """Return what happened to the machine, or ``None`` if the error is of another kind."""
     if isinstance(error, UnicodeEncodeError):
-        return f"{error.object[:200]!r} cannot be written as {error.encoding}, allowed: other names"
+        encoding = error.encoding
+        return f"{error.object[:200]!r} cannot be encoded as {encoding}, allowed: names in {encoding}"
     if isinstance(error, OSError):
         name = "" if error.filename is None else f"{_shown(str(error.filename))}: "
         return f"{name}{error.strerror or error or type(error).__name__}"

@@ -136,13 +136,6 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def resolve_device(device: str) -> str:
-    """Return ``cuda`` for ``auto`` where there is a GPU, else ``cpu``; other devices as they are."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
     """Join the other processes of the run, if the environment describes any, and leave together.
@@ -157,7 +150,8 @@ def join(device: str) -> Iterator[Processes]:
         RunError: there is no GPU, the environment is incomplete, ``device`` is one GPU for several
             processes, not all processes appear, or one is lost on the way.
     """
-    device = resolve_device(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.cuda.is_available():
         raise RunError(
             f"device is {device!r}, and torch sees no GPU here; allowed: cpu (compress: --set device=cpu)"

@@ -36,8 +36,8 @@ from .distributed import Processes
 from .metric_logger import MetricLogger
 from .nonfinite import SkipCounter
 from .optimizer import ScheduledAdamW
-from .progress import Progress
 from .train_config import TrainConfig
+from .update_progress import UpdateProgress
 
 log = logging.getLogger(__name__)
 Scalars = dict[str, Any]
@@ -117,7 +117,7 @@ class Trainer:
             keep_pages()
         main, first, updates = self.processes.main, self.update, self.config.updates
         logger = MetricLogger(self.folder, self.name, first) if main else None
-        progress = Progress(self.name, first, updates, enabled=main)
+        progress = UpdateProgress(f"{self.name} on {self.device.type}", first, updates, enabled=main)
         try:
             began, audio_seconds = time.monotonic(), 0.0
             for batches in self.micro_batches():

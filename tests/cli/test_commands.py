@@ -106,7 +106,7 @@ def test_demo_with_a_tiny_teacher(tmp_path, monkeypatch, capsys):
             "valid_batches": 1,
             "batch": {"seconds_per_batch": 2.0, "min_seconds": 0.4, "max_seconds": 1.0},
         },
-        "budget": {"sparsity": 0.5, "warmup": 1},
+        "budget": {"sparsity": 0.5, "warmup": 1, "tolerance": 1.0},
         "objective": {"groups": [[0], [3]]},
         "stage1": stage,
         "stage2": stage,

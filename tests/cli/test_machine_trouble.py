@@ -181,4 +181,4 @@ def test_the_end_of_a_run_is_summed_up(place, tmp_path, capsys):
         f"next: s3prl-dphubert inspect {out / 'model'}",
     ):
         assert text in captured.err
-    assert "stage1 4/4, " in captured.err
+    assert "stage1 on cpu 4/4, " in captured.err

@@ -13,7 +13,7 @@ from tqdm import tqdm
 INTERVAL = 30.0  # seconds between lines
 
 
-class Progress:
+class UpdateProgress:
     """Show how far a training is, how fast it is, and how long it will still take.
 
     Args:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import sys
 
-from s3prl_dphubert.training import progress
-from s3prl_dphubert.training.progress import Progress
+from s3prl_dphubert.training import update_progress
+from s3prl_dphubert.training.update_progress import UpdateProgress
 
 
 def test_lines_without_a_terminal(monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    shown = Progress("stage1", first=100, updates=400)
+    monkeypatch.setattr(update_progress.time, "monotonic", lambda: now[0])
+    shown = UpdateProgress("stage1", first=100, updates=400)
     for _ in range(300):
         now[0] += 0.5
         shown.step({"loss": -0.51234, "sparsity": 0.25, "audio_seconds_per_second": 31.4, "l1": 3.0})
@@ -27,7 +27,7 @@ def test_lines_without_a_terminal(monkeypatch, capsys):
 
 
 def test_slow_updates_are_given_in_seconds():
-    shown = Progress("stage2", first=0, updates=10, enabled=False)
+    shown = UpdateProgress("stage2", first=0, updates=10, enabled=False)
     shown.step()
     assert shown.line(4.0) == "stage2 1/10, 4.0 s/update, 0:00:36 left"
 
@@ -36,12 +36,12 @@ def test_a_bar_on_a_terminal(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    shown = Progress("stage1", first=0, updates=2)
+    shown = UpdateProgress("stage1", first=0, updates=2)
     shown.step({"loss": 0.5})
     shown.step()
     shown.close()
     assert "stage1: 100%" in terminal.getvalue()
     silent = io.StringIO()
     monkeypatch.setattr(sys, "stderr", silent)
-    Progress("stage1", first=0, updates=2, enabled=False).step()
+    UpdateProgress("stage1", first=0, updates=2, enabled=False).step()
     assert silent.getvalue() == ""
