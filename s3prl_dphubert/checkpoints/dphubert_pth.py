@@ -196,6 +196,11 @@ def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None
         raise CheckpointError(
             f"the published format has no data2vec positional block: pos_conv_depth is {depth}, allowed: 1"
         )
+    if model.config.normalize_waveform and model.config.normalize_eps != 1e-5:
+        raise CheckpointError(
+            f"the published format normalises waveforms with an epsilon of 1e-5: normalize_eps is "
+            f"{model.config.normalize_eps:g}, allowed: 1e-5"
+        )
     heads, ffn = _without_empty_sublayers(model.config)
     own = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     state = _published_state(model.config, own, heads, ffn)

@@ -174,6 +174,7 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
         pos_conv_depth=v["num_conv_pos_embeddings"] if data2vec else 1,
         layer_norm_first=v["do_stable_layer_norm"],
         normalize_waveform=layer_norm if normalize is None else normalize,
+        normalize_eps=1e-7,  # of Wav2Vec2FeatureExtractor
         num_buckets=v["num_buckets"] if kind == "wavlm" else 0,
         max_distance=v["max_bucket_distance"],
         projection_dropout=v["feat_proj_dropout"],

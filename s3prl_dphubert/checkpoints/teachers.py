@@ -39,7 +39,7 @@ class PublishedTeacher:
         """Return the configuration with the dropout and the normalisation of this model."""
         names = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
         changes: dict[str, Any] = dict(zip(names, self.dropout, strict=True))
-        return replace(config, normalize_waveform=self.normalize, **changes)
+        return replace(config, normalize_waveform=self.normalize, normalize_eps=1e-5, **changes)
 
 
 APACHE, WAVLM = "Apache-2.0", "CC BY-SA 3.0"  # WavLM: as the licence file of microsoft/UniSpeech says

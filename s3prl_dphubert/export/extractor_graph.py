@@ -32,7 +32,7 @@ def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
     lengths = graph.input(LENGTHS, INT64, ["B"])
     graph.place = "extractor"
     if config.normalize_waveform:
-        waveforms = _normalise(graph, waveforms, lengths)
+        waveforms = _normalise(graph, waveforms, lengths, config.normalize_eps)
     x = graph.add("Unsqueeze", waveforms, graph.ints(1))
     for index, layer in enumerate(model.feature_extractor.conv_layers):
         graph.place = f"conv.{index}"
@@ -139,7 +139,7 @@ def _products(graph: Graph, a: str, b: str) -> str:
     return graph.add("MatMul", a, graph.add("Transpose", b, perm=[0, 2, 1]))
 
 
-def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:
+def _normalise(graph: Graph, waveforms: str, lengths: str, eps: float) -> str:
     """Scale (B, T) to zero mean and unit variance over the valid samples, with zeros after them."""
     samples = graph.add("Shape", waveforms, start=1, end=2)
     valid = _before(graph, samples, lengths)
@@ -150,7 +150,7 @@ def _normalise(graph: Graph, waveforms: str, lengths: str) -> str:
     )
     centred = graph.add("Mul", graph.add("Sub", waveforms, mean), valid)
     power = graph.add("ReduceSum", graph.add("Mul", centred, centred), axis, keepdims=1)
-    variance = graph.add("Add", graph.add("Div", power, count), graph.weight(1e-5))
+    variance = graph.add("Add", graph.add("Div", power, count), graph.weight(eps))
     return graph.add("Div", centred, graph.add("Sqrt", variance))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
+from ..model.model_config import with_later_fields
 from ..utils.config_io import from_dict
 from ..utils.files import parse_json
 
@@ -49,6 +50,7 @@ class ExportMetadata:
             "stride": self.config.stride,
             "sample_rate": SAMPLE_RATE,
             "normalize_waveform": self.config.normalize_waveform,
+            "normalize_eps": self.config.normalize_eps,
         }
         return json.dumps(facts | asdict(self), sort_keys=True)
 
@@ -71,6 +73,7 @@ class ExportMetadata:
                     f"{path}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
                 )
             own = {field.name: values[field.name] for field in fields(cls)}
+            own["config"] = with_later_fields(own["config"])
             return from_dict(cls, own, "metadata", complete=True, strict=True)
         except CheckpointError:
             raise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from ..model.speech_model import check_waveforms, frame_lengths
+from ..model.speech_model import check_inputs, frame_lengths
 from .backends import FORMATS, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS, Session, feeds_of, open_session
 from .batching import divide
 from .metadata import ExportMetadata
@@ -40,21 +40,19 @@ class Runtime(nn.Module):
 
         Args:
             waveforms: (B, T) at 16 kHz, zero after each utterance's end.
-            lengths: (B,) valid samples, or ``None`` if nothing is padded. Padding has the effect that it
-                has in the model: attention masks it, GroupNorm's statistics include it. Most of its
-                frames are not computed but 0, as in a folded model.
+            lengths: (B,) valid samples, integers from 1 to T, or ``None`` if nothing is padded. Padding has
+                the effect that it has in the model: attention masks it, GroupNorm's statistics include it.
+                Most of its frames are not computed but 0, as in a folded model.
 
         Returns:
             A tensor (B, F, D) for each of ``info.layers``, and the valid frames (B,) or ``None``.
 
         Raises:
-            ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` is not (B,).
+            ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
         """
-        check_waveforms(waveforms, self.config)
+        check_inputs(waveforms, lengths, self.config)
         batch, samples = waveforms.shape
         ends = torch.full((batch,), samples) if lengths is None else lengths.long().cpu()
-        if ends.shape != (batch,):
-            raise ValueError(f"lengths has shape {tuple(ends.shape)}, allowed: ({batch},)")
         frames = frame_lengths(self.config, ends)
         states = self._run(np.ascontiguousarray(waveforms.detach().float().cpu().numpy()), ends, frames)
         hidden = [torch.from_numpy(state).to(waveforms.device) for state in states]

@@ -40,6 +40,7 @@ class ModelConfig:
             otherwise the number of plain convolutions, each with LayerNorm and GELU (data2vec).
         layer_norm_first: pre-norm Transformer (Large) rather than post-norm (Base).
         normalize_waveform: scale every waveform to zero mean and unit variance first.
+        normalize_eps: added to the variance by then: 1e-5 in fairseq, 1e-7 in transformers.
         num_buckets: buckets of WavLM's relative positions; 0 for models without them.
         max_distance: distance in frames beyond which relative positions share a bucket.
         projection_dropout: dropout probability after the feature projection.
@@ -66,6 +67,7 @@ class ModelConfig:
     pos_conv_depth: int = 1
     layer_norm_first: bool = False
     normalize_waveform: bool = False
+    normalize_eps: float = 1e-5
     num_buckets: int = 0
     max_distance: int = 800
     projection_dropout: float = 0.1
@@ -100,6 +102,8 @@ class ModelConfig:
         if self.embed_dim % max(self.pos_conv_groups, 1):
             yield f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
         yield from self._layer_faults()
+        if not 0 < self.normalize_eps < 1:
+            yield f"normalize_eps is {self.normalize_eps}, allowed: above 0 and below 1"
         for name in ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, allowed: from 0 to below 1"
@@ -180,7 +184,12 @@ class ModelConfig:
         """
         what = "model configuration"
         ConfigError.raise_for(what, _length_faults(values))
-        return from_dict(cls, values, what, complete=True, strict=True)
+        return from_dict(cls, with_later_fields(values), what, complete=True, strict=True)
+
+
+def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the fields that the first checkpoints did not have yet, with the values that they meant."""
+    return {"normalize_eps": 1e-5, **values}
 
 
 def _length_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -92,7 +92,7 @@ class SpeechModel(nn.Module):
 
         Args:
             waveforms: (B, T) at 16 kHz, zero after each utterance's end.
-            lengths: (B,) valid samples, or ``None`` if nothing is padded. GroupNorm's
+            lengths: (B,) valid samples, integers from 1 to T, or ``None`` if nothing is padded. GroupNorm's
                 statistics include the padding, as in the published models.
             num_layers: number of layers to run, all L by default.
             masks: gates of a student in training; nothing is masked by default.
@@ -103,12 +103,12 @@ class SpeechModel(nn.Module):
             or ``None``.
 
         Raises:
-            ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
+            ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
         """
         config = self.config
-        check_waveforms(waveforms, config)
+        check_inputs(waveforms, lengths, config)
         if config.normalize_waveform:
-            waveforms = normalise(waveforms, lengths)
+            waveforms = normalise(waveforms, lengths, config.normalize_eps)
         x = self.feature_extractor(waveforms, masks)
         x = self.encoder.feature_projection(x, masks, len(config.conv_channels) - 1)
         padding = None
@@ -140,28 +140,46 @@ def frame_lengths(config: ModelConfig, lengths: Tensor) -> Tensor:
     return lengths
 
 
-def check_waveforms(waveforms: Tensor, config: ModelConfig) -> None:
-    """Raise a ``ValueError`` unless waveforms are (B, T) and at least as long as one frame."""
+def check_inputs(waveforms: Tensor, lengths: Tensor | None, config: ModelConfig) -> None:
+    """Check the inputs of a model.
+
+    Raises:
+        ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` is neither ``None``
+            nor (B,) 32 or 64-bit integers from 1 to T.
+    """
     if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
         shape, least = tuple(waveforms.shape), config.min_samples
         raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")
+    if lengths is None:
+        return
+    batch, samples = waveforms.shape
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths has shape {tuple(lengths.shape)}, allowed: ({batch},)")
+    if lengths.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"lengths has type {lengths.dtype}, allowed: torch.int64, torch.int32 (samples)")
+    if torch.compiler.is_compiling():  # values are not known yet
+        return
+    outside = [length for length in lengths.tolist() if not 1 <= length <= samples]
+    if outside:
+        raise ValueError(f"lengths has {outside[0]}, allowed: 1 to {samples} samples, those of waveforms")
 
 
-def normalise(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
+def normalise(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:
     """Scale each utterance to zero mean and unit variance.
 
     Args:
         waveforms: (B, T).
         lengths: (B,) valid samples, or ``None`` if nothing is padded.
+        eps: added to the variance.
 
     Returns:
         (B, T), zero after each utterance's end.
     """
     if lengths is None:
-        return F.layer_norm(waveforms, waveforms.shape[-1:])
+        return F.layer_norm(waveforms, waveforms.shape[-1:], eps=eps)
     rows = []
     for waveform, length in zip(waveforms, lengths.tolist(), strict=True):
-        valid = F.layer_norm(waveform[:length], (length,))
+        valid = F.layer_norm(waveform[:length], (length,), eps=eps)
         rows.append(F.pad(valid, (0, waveforms.shape[1] - length)))
     return torch.stack(rows)
 

@@ -35,6 +35,13 @@ def test_round_trip(saved):
     assert trainable == {"feature_extractor.dummy_weight"}
 
 
+def test_a_config_from_before_the_epsilon_was_stated_has_fairseqs(saved):
+    values = json.loads((saved / "config.json").read_text())
+    assert values.pop("normalize_eps") == 1e-5
+    (saved / "config.json").write_text(json.dumps(values))
+    assert load_model(saved).config == tiny("wavlm").config
+
+
 def test_half_precision_storage(tmp_path):
     folder = save_model(tiny("hubert"), tmp_path / "half", dtype=torch.float16)
     whole = save_model(tiny("hubert"), tmp_path / "whole")

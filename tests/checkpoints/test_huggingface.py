@@ -9,10 +9,13 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
+from s3prl_dphubert.checkpoints.dphubert_pth import write
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.checkpoints.teachers import TEACHERS, recognize
 from s3prl_dphubert.errors import CheckpointError
-from tests.helpers.hidden_states import assert_parity, recorded, scramble
+from s3prl_dphubert.model.inference.folded import fold
+from tests.helpers import hidden_states
+from tests.helpers.hidden_states import recorded, scramble
 
 SMALL = {
     "hidden_size": 32,
@@ -96,6 +99,31 @@ def runner(model):
         return states
 
     return run
+
+
+def assert_parity(model, run):
+    hidden_states.assert_parity(model, run, eps=1e-7)  # as Wav2Vec2FeatureExtractor has it
+
+
+@pytest.mark.parametrize("loudness", [0.03, 0.003])
+@torch.no_grad()
+def test_quiet_speech_is_normalised_as_the_feature_extractor_does(tmp_path, loudness):
+    original = scramble(hubert(**LARGE))
+    original.save_pretrained(tmp_path)
+    extractor = hf.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    extractor.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    assert model.config.normalize_eps == 1e-7
+    waves, lengths = hidden_states.waveforms()
+    waves = waves * loudness
+    rows = [wave[:length].numpy() for wave, length in zip(waves, lengths, strict=True)]
+    values = extractor(rows, sampling_rate=16_000, padding=True, return_tensors="pt").input_values
+    expected = runner(original)(values, lengths)
+    frames = model.frame_lengths(lengths)
+    hidden_states.assert_hidden(model.extract_features(waves, lengths)[0], expected, frames)
+    hidden_states.assert_hidden(fold(model).extract_features(waves, lengths)[0], expected, frames)
+    with pytest.raises(CheckpointError, match=r"normalize_eps is 1e-07, allowed: 1e-5"):
+        write(model, tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -88,6 +88,17 @@ def test_models_without_sublayers(shape):
     assert_equal(without_sublayers(shape), "onnx")
 
 
+@pytest.mark.parametrize("eps", [1e-5, 1e-7])
+@torch.no_grad()
+def test_quiet_speech_is_normalised_with_the_epsilon_of_the_model(eps):
+    model = tiny("large")
+    model.config = replace(model.config, normalize_eps=eps)
+    batch, ends = waveforms((9000, 5000))
+    exact, _ = model.extract_features(0.003 * batch, ends)
+    found, _ = hidden_states(opened(build(model, ALL), "onnx"), 0.003 * batch, ends)
+    assert_same(found, exact, 1e-3)
+
+
 @torch.no_grad()
 def test_relative_positions_far_apart():
     """Beyond ``max_distance`` all positions share a bucket: 250 frames are more than thrice as far."""

@@ -24,10 +24,10 @@ def waveforms():
     return waves, torch.tensor(SAMPLES)
 
 
-def normalised(waves, lengths=None):
-    """As the models' authors do it: each utterance by its own statistics, 1e-5 beside the variance."""
+def normalised(waves, lengths=None, eps=1e-5):
+    """As the models' authors do it: each utterance by its own statistics, ``eps`` beside the variance."""
     lengths = [waves.shape[1]] * len(waves) if lengths is None else lengths.tolist()
-    rows = [F.layer_norm(wave[:n], (n,)) for wave, n in zip(waves, lengths, strict=True)]
+    rows = [F.layer_norm(wave[:n], (n,), eps=eps) for wave, n in zip(waves, lengths, strict=True)]
     return torch.stack([F.pad(row, (0, waves.shape[1] - len(row))) for row in rows])
 
 
@@ -66,10 +66,13 @@ def assert_hidden(ours, theirs, frames=None):
 
 
 @torch.no_grad()
-def assert_parity(model, run):
+def assert_parity(model, run, eps=1e-5):
     """A loaded teacher computes what the original does, whose hidden states ``run(waves, lengths)`` gives."""
     waves, lengths = waveforms()
-    normalise = normalised if model.config.normalize_waveform else lambda waves, lengths=None: waves
+
+    def normalise(waves, lengths=None):
+        return normalised(waves, lengths, eps) if model.config.normalize_waveform else waves
+
     assert_hidden(model.extract_features(waves)[0], run(normalise(waves), None))
     hidden, frames = model.extract_features(waves, lengths)
     assert_hidden(hidden, run(normalise(waves, lengths), lengths), frames)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ..fft_conv import FFTConv
 from ..packing import Packing
-from ..speech_model import AUTOCAST, PRECISIONS, SpeechModel, check_waveforms, frame_lengths, normalise
+from ..speech_model import AUTOCAST, PRECISIONS, SpeechModel, check_inputs, frame_lengths, normalise
 from ..transformer import PositionalConv
 from .folded_extractor import FoldedExtractor
 from .folded_transformer import FoldedLayer, FoldedLinear, frozen_copy, gelu_
@@ -85,9 +85,9 @@ class FoldedModel(nn.Module):
         Of an utterance's padding only the first :data:`SPILL` frames are computed; the others are 0.
         """
         config = self.config
-        check_waveforms(waveforms, config)
+        check_inputs(waveforms, lengths, config)
         if config.normalize_waveform:
-            waveforms = normalise(waveforms, lengths)
+            waveforms = normalise(waveforms, lengths, config.normalize_eps)
         frames = config.frames(waveforms.shape[1])
         if lengths is not None:
             lengths = frame_lengths(config, lengths)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..feature_extractor import ConvLayer, FeatureExtractor, FeatureProjection
 from ..fft_conv import blocks, convolve, spectrum
 from ..masks import NO_MASKS, Masks, open_layer_norm
-from ..speech_model import SpeechModel, check_waveforms, normalise
+from ..speech_model import SpeechModel, check_inputs, normalise
 from ..transformer import (
     Attention,
     FeedForward,
@@ -47,9 +47,9 @@ def sparse_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MAS
     Raises:
         ValueError: ``waveforms`` is not (B, T), or shorter than one frame.
     """
-    check_waveforms(waveforms, model.config)
+    check_inputs(waveforms, None, model.config)
     if model.config.normalize_waveform:
-        waveforms = normalise(waveforms, None)
+        waveforms = normalise(waveforms, None, model.config.normalize_eps)
     device = waveforms.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else waveforms.dtype
     x, units = _extract(model.feature_extractor, waveforms, masks, dtype)
