@@ -62,7 +62,8 @@ def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -
         else:
             jobs[key] = path, original, pitch[speaker]
     measured |= zip(jobs, _measure(list(jobs.values()), f"MCD of {speaker}"), strict=True)
-    write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
+    if measured != earlier:
+        write_text(folder / FILE, json.dumps(measured, indent=1) + "\n")
     return float(np.mean(list(measured.values())))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.files import read_json
 from ...utils.hashing import sha256_file
 
 LARGEST_LIST = 64_000_000  # bytes; larger files, such as language models, hold no paths
@@ -22,7 +23,8 @@ def digests(
 ) -> dict[str, str]:
     """Return the digests of the files that a configuration names, and of its folders of our own.
 
-    Of corpora the audio counts by :mod:`.corpus`; in folders of our own audio does not count.
+    Of corpora the audio counts by :mod:`.corpus`; in folders of our own audio does not count, nor what s3prl
+    adds to them.
 
     Args:
         config: with its placeholders filled in.
@@ -35,18 +37,31 @@ def digests(
     Returns:
         Absolute path, or one with a placeholder -> SHA-256.
     """
-    roots = [str(path) for path in own]
+    roots = {str(path): _made(path) for path in own}
     digests: dict[str, str] = {}
     for text in (*_strings(config), *map(str, more)):
         path = Path(text)
         if not path.is_absolute():
             continue
-        if path.is_file():
-            digests[os.fsdecode(_unfilled(os.fsencode(text), places))] = _digest([path], path.parent, places)
-        elif path.is_dir() and any(text == root or text.startswith(f"{root}/") for root in roots):
-            digest = _digest(_listed_files(path), path, places)
-            digests[os.fsdecode(_unfilled(os.fsencode(text), places))] = digest
+        files, root = [path] if path.is_file() else [], path.parent
+        owner = next((each for each in roots if text == each or text.startswith(f"{each}/")), None)
+        if path.is_dir() and owner is not None:
+            made, root = roots[owner], path
+            files = [file for file in _listed_files(path) if made is None or file in made]
+        if files:
+            digests[os.fsdecode(_unfilled(os.fsencode(text), places))] = _digest(files, root, places)
     return digests
+
+
+def _made(folder: Path) -> set[Path] | None:
+    """Return the files that preparation has made in a folder; s3prl may add others while it trains.
+
+    Returns:
+        ``None`` for a folder that holds no record of a preparation.
+    """
+    records = [read_json(path).get("made") for path in folder.glob(".*.json")]
+    files = {folder / name for made in records if isinstance(made, dict) for name in made}
+    return files or None
 
 
 def _digest(files: Iterable[Path], root: Path, places: Mapping[str, str] | None) -> str:

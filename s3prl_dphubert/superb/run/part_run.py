@@ -197,20 +197,21 @@ class PartRun:
 
     # A task whose best checkpoint is found among all that were saved
 
-    def _score_saved(self, slot: Slot, rate: Rate) -> dict[Path, float]:
-        """Return every saved checkpoint's score on the test set, as s3prl's own script compares them."""
-        experiment, scores = self.experiment(rate), {}
-        for checkpoint in selection.saved(self.task, experiment):
-            out = self._candidate_folder(experiment, checkpoint)
-            output = self._evaluate_checkpoint(experiment, checkpoint, out, slot)
-            scores[checkpoint] = self.task.metrics[0].read(output)
-        return scores
+    def candidates(self, rate: Rate = None) -> list[Path]:
+        """Return the checkpoints of a finished training that are compared on the test set."""
+        return selection.saved(self.task, self.experiment(rate))
+
+    def evaluate_candidate(self, slot: Slot, rate: Rate, checkpoint: Path) -> float:
+        """Return the score of a checkpoint on the test set, by which s3prl's own script compares them."""
+        experiment = self.experiment(rate)
+        out = self._candidate_folder(experiment, checkpoint)
+        return self.task.metrics[0].read(self._evaluate_checkpoint(experiment, checkpoint, out, slot))
 
     def _candidate_folder(self, experiment: Experiment, checkpoint: Path) -> Path:
         return self.folder / "candidates" / experiment.folder.name / checkpoint.stem
 
     def _evaluate_best_saved(self, slot: Slot, rate: Rate) -> PartResult:
-        scores = self._score_saved(slot, rate)
+        scores = {path: self.evaluate_candidate(slot, rate, path) for path in self.candidates(rate)}
         best = selection.best(scores, self._higher)
         name = self.task.metrics[0].name
         note = f"{best.name}, best {name} of {len(scores)} saved checkpoints {selection.ON_TEST}"

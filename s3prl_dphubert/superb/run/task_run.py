@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import platform
 import time
@@ -135,7 +136,18 @@ class TaskRun:
         return {rate: sum(jobs[rate, part].result() for part in self.parts) / count for rate in rates}
 
     def _train_and_evaluate(self, rate: Rate) -> dict[str, PartResult]:
-        """Return part -> result; parts run side by side, and a sweep has trained them already."""
+        """Return part -> result; parts run side by side, and a sweep has trained them already.
+
+        Checkpoints that are compared with each other are evaluated on all slots, before the best is taken.
+        """
+        if self.task.tries_checkpoints:
+            _wait([self._submit(part, PartRun.train, rate) for part in self.parts])
+            tried = [(part, checkpoint) for part in self.parts for checkpoint in part.candidates(rate)]
+            evaluations = [
+                self._submit(part, functools.partial(PartRun.evaluate_candidate, checkpoint=path), rate)
+                for part, path in tried
+            ]
+            _wait(evaluations)
 
         def train_and_evaluate(part: PartRun, slot: Slot, rate: Rate) -> PartResult:
             part.train(slot, rate)

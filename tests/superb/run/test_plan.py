@@ -395,6 +395,21 @@ def test_lists_count_by_content_and_corpora_do_not(tmp_path):
     assert str(corpus / "a.wav") in fingerprints.digests(config, [own], [corpus / "a.wav", corpus])
 
 
+def test_files_that_s3prl_adds_to_what_was_prepared_do_not_count(tmp_path):
+    """VC keeps statistics of each speaker there, one part's training after another's."""
+    lists = tmp_path / "made" / "lists"
+    lists.mkdir(parents=True)
+    (lists / "a.txt").write_text("1")
+    (tmp_path / "made" / ".step.json").write_text(json.dumps({"key": "k", "made": {"lists/a.txt": 1}}))
+    config = {"root": str(tmp_path / "made"), "lists": str(lists), "stats": str(tmp_path / "made" / "stats")}
+    first = fingerprints.digests(config, [tmp_path / "made"])
+    (tmp_path / "made" / "stats").mkdir()
+    (tmp_path / "made" / "stats" / "TEF1.h5").write_text("mean")
+    (lists / "b.txt").write_text("2")
+    assert fingerprints.digests(config, [tmp_path / "made"]) == first
+    assert set(first) == {str(tmp_path / "made"), str(lists)}
+
+
 def test_wrong_arguments_are_one_line(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     start = [
