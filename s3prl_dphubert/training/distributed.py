@@ -6,8 +6,11 @@ MASTER_PORT. All have to see the same files: process 0 writes, the others read.
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import logging
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -61,13 +64,16 @@ class Processes:
                 dist.all_reduce(torch.ones(()))
 
     def broadcast(self, value: Any) -> Any:
-        """Return process 0's value, of plain Python, in all processes."""
+        """Return process 0's value, of plain Python, in all processes, by way of JSON, not of a pickle."""
         if self.world == 1:
             return value
-        values = [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(data)])
         with self._explaining_failures():
-            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]
+            dist.broadcast(length, src=0)
+            data = data if self.main else torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(data, src=0)
+        return json.loads(data.numpy().tobytes())
 
     def mean(self, scalars: dict[str, float]) -> dict[str, float]:
         """Return the mean over all processes of each scalar; all have the same names."""
@@ -225,18 +231,38 @@ def _shared_store(rank: int, world: int) -> Any:
         store.set_timeout(START_TIMEOUT)
         store.set(f"here/{rank}", "")
         store.wait([f"here/{other}" for other in range(world)])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise RunError(f"the {world} processes of the run do not find each other ({error})") from error
     return store
 
 
 def _host_store(host: str, announcements: Any) -> Any:
     """Open a store on a free port, and announce the port with a token that the store holds."""
-    store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=START_TIMEOUT)
+    listener = _listen_on_loopback(host)
+    store = dist.TCPStore(
+        host,
+        0 if listener is None else listener.getsockname()[1],
+        is_master=True,
+        wait_for_workers=False,
+        timeout=START_TIMEOUT,
+        master_listen_fd=None if listener is None else listener.detach(),
+    )
     token = uuid.uuid4().hex
     store.set(token, "")
     announcements.set(ADDRESS, f"{store.port} {token}")
     return store
+
+
+def _listen_on_loopback(host: str) -> socket.socket | None:
+    """Return a socket for a store on this machine only, since torch's own listens on every interface.
+
+    Returns:
+        ``None`` if other machines have to reach the store.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        return None
+    return socket.create_server(address[:2], family=family, backlog=1024)
 
 
 def _find_store(host: str, announcements: Any) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -356,6 +357,17 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, gpu, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     with join("auto") as processes:
         assert processes.device == torch.device(device)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_store_of_one_machine_listens_on_loopback_only(host):
+    store = exchange._host_store(host, torch.distributed.HashStore())
+    lines = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")).splitlines()
+    rows = [line.split() for line in lines]
+    listening = {row[1].partition(":")[0] for row in rows if row[1].endswith(f":{store.port:04X}")}
+    assert listening <= {"0100007F", "00000000000000000000000001000000"}
+    assert listening
+    assert exchange.connect(host, store.port, exchange.CONNECT_TIMEOUT).num_keys() > 0
 
 
 def test_one_process_talks_to_nobody():
