@@ -66,18 +66,27 @@ def claim(config: CompressConfig, out: Path) -> None:
         if not changes:
             return
         fixed = sorted(name for name in changes if not CHANGEABLE.fullmatch(name))
-        if fixed and any(any(out.glob(pattern)) for pattern in RESULTS):
+        if fixed and _has_results(out):
             shown = ", ".join(fixed)
             raise RunError(
                 f"{out}: belongs to another run, which differs in {shown}; take another --out, or remove it"
             )
         if fixed:
-            for name in BY_PRODUCTS:
-                shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+            _start_over(out)
         else:
             shown = ", ".join(f"{name} {new} (was {old})" for name, (old, new) in sorted(changes.items()))
             log.warning("%s: goes on with %s", out, shown)
     write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _has_results(out: Path) -> bool:
+    return any(any(out.glob(pattern)) for pattern in RESULTS)
+
+
+def _start_over(out: Path) -> None:
+    """Remove what a run that never got to a checkpoint has left."""
+    for name in BY_PRODUCTS:
+        shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
 
 
 def pin_inputs(config: CompressConfig, teacher: SpeechModel, out: Path) -> None:
@@ -102,12 +111,15 @@ def pin_inputs(config: CompressConfig, teacher: SpeechModel, out: Path) -> None:
     path = out / INPUTS
     before = read_json(path)
     sources = files | {"teacher": config.teacher}
-    for field, digest in digests.items():
-        if before.get(field, digest) != digest:
-            raise RunError(
-                f"{out}: {field} ({sources[field]}) has changed since the run began; restore it, "
-                f"take another --out, or remove {path} to go on with what is there now"
-            )
+    changed = [field for field, digest in digests.items() if before.get(field, digest) != digest]
+    if changed and _has_results(out):
+        shown = ", ".join(f"{field} ({sources[field]})" for field in changed)
+        raise RunError(
+            f"{out}: {shown} changed since the run began; restore the content, take another --out, or "
+            f"remove {path} to go on with what is there now"
+        )
+    if changed:
+        _start_over(out)
     if before != digests:
         write_text(path, json.dumps(digests, indent=2) + "\n")
 

@@ -15,7 +15,7 @@ from s3prl_dphubert import compress, load_model, save_model
 from s3prl_dphubert.compression import run_directory as directories
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.compression.run_directory import run_directory
-from s3prl_dphubert.errors import CheckpointError, ConfigError, RunError
+from s3prl_dphubert.errors import CheckpointError, ConfigError, DataError, RunError
 from s3prl_dphubert.utils.config_io import from_dict, to_dict
 from tests.helpers.compression_runs import make_place, settings
 from tests.helpers.forked_processes import run
@@ -81,6 +81,16 @@ def test_what_a_failed_start_left_is_not_taken_for_ones_own(place, tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_a_manifest_may_be_mended_after_a_failed_start(place, tmp_path):
+    values = settings(place)["data"] | {"train": str(tmp_path / "x.tsv")}
+    config, text = short(place, data=values, stage2=None), (place / "x.tsv").read_text()
+    (tmp_path / "x.tsv").write_text(text + "".join(f"/nowhere/{i}.wav\t9000\n" for i in range(5)))
+    with pytest.raises(DataError, match=r"5 of \d+ files are bad"):
+        compress(config, tmp_path / "out")
+    (tmp_path / "x.tsv").write_text(text)
+    compress(config, tmp_path / "out")
+
+
 def test_a_directory_killed_before_its_configuration_is_free(place, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -138,7 +148,7 @@ def test_changed_inputs_are_refused(tmp_path, place, field):
     else:
         path = inner / ("x.tsv" if field == "data.train" else "x.valid.tsv")
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(RunError, match=rf"{field} \(.*\) has changed since the run began; restore it"):
+    with pytest.raises(RunError, match=rf"{field} \(.*\) changed since the run began; restore the content"):
         compress(config, out)
     (out / "inputs.json").unlink()
     compress(config, out)

@@ -181,7 +181,7 @@ def test_the_last_checkpoint_sorts_last(place, done):
 
 
 def test_epochs_decide_the_schedule(place, done):
-    """7 micro-batches an epoch, 2 an update: 14 updates; then 5 epochs make 17."""
+    """14 micro-batches an epoch, 4 an update: 14 updates; then 5 epochs make 17."""
     steps, rates = zip(*events(place / "epochs")["lr"], strict=True)
     assert list(steps) == list(range(1, 18))
     assert rates[3:14] == pytest.approx([1e-3 * (14 - step) / 11 for step in range(4, 15)])

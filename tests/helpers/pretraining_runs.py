@@ -43,7 +43,7 @@ def make_place(folder: Path) -> Path:
     save_model(tiny("hubert"), folder / "teacher")
     adam = {"name": "DPHuBERT"}
     stage1 = {"pretrain_expert": {"datarc": data(folder)}, "optimizer": adam | STAGE1, "runner": runner()}
-    several = runner(n_epochs=4, gradient_accumulate_steps=2, precision="bf16")
+    several = runner(n_epochs=4, gradient_accumulate_steps=4, precision="bf16")
     files = {
         "g1": upstream(folder),
         "c1": stage1,
