@@ -159,6 +159,8 @@ def _explain_directory(folder: Path) -> None:
 
 def _read_file(path: Path, is_origin: bool = False) -> Weights:
     source = str(path)
+    if not path.is_file():
+        raise CheckpointError(f"{source}: neither a folder nor a regular file")
     if path.suffix in EXPORTED:
         raise CheckpointError(f"{source}: an exported model, which s3prl_dphubert.export.load_exported loads")
     if path.suffix in (".safetensors", ".json"):

@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import Any
 
-from ..errors import DPHubertError
+from ..errors import DPHubertError, printable
 from ..version import __version__
 from . import bench, compression, data, export, models, s3prl_commands, superb
 from .machine_trouble import describe
@@ -60,5 +60,5 @@ def main(argv: list[str] | None = None) -> int:
         message = describe(error)
         if message is None:
             raise  # a fault of this package, which the traceback helps to find
-        print(f"s3prl-dphubert: {message}", file=sys.stderr)
+        print(f"s3prl-dphubert: {printable(message)}", file=sys.stderr)
         return 2

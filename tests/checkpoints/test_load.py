@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from s3prl_dphubert.model.cost import macs, parameters
 from s3prl_dphubert.pruning.budget import Budget
 from s3prl_dphubert.pruning.structured import prune
 from s3prl_dphubert.upstream.entries import dphubert_local
+from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import to_dict
 from tests.helpers import foreign_checkpoints
@@ -203,6 +205,120 @@ def test_damaged_checkpoints_of_a_pretraining(server):
         torch.save(damaged, "damaged.ckpt")
         with pytest.raises(CheckpointError, match=message):
             load_model("damaged.ckpt")
+
+
+def fine_tuned(upstream, origin, **content):
+    """What s3prl's run_downstream -f saves, by its upstream's tensors."""
+    model = tiny("hubert")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    arguments = argparse.Namespace(upstream=upstream, upstream_ckpt=origin, downstream="speech_commands")
+    saved = {
+        "Downstream": {},
+        "Args": arguments,
+        "Config": {},
+        "Upstream": UpstreamExpert(model).state_dict(),
+    }
+    torch.save({**saved, **content}, "dev-best.ckpt")
+    return model
+
+
+def test_an_upstream_that_s3prl_fine_tuned(server, capsys):
+    save_model(tiny("hubert"), Path("before"))
+    expected = fine_tuned("dphubert_local", "before")
+    assert_same(outputs(load_model("dev-best.ckpt")), outputs(expected), 0.0)
+    assert main(["convert", "dev-best.ckpt", "after"]) == 0
+    assert_same(outputs(load_model("after")), outputs(expected), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "origin", "content", "message"),
+    [
+        (
+            "dphubert_local",
+            "before",
+            {"Upstream": None},
+            "without -f, so it holds no upstream; .* on: before",
+        ),
+        ("dphubert_local", "gone", {}, "that it was fine-tuned from is needed; gone: no such file"),
+        ("dphubert_local", "dev-best.ckpt", {}, "that is not itself fine-tuned"),
+        ("dphubert_url", "http://127.0.0.1:9/a.pth", {}, "fine-tuned from dphubert_url 'http"),
+        ("hubert", None, {}, "fine-tuned from hubert None, expected dphubert,"),
+        ("dphubert_local", "before", {"Upstream": [1]}, "dev-best.ckpt: damaged"),
+        ("dphubert_local", "before", {"Args": 3}, "dev-best.ckpt: damaged"),
+        ("dphubert_local", "hubert_nano", {}, "tensor .* is missing"),
+    ],
+)
+def test_fine_tuned_upstreams_that_are_refused(upstream, origin, content, message, server):
+    save_model(tiny("hubert"), Path("before"))
+    fine_tuned(upstream, origin, **content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model("dev-best.ckpt")
+    assert "\n" not in str(caught.value)
+    assert server.log == []
+
+
+def a_run(server):
+    save_model(tiny("hubert"), Path("run/model"))
+    return "run"
+
+
+def a_run_of_s3prl(server):
+    Path("run").mkdir()
+    for number in (2, 4):
+        Path(f"run/states-{number}.ckpt").write_text("")
+        os.utime(f"run/states-{number}.ckpt", (number, number))
+    return "run"
+
+
+def weights_alone(server):
+    save_model(tiny("hubert"), Path("saved"))
+    return "saved/model.safetensors"
+
+
+def tensors_alone(server):
+    torch.save(tiny("hubert").state_dict(), "a.pt")
+    return "a.pt"
+
+
+def a_pipe(server):
+    os.mkfifo("a.pt")
+    return "a.pt"
+
+
+def of_transformers(wrap):
+    def write(server):
+        values, state = foreign_checkpoints.transformers()
+        Path("saved").mkdir()
+        Path("saved/config.json").write_text(json.dumps(values))
+        torch.save(wrap(state), "saved/pytorch_model.bin")
+        return "saved"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (a_run, "run: the folder of a run; give that of its model, run/model"),
+        (
+            a_run_of_s3prl,
+            r"run: the folder of a run of s3prl; give one of its files, such as run/states-4\.ckpt",
+        ),
+        (weights_alone, "model.safetensors: one file of a checkpoint; give its folder, saved"),
+        (tensors_alone, r"a\.pt: holds tensors without a configuration; give the folder"),
+        (a_pipe, r"a\.pt: neither a folder nor a regular file"),
+        (of_transformers(lambda state: {"state_dict": state}), "inside state_dict; save that mapping alone"),
+        (
+            of_transformers(lambda state: {f"module.{name}": tensor for name, tensor in state.items()}),
+            r"begin with module\.; save model\.module\.state_dict",
+        ),
+    ],
+)
+def test_what_to_give_instead_is_said(make, message, server):
+    with pytest.raises(CheckpointError, match=message):
+        load_model(make(server))
 
 
 def test_both_names_of_the_loader_are_one_function():
