@@ -27,9 +27,9 @@ CHANGEABLE = re.compile(
 )
 """Fields that say how a run is computed, not what it computes; a run may continue with other values."""
 CONFIG, INPUTS = "config.yaml", "inputs.json"
-RESULTS = ("student", "pruned", "model", "stage1/state-*.pt", "stage2/state-*.pt")
+RESULTS = ("pruned", "model", "stage1/state-*.pt", "stage2/state-*.pt")
 """Patterns of what a run has to show; a directory without any of it may be given another configuration."""
-BY_PRODUCTS = ("stage1", "stage2", "targets", "results.json", "projections.safetensors", INPUTS)
+BY_PRODUCTS = ("student", "stage1", "stage2", "targets", "results.json", "projections.safetensors", INPUTS)
 
 
 @contextmanager

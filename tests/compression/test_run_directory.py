@@ -83,12 +83,14 @@ def test_what_a_failed_start_left_is_not_taken_for_ones_own(place, tmp_path):
 
 def test_a_manifest_may_be_mended_after_a_failed_start(place, tmp_path):
     values = settings(place)["data"] | {"train": str(tmp_path / "x.tsv")}
-    config, text = short(place, data=values, stage2=None), (place / "x.tsv").read_text()
+    config = short(place, data=values, student={"layers": 3}, stage2=None)
+    text = (place / "x.tsv").read_text()
     (tmp_path / "x.tsv").write_text(text + "".join(f"/nowhere/{i}.wav\t9000\n" for i in range(5)))
     with pytest.raises(DataError, match=r"5 of \d+ files are bad"):
         compress(config, tmp_path / "out")
     (tmp_path / "x.tsv").write_text(text)
-    compress(config, tmp_path / "out")
+    smaller = short(place, data=values, student={"layers": 2}, objective={"groups": [[0]]}, stage2=None)
+    assert compress(smaller, tmp_path / "out").config.num_layers == 2
 
 
 def test_a_directory_killed_before_its_configuration_is_free(place, tmp_path):
