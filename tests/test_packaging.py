@@ -51,6 +51,28 @@ def test_size_and_licences(wheel):
     assert sum(name.endswith(".ogg") for name in names) == 355
 
 
+def test_metadata_names_the_licence_of_everything_in_it(wheel):
+    with zipfile.ZipFile(wheel) as files:
+        names = files.namelist()
+        metadata = files.read(next(name for name in names if name.endswith("dist-info/METADATA"))).decode()
+        listed = files.read(next(name for name in names if name.endswith("speech/manifest.tsv"))).decode()
+    (line,) = (line for line in metadata.splitlines() if line.startswith("License-Expression: "))
+    stated = set(line.removeprefix("License-Expression: ").split(" AND "))
+    identifiers = {
+        "BSD-2": "BSD-2-Clause",
+        "BSD-like (festvox)": "MIT-Festival",
+        "CC-BY-SA-3.0-IT": "LicenseRef-CC-BY-SA-3.0-IT",
+    }
+    clips = {row.rpartition("\t")[2] for row in listed.splitlines()[1:]}
+    assert len(clips) == 5
+    assert stated == {"Apache-2.0", "CC-BY-SA-4.0", *(identifiers.get(clip, clip) for clip in clips)}
+    for name in ("speech/LICENSES.md", "speech/CREDITS.txt", "hubert_nano/LICENSE", "mini/LICENSE.cmudict"):
+        assert any(
+            f"dist-info/licenses/s3prl_dphubert/{'' if 'mini' in name else 'assets/'}{name}" in n
+            for n in names
+        )
+
+
 def test_installed_files_are_found(interpreter, tmp_path):
     (site,) = interpreter.parents[1].glob("lib/python*/site-packages")
     script = (

@@ -88,3 +88,16 @@ def test_prune_takes_a_gated_model():
         ConfigError, match=r"model is SpeechModel, expected a GatedModel, .* GatedModel\(model\) adds"
     ):
         prune(model, Budget(0.5))
+
+
+def test_imports_leave_matplotlibs_backend_alone():
+    script = (
+        "import matplotlib; matplotlib.use('svg')\n"
+        "from s3prl_dphubert import compress\n"
+        "from s3prl_dphubert.bench import speed_report\n"
+        "from s3prl_dphubert.compression import run_plots\n"
+        "from s3prl_dphubert.superb.report import relative_plot, report_plots\n"
+        "print(matplotlib.get_backend())\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stdout == "svg\n", run.stderr

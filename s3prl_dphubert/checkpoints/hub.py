@@ -232,10 +232,18 @@ def load_bundle(name: str) -> Any:
     """Return the pre-trained model of a bundle of ``torchaudio.pipelines`` (``HUBERT_BASE``).
 
     Raises:
-        DownloadError: there is no such bundle, or its weights cannot be downloaded or are damaged.
+        DownloadError: torchaudio is not installed, there is no such bundle, or its weights cannot be
+            downloaded or are damaged.
     """
     import torch
-    import torchaudio
+
+    try:
+        import torchaudio
+    except (ImportError, OSError) as error:  # OSError: built for another torch
+        advice = "pip install 's3prl-dphubert[torchaudio]'"
+        raise DownloadError(
+            f"torchaudio:{name}: torchaudio cannot be imported ({error}), {advice}"
+        ) from error
 
     bundles = {
         key: value

@@ -13,6 +13,7 @@ since Windows, which lacks it, can still take turns.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,16 @@ LOCK = ".lock"  # name of the lock file in a folder
 _ATTEMPTS, _PAUSE = 20, 0.01  # of an inherited lock; pause in seconds
 
 
+def _fcntl() -> Any:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise RunError(
+            f"platform is {sys.platform}, allowed for runs: Linux, macOS (fcntl is missing)"
+        ) from error
+    return fcntl
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder, such as that of a run, for this process.
@@ -35,7 +46,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it.
     """
-    import fcntl
+    fcntl = _fcntl()
 
     with (folder / LOCK).open("w") as file:
         try:
@@ -47,7 +58,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 def folder_is_locked(folder: Path) -> bool:
     """Return whether another process holds the lock of a folder."""
-    import fcntl
+    fcntl = _fcntl()
 
     try:
         with (folder / LOCK).open("r+") as file:
@@ -64,7 +75,7 @@ def try_inherited_lock(file: IO[Any]) -> bool:
 
     It tries for a fifth of a second, since :func:`has_inherited_lock` takes the lock for a moment.
     """
-    import fcntl
+    fcntl = _fcntl()
 
     for attempt in range(_ATTEMPTS + 1):
         if attempt:
@@ -79,7 +90,7 @@ def try_inherited_lock(file: IO[Any]) -> bool:
 
 def has_inherited_lock(path: Path) -> bool:
     """Return whether a process holds the lock of :func:`try_inherited_lock` on a file."""
-    import fcntl
+    fcntl = _fcntl()
 
     try:
         with path.open("rb") as file:

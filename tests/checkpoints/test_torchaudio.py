@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.error
 
 import pytest
@@ -245,3 +246,11 @@ def test_named_teachers_are_as_the_bundles_say():
         else:
             assert (*dropout, values._params["encoder_dropout"]) == TEACHERS[name].dropout
         assert values._normalize_waveform == TEACHERS[name].normalize
+
+
+def test_a_bundle_without_torchaudio_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    with pytest.raises(
+        CheckpointError, match=r"torchaudio:HUBERT_BASE: torchaudio cannot be imported .*\[torchaudio\]"
+    ):
+        load_model("torchaudio:HUBERT_BASE")

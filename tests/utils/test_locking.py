@@ -105,3 +105,20 @@ def test_processes_and_threads_take_turns(tmp_path):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_public_names_are_imported_without_fcntl_and_a_run_names_the_platform(tmp_path):
+    """Windows has no fcntl."""
+    script = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "import s3prl_dphubert as package\n"
+        "for name in package.__all__: getattr(package, name)\n"
+        "from pathlib import Path\n"
+        "from s3prl_dphubert.utils.locking import folder_lock\n"
+        "try:\n"
+        f"    with folder_lock(Path({str(tmp_path)!r})): pass\n"
+        "except package.DPHubertError as error: print(error)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    expected = f"platform is {sys.platform}, allowed for runs: Linux, macOS (fcntl is missing)\n"
+    assert run.stdout == expected, run.stderr
