@@ -68,6 +68,10 @@ def add(group: Any) -> None:
     )
     run.add_argument("--check", action="store_true", help="only say what is missing")
 
+    status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
+    status.set_defaults(run=_status)
+    status.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
+
     recipe = group.add_parser("recipe", help="print a task's configuration for s3prl's run_downstream -c")
     recipe.set_defaults(run=_recipe)
     recipe.add_argument("task", metavar="TASK", help="its name, such as ks")
@@ -76,10 +80,6 @@ def add(group: Any) -> None:
     recipe.add_argument("--upstream", default="dphubert", metavar="NAME", help="decides the learning rate")
     recipe.add_argument("--recipes", metavar="DIR", help="as for superb run")
     recipe.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as for superb run")
-
-    status = group.add_parser("status", help="what of a run is done, running, failed or waiting")
-    status.set_defaults(run=_status)
-    status.add_argument("folder", type=Path, metavar="DIR", help="folder of the run")
 
 
 def _run(arguments: argparse.Namespace) -> int:
