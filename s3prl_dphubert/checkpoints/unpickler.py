@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, shown
-from . import pickle_bounds
+from ..utils import pickle_bounds
 from .pickle_stubs import Stub, plain
 
 __all__ = ["Stub", "plain", "read_foreign_pickle"]
@@ -174,7 +174,6 @@ def _storage(pid: Any) -> tuple[str, _Storage]:
 
 def _read_zip(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if f"/{name}".endswith("/data.pkl")]
         if len(roots) != 1:
@@ -182,10 +181,7 @@ def _read_zip(file: BinaryIO) -> Any:
         root, storages = roots[0], dict[str, _Storage]()
         if f"{root}constants.pkl" in names:
             raise CheckpointError("a TorchScript archive, which is code; save its state_dict instead")
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise CheckpointError("parts of the archive are compressed, which torch never does")
-        if sum(member.file_size for member in members) > os.fstat(file.fileno()).st_size:
-            raise CheckpointError("parts of the archive overlap")
+        pickle_bounds.check_archive(archive)
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != sys.byteorder.encode():
             raise CheckpointError("the numbers have another byte order than this machine")
 

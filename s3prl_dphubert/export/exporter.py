@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ..checkpoints.load import load_model
 from ..errors import CheckpointError
 from ..model import SpeechModel
 from ..utils import environment
+from ..utils.files import temporary_folder
 from . import calibration, calibration_data, report, sensitivity
 from .backends import FORMATS, KEY, needed, open_session
 from .export_config import ExportConfig
@@ -68,8 +68,7 @@ def export_model(
         versions=environment.versions(PACKAGES),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        folder = Path(name)
+    with temporary_folder(out) as folder:
         _write(lowered, info, folder / out.name, runtime)
         measured = _measure(folder / out.name, graph, info, model, speech, alone, threads)
         measured.write(folder / out.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, DPHubertError, RunError
+from ..utils import pickle_bounds
 from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
@@ -28,7 +31,14 @@ def load_weights_only(path: str | Path) -> Any:
         CheckpointError: the file is missing, damaged or holds other objects.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            pickle_bounds.check_archive(archive)
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    pickle_bounds.check(io.BytesIO(archive.read(name)))
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, holds more than plain tensors, or is damaged") from error
     except Exception as error:  # torch raises whatever a damaged archive provokes
@@ -103,6 +113,11 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
         f"tensor {name} has type {state[name].dtype}, expected a floating type"
         for name in shapes
         if name in state and not state[name].is_floating_point()
+    ]
+    faults += [
+        f"tensor {name} has only {state[name].untyped_storage().nbytes():,} bytes of memory"
+        for name in shapes
+        if name in state and state[name].untyped_storage().nbytes() < state[name].nbytes
     ]
     raise_tensor_faults(source, faults)
     for name in shapes:

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,11 @@ def _partial(path: Path, is_folder: bool) -> Iterator[Path]:
             finally:
                 _remove(partial)
             return
+
+
+def temporary_folder(path: Path) -> AbstractContextManager[Path]:
+    """Return the context of an empty folder beside a path, which is removed at its end, or else later."""
+    return _partial(path, is_folder=True)
 
 
 def _remove_unused(leftover: Path) -> None:

@@ -1,8 +1,10 @@
-"""Bounds on what a pickle asks for, found by reading its opcodes before anything is built."""
+"""Bounds on what a file of ``torch.save`` asks for, which are checked before anything is built."""
 
 from __future__ import annotations
 
+import os
 import pickletools
+import zipfile
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
@@ -67,6 +69,20 @@ def check(file: BinaryIO) -> None:
         )
     if highest > file.tell() - begin:
         raise CheckpointError(f"refers to object {highest} in {file.tell() - begin} bytes")
+
+
+def check_archive(archive: zipfile.ZipFile) -> None:
+    """Refuse a zip that unfolds to more than its own size.
+
+    Raises:
+        CheckpointError: parts are compressed, or overlap.
+    """
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError("parts of the archive are compressed, which torch never does")
+    size = archive.fp.seek(0, os.SEEK_END) if archive.fp is not None else 0
+    if sum(member.file_size for member in members) > size:
+        raise CheckpointError("parts of the archive overlap")
 
 
 class _Machine:
