@@ -175,7 +175,9 @@ def _read_file(path: Path, is_origin: bool = False) -> Weights:
         return model.config, model.state_dict()
     if {"state_dict", "config"} <= set(keys):
         return dphubert_pth.read(content, source)
-    if {"Downstream", "Args"} <= set(keys) and isinstance(plain(content["Args"]), dict):
+    if {"Downstream", "Args"} <= set(keys) and (
+        "Upstream" in keys or isinstance(plain(content["Args"]), dict)
+    ):
         return _read_fine_tuned(content, source, is_origin)
     if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
