@@ -30,6 +30,7 @@ import json, os, resource, sys
 from pathlib import Path
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import DPHubertError
+from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.utils.config_io import read_yaml
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 for name, source in json.loads(sys.argv[1]).items():
@@ -43,7 +44,8 @@ for name, source in json.loads(sys.argv[1]).items():
     try:
         if source == "itself":
             bytearray(2 * int(sys.argv[2]))
-        (read_yaml if source.endswith("yaml") else load_model)(Path(source))
+        readers = {".yaml": read_yaml, ".pth": load_model, ".pt": load_weights_only}
+        readers[Path(source).suffix](Path(source))
     except DPHubertError as error:
         answer = f"refused {error}"
     except MemoryError:
@@ -186,6 +188,24 @@ def convolutions(text):
     return write
 
 
+def own(write):
+    """A file that only :func:`load_weights_only` reads, as in the folders of export-hub."""
+
+    def write_own(folder):
+        write(folder)
+        (folder / "a.pth").rename(folder / "own.pt")
+
+    return write_own
+
+
+def key_in_a_zip(folder):
+    torch.save({"x": 1}, folder / "b.pth")
+    with zipfile.ZipFile(folder / "b.pth") as archive, zipfile.ZipFile(folder / "a.pth", "w") as changed:
+        for name in archive.namelist():
+            deep = b"\x80\x02}N" + b"\x85" * 2_000_000 + b"Ns."
+            changed.writestr(name, deep if name.endswith("data.pkl") else archive.read(name))
+
+
 BOMBS = {
     "heads": heads,
     "rows of heads that are one": shared_rows,
@@ -217,6 +237,9 @@ BOMBS = {
         b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little") + b"N" for i in range(200_000)),
         b"u",
     ),
+    "a deep tuple in a zip": key_in_a_zip,
+    "a deep tuple in a file of ours": own(key_in_a_zip),
+    "a deflated file of ours": own(deflated("data/0")),
     "aliases": yaml(LAUGHS),
     "merged aliases": yaml(
         "a: &a {x: 1}\n"
@@ -237,7 +260,7 @@ def ends(tmp_path_factory):
     for name, write in BOMBS.items():
         folder = tmp_path_factory.mktemp("bomb")
         write(folder)
-        source = folder / ("a.yaml" if (folder / "a.yaml").exists() else "a.pth")
+        source = next(path for path in map(folder.joinpath, ("a.yaml", "own.pt", "a.pth")) if path.exists())
         assert sum(path.stat().st_size for path in (source, *source.glob("*"))) < 11_000_000
         sources[name] = str(source)
     done = subprocess.run(
