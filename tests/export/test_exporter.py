@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -343,7 +344,16 @@ def test_files_that_cannot_be_run(tmp_path, files):
     (tmp_path / "damaged.xml").write_text("<net>")
     (tmp_path / "damaged.bin").write_bytes(b"")
     (tmp_path / "alone.xml").write_text("<net/>")
+    flipped = {"flipped.onnx": files["onnx"][0], "flipped.xml": files["openvino"][0]}
+    for name, source in flipped.items():  # a bit of the metadata, which is UTF-8 no more
+        (tmp_path / name).write_bytes(source.read_bytes().replace(b"format_version", b"form\xe1t_version"))
+    shutil.copy(files["openvino"][0].with_suffix(".bin"), tmp_path / "flipped.bin")
+    newer.metadata_props[0].value = "[" * 200_000
+    onnx.save(newer, tmp_path / "deep.onnx")
     for name, said in (
+        ("flipped.onnx", "cannot be read|is damaged"),
+        ("flipped.xml", "cannot be read|is damaged"),
+        ("deep.onnx", "its metadata is damaged"),
         ("foreign.onnx", "not written by `s3prl-dphubert export`"),
         ("newer.onnx", "format_version is 2, this version reads up to 1"),
         ("torn.onnx", "its metadata is damaged"),
