@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import math
 import mmap
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -106,10 +108,21 @@ class AudioFile(soundfile.SoundFile):
         return self.subtype.startswith("MPEG_LAYER")
 
     def skip_to(self, frame: int) -> None:
-        """Seek, or decode up to a frame where that is not exact: after a seek, MP3 begins with silence."""
-        if super().seekable() and self.states_length and not self.is_mpeg:
-            self.position = self.seek(min(frame, self.frames))
-            return
+        """Seek, or decode up to a frame where a seek is impossible.
+
+        MP3 is decoded from a second earlier on, since its frames share bits with those before them.
+        """
+        if super().seekable() and self.states_length:
+            place = min(frame, self.frames)
+            if not self.is_mpeg:
+                self.position = self.seek(place)
+                return
+            if place > _SHORT * self.samplerate:
+                with _decoder_silenced():
+                    self.position = self.seek(place - self.samplerate)
+                    for _ in self.mono(self.samplerate):
+                        pass
+                return
         for _ in self.mono(frame):
             pass
 
@@ -173,6 +186,20 @@ class AudioFile(soundfile.SoundFile):
             yield block[skip : skip + samples]
             samples -= len(block[skip : skip + samples])
             skip = max(0, skip - len(block))
+
+
+@contextmanager
+def _decoder_silenced() -> Iterator[None]:
+    """Discard what libmpg123 writes to stderr about the frames at a seek, which miss bits of earlier ones."""
+    sys.stderr.flush()
+    with open(os.devnull, "w") as nowhere:
+        saved = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def probe(path: str | Path, data: bytes | None = None) -> AudioInfo:

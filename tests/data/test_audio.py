@@ -233,6 +233,19 @@ def test_an_mp3_of_changing_bit_rate_without_a_length_is_refused_by_a_check(tmp_
         scan([path], check=True)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("states_length", [True, False])
+def test_a_crop_far_into_an_mp3_is_that_of_the_whole_without_a_word(tmp_path, level, states_length, capfd):
+    path = tmp_path / "a.mp3"
+    data = frames_only(tmp_path, level, 0.2 * np.random.default_rng(0).standard_normal(80 * SAMPLE_RATE))
+    path.write_bytes(data if states_length else without_first_frame(data))
+    whole = read(path)
+    capfd.readouterr()  # of the first frame, where it misses the bits of the one before
+    for start in range(35 * SAMPLE_RATE, 79 * SAMPLE_RATE, 30_011):
+        assert np.abs(read(path, start, 5000) - whole[start : start + 5000]).max() < 1e-6
+    assert capfd.readouterr().err == ""
+
+
 def without_first_frame(data):
     return data[data.index(data[:2], 2) :]
 
