@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError, shown
 from ..model import ModelConfig, SpeechModel
 from ..model.model_config import MAX_CONVOLUTIONS, MAX_HEADS, MAX_LAYERS
-from ..model.state_dict import build_model, checkpoint_errors
+from ..model.state_dict import build_model, checkpoint_errors, not_tensors, raise_tensor_faults
 from ..pruning.gated_model import GatedModel
 from ..pruning.gates import GateConfig
 from ..utils.config_io import is_int
@@ -92,7 +92,10 @@ def _parse(content: Any, source: str) -> tuple[ModelConfig, State, Gates]:
             config = _read_config(content["config"])
         except KeyError as error:
             raise CheckpointError(f"{source}: config: {error.args[0]} is missing") from error
-        return config, *split_state(content["state_dict"])
+        weights, gates = split_state(content["state_dict"])
+        log_alphas = {f"log_alpha of {kind} {layer}": gate for (kind, layer), gate in gates.items()}
+        raise_tensor_faults(source, not_tensors(log_alphas))
+        return config, weights, gates
 
 
 def _read_config(v: dict[str, Any]) -> ModelConfig:

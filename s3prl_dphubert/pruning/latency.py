@@ -18,8 +18,9 @@ from ..errors import ConfigError
 from ..model.cost import Number, Widths, real_widths
 from ..model.model_config import ModelConfig
 from ..utils.config_io import from_dict
-from ..utils.files import parse_json, write_text
+from ..utils.files import parse_json, read_limited, write_text
 
+_LARGEST = 16 << 20  # bytes of a table
 SHAPE = ("conv_kernels", "conv_strides", "embed_dim", "head_dim", "pos_conv_kernel", "num_buckets")
 """Fields in which a model has to equal the one that was measured."""
 
@@ -82,7 +83,7 @@ class LatencyTable:
         """
         what = f"budget: table {path} is no table of `bench --table`"
         try:
-            values = parse_json(Path(path).read_bytes())
+            values = parse_json(read_limited(Path(path), _LARGEST))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{what} ({error})") from error
         return from_dict(cls, values, what, complete=True, strict=True)

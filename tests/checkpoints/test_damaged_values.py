@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.checkpoints.dphubert_pth import load_student
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import DPHubertError
 from s3prl_dphubert.pruning.latency import read_table
@@ -92,7 +93,20 @@ def a_yaml(content, reader=read_yaml):
     return lambda folder: reader(text(folder, "a.yaml", content))
 
 
+def gated(value):
+    def read(folder):
+        content = torch.load(GOLDEN / "hubert_gated.pth", weights_only=True)
+        name = next(name for name in content["state_dict"] if "hard_concrete" in name)
+        content["state_dict"][name] = value
+        torch.save(content, folder / "a.pth")
+        load_student(folder / "a.pth")
+
+    return read
+
+
 CASES = {
+    "a gate that is a list": gated([1]),
+    "a gate of one number": gated(torch.ones(())),
     "deep config.json": config_text(DEEP),
     "long number in config.json": config_text(DIGITS),
     "wide number in config.json": config_text('{"embed_dim": ' + DIGITS + "}"),
