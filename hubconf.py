@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-dependencies = ["torch", "numpy", "safetensors", "yaml", "huggingface_hub", "filelock"]
+dependencies = ["torch", "numpy", "safetensors", "yaml", "huggingface_hub", "filelock", "tqdm"]
 
 # torch.hub removes this folder from sys.path when an entry returns, but later imports, and those of other
 # processes, need it. It goes to the end, so that it hides nothing.

@@ -139,7 +139,7 @@ Made by `s3prl-dphubert mini-superb --out DIR`; the recipes in `downstream_recip
 
 ```sh
 s3prl-dphubert superb run --upstream NAME --tasks pr,asr,ks,qbe,sid,asv,sd,ic,sf --data DIR \\
-    --recipes downstream_recipes/mini_superb --out RUN
+    --recipes mini_superb --out RUN
 ```
 
 Recordings: Flight of the Amazon Queen (John Passfield and Steven Stamatiadis, freeware) and Asterisk's
