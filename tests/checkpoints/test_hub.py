@@ -19,7 +19,7 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import COMMIT, LARGE, Repo, etag, served
+from tests.helpers.hub_server import COMMIT, LARGE, Repo, environment, etag, served
 from tests.helpers.models import assert_same, outputs, tiny
 
 SMALL = b"small" * 10
@@ -36,17 +36,6 @@ def server(monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
-
-
-def environment(server, folder):
-    return {
-        "HF_ENDPOINT": server.url,
-        "HF_HUB_CACHE": str(folder / "cache"),
-        "HF_HOME": str(folder / "home"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
 
 
 @pytest.fixture

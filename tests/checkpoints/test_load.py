@@ -30,21 +30,14 @@ from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import to_dict
 from tests.helpers import foreign_checkpoints
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import Repo, served
+from tests.helpers.hub_server import Repo, environment, served
 from tests.helpers.models import FAMILIES, assert_same, gated, outputs, tiny
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with served() as server:
-        for name, value in {
-            "HF_ENDPOINT": server.url,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1,localhost",
-        }.items():
+        for name, value in environment(server, tmp_path).items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))

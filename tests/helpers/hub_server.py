@@ -167,3 +167,16 @@ def served():
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def environment(hub, folder):
+    """Variables that make huggingface_hub and torch.hub use a server and caches in a folder."""
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "home"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "TORCH_HOME": str(folder / "torch"),
+    }

@@ -15,7 +15,7 @@ from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.upstream.entries import dphubert, dphubert_hub, dphubert_url, dpwavlm
 from s3prl_dphubert.utils.locking import waiting_lock
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import Repo, served
+from tests.helpers.hub_server import Repo, environment, served
 
 SMALL = GOLDEN / "hubert_post_norm_pruned.pth"
 OTHER = GOLDEN / "wavlm_pruned.pth"
@@ -29,14 +29,7 @@ SIZED = {  # made up so that their parameters number as those of the released mo
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with served() as server:
-        for name, value in {
-            "HF_ENDPOINT": server.url,
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TORCH_HOME": str(tmp_path / "torch"),
-            "NO_PROXY": "127.0.0.1,localhost",
-        }.items():
+        for name, value in environment(server, tmp_path).items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
