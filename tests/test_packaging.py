@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.golden import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +53,42 @@ def test_size_and_licences(wheel):
     ):
         assert any(name.endswith(ending) for name in names), ending
     assert sum(name.endswith(".ogg") for name in names) == 355
+
+
+def test_the_source_distribution_has_all_of_the_checkout(tmp_path):
+    ignored = shutil.ignore_patterns(
+        ".git", ".*cache", ".venv*", "build", "*.egg-info", "demo-output", "__pycache__"
+    )
+    checkout = shutil.copytree(ROOT, tmp_path / "checkout", ignore=ignored)
+    folders = ("s3prl_dphubert", "upstream_configs", "downstream_recipes", "tests", "docs", "examples", ".ci")
+    expected = {
+        str(p.relative_to(checkout)) for name in folders for p in (checkout / name).rglob("*") if p.is_file()
+    }
+    expected |= {
+        "Makefile",
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "NOTICE",
+        "hubconf.py",
+    }
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--sdist",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(checkout),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert len(expected) > 800
+    assert expected - names == set()
 
 
 def test_metadata_names_the_licence_of_everything_in_it(wheel):
