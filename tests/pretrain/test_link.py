@@ -143,6 +143,22 @@ def test_what_ships_is_the_published_recipe():
         assert {n: getattr(data.batch, n) for n in published["data"]["batch"]} == published["data"]["batch"]
 
 
+def test_files_of_earlier_links_work(tmp_path):
+    """They import three modules by name, and asked s3prl's runner for fp16."""
+    (tmp_path / "linked.py").write_text(
+        "from s3prl_dphubert.pretrain.expert import UpstreamPretrainExpert\n"
+        "from s3prl_dphubert.pretrain.hooks import install\n"
+        "from s3prl_dphubert.upstream.entries import *\n"
+        "print(*(each.__name__ for each in (UpstreamPretrainExpert, install, dphubert, dphubert_local)))\n"
+    )
+    done = python("linked.py", cwd=tmp_path).ok()
+    assert done.out.split() == ["UpstreamPretrainExpert", "install", "dphubert", "dphubert_local"]
+    config = read_yaml(RECIPES / "dphubert" / "config_runner.yaml")
+    del config["runner"]["precision"]
+    config["runner"]["fp16"] = True
+    assert RunnerConfig.read(config, epoch=10_000, num_workers=2).training().precision == "fp16"
+
+
 def test_left_out_configurations_are_those_that_ship(monkeypatch):
     assert with_configurations(["-u", "tera", "-n", "x"]) == ["-u", "tera", "-n", "x"]
     given = ["--upstream", "dphubert", "-g", "mine.yaml", "-n", "x"]
