@@ -6,7 +6,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from s3prl_dphubert.superb.scoring.score_file import ScoreRecord, write
+
+pytestmark = pytest.mark.slow
 
 FORWARDED = [["run_downstream"], ["run_pretrain"]]  # these hand --help on to s3prl
 HEAVY = ("torch", "numpy", "matplotlib", "s3prl")

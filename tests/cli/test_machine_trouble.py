@@ -19,6 +19,8 @@ from s3prl_dphubert.training import trainer as training
 from tests.helpers.compression_runs import make_place, settings
 from tests.helpers.golden import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

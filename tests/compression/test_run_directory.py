@@ -21,6 +21,8 @@ from tests.helpers.compression_runs import make_place, settings
 from tests.helpers.forked_processes import run
 from tests.helpers.models import tiny
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"updates": 4, "warmup": 1, "validate_every": 2}
 
 

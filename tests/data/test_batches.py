@@ -186,6 +186,7 @@ def test_the_next_batch_stands_in_for_one_without_any_file(manifest, workers):
         assert not batches[3].failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_lost_corpus_is_an_error(manifest, workers):
     stream = BatchStream(manifest, CONFIG)

@@ -57,6 +57,7 @@ def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
     assert task.cache.misses == 2 * len(batch.keys)
 
 
+@pytest.mark.slow
 def test_a_run_equals_one_that_finds_everything(place, tmp_path):
     """A second run that begins with the targets of the first ends with the same weights."""
     compress(fixed(place), tmp_path / "first")

@@ -12,6 +12,8 @@ import pytest
 from s3prl_dphubert import load_model
 from tests.helpers.golden import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "examples"
 
 

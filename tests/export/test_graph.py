@@ -118,6 +118,7 @@ def test_selected_hidden_states(layers):
     assert depths == set(range(max(layers)))  # what lies behind the last is left out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_published_shapes(family):

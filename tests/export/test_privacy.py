@@ -13,6 +13,8 @@ from s3prl_dphubert.export.export_config import ExportConfig
 from s3prl_dphubert.export.exporter import export_model
 from tests.helpers.models import tiny
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import socket, sys, time
 def refuse(event, arguments):

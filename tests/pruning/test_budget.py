@@ -45,6 +45,7 @@ def test_a_run_keeps_three_budgets(tmp_path, capfd):
     assert "sparsity 0.3 in parameters, 0.35 in macs, 0.4 in superb_macs" in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shares", "binding"),
     [({"parameters": 0.6, "macs": 0.2}, "parameters"), ({"parameters": 0.2, "macs": 0.6}, "macs")],

@@ -49,6 +49,7 @@ def same(expert, model):
         return torch.equal(expert(list(wavs))["last_hidden_state"], model.extract_features(wavs)[0][-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "name", "parameters"),
     [(dphubert, "DPHuBERT-sp0.75.pth", 23_585_946), (dpwavlm, "DPWavLM-sp0.75.pth", 23_586_325)],

@@ -215,6 +215,7 @@ def test_a_training_of_an_earlier_version_is_refused(tmp_path):
         experiment.claim()
 
 
+@pytest.mark.slow
 def test_processes_share_the_batch_where_it_can_be_divided(tmp_path):
     def accumulated(task, count):
         gpus = tuple(map(str, range(count)))
