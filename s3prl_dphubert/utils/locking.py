@@ -1,10 +1,11 @@
 """Locks between processes.
 
-There are three, which differ in who holds them and in what happens to the others:
+They differ in who holds them and in what happens to the others:
 
 - :func:`folder_lock` belongs to one process; a second one is refused.
 - :func:`try_inherited_lock` belongs to an open file and so to all processes that inherit it; a second one
   is refused.
+- :func:`try_path_lock` marks a temporary file or folder as in use, and does without where there are no locks.
 - :func:`waiting_lock` lets others wait for their turn.
 
 All of them end with the process that holds them, however it ends. ``fcntl`` is imported where it is used,
@@ -13,9 +14,10 @@ since Windows, which lacks it, can still take turns.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +25,7 @@ from typing import IO, Any
 from ..errors import RunError
 
 LOCK = ".lock"  # name of the lock file in a folder
+_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither links nor pipes, which wait
 _ATTEMPTS, _PAUSE = 20, 0.01  # of an inherited lock; pause in seconds
 
 
@@ -59,10 +62,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def folder_is_locked(folder: Path) -> bool:
     """Return whether another process holds the lock of a folder."""
     fcntl = _fcntl()
+    return _is_held(folder / LOCK, "r+", lambda file: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
 
+
+def _is_held(path: Path, mode: str, lock: Callable[[IO[Any]], None]) -> bool:
+    """Return whether a lock cannot be taken; that of a missing file can."""
     try:
-        with (folder / LOCK).open("r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open(mode) as file:
+            lock(file)
     except FileNotFoundError:
         return False
     except OSError:
@@ -91,15 +98,30 @@ def try_inherited_lock(file: IO[Any]) -> bool:
 def has_inherited_lock(path: Path) -> bool:
     """Return whether a process holds the lock of :func:`try_inherited_lock` on a file."""
     fcntl = _fcntl()
+    return _is_held(path, "rb", lambda file: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB))
 
+
+@contextmanager
+def try_path_lock(path: Path) -> Iterator[bool | None]:
+    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+        number = os.open(path, os.O_RDONLY | _CAREFUL)
     except OSError:
-        return True
-    return False
+        yield None
+        return
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock: bool | None = True
+        except BlockingIOError:
+            lock = False
+        except (ImportError, OSError):
+            lock = None
+        yield lock
+    finally:
+        os.close(number)
 
 
 @contextmanager
