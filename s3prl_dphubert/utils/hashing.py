@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,18 @@ def sha256_model(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def sha256_tree(root: Path, files: Iterable[Path]) -> str:
-    """Return the SHA-256 of the paths below ``root`` and the contents of files, in the order given."""
-    digest = hashlib.sha256()
+def sha256_tree(root: Path, files: Iterable[Path], digest: Callable[[Path], str] = sha256_file) -> str:
+    """Return the SHA-256 of the paths below ``root`` and the contents of files, in the order given.
+
+    Args:
+        root: folder of the files.
+        files: paths below it.
+        digest: of the content of one file.
+    """
+    tree = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(root).as_posix()} {sha256_file(path)}\n".encode())
-    return digest.hexdigest()
+        tree.update(f"{path.relative_to(root).as_posix()} {digest(path)}\n".encode())
+    return tree.hexdigest()
 
 
 def git_blob_sha1(path: Path) -> str:

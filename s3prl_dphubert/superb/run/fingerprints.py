@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.files import read_json
-from ...utils.hashing import sha256_file
+from ...utils.hashing import sha256_file, sha256_tree
 
 LARGEST_LIST = 64_000_000  # bytes; larger files, such as language models, hold no paths
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -66,14 +66,13 @@ def _made(folder: Path) -> set[Path] | None:
 
 def _digest(files: Iterable[Path], root: Path, places: Mapping[str, str] | None) -> str:
     """Return the SHA-256 of paths and contents of files, with placeholders."""
-    digest = hashlib.sha256()
-    for path in files:
-        is_list = path.stat().st_size <= LARGEST_LIST
-        content = (
-            hashlib.sha256(_unfilled(path.read_bytes(), places)).hexdigest() if is_list else sha256_file(path)
-        )
-        digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
-    return digest.hexdigest()
+
+    def content(path: Path) -> str:
+        if path.stat().st_size > LARGEST_LIST:
+            return sha256_file(path)
+        return hashlib.sha256(_unfilled(path.read_bytes(), places)).hexdigest()
+
+    return sha256_tree(root, files, content)
 
 
 def _unfilled(text: bytes, places: Mapping[str, str] | None) -> bytes:
