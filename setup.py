@@ -1,4 +1,4 @@
-"""What setuptools does not do by itself.
+"""Build steps beyond those of setuptools.
 
 A wheel also carries the configurations and recipes, which lie at the checkout's root, and a ``.pth``
 file beside the package that lets the plugin in when s3prl is imported. An editable install has the
