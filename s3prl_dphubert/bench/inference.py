@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..checkpoints.load import load_model
 from ..errors import ConfigError
 from ..model import ModelConfig
+from ..utils.hashing import sha256_tensors
 from .machine import machine, versions
 from .model_shapes import SHAPES, checkpoint
 from .other_libraries import S3prlSubject, TransformersSubject
@@ -120,9 +121,7 @@ class Benchmark:
     def _exported(self) -> list[Subject]:
         if not self.exported:
             return []
-        from ..export.metadata import weights_hash
-
-        hashes = {path.name: weights_hash(load_model(path)) for path in self.prepare()}
+        hashes = {path.name: sha256_tensors(load_model(path).state_dict()) for path in self.prepare()}
         return [ExportedSubject.read(path, hashes) for path in self.exported]
 
 

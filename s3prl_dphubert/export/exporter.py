@@ -14,12 +14,13 @@ from ..errors import CheckpointError
 from ..model import SpeechModel
 from ..utils import environment
 from ..utils.files import temporary_folder
+from ..utils.hashing import sha256_tensors
 from . import calibration, calibration_data, report, sensitivity
 from .backends import FORMATS, KEY, needed, open_session
 from .export_config import ExportConfig
 from .extractor_graph import build
 from .graph import Graph
-from .metadata import PACKAGES, ExportMetadata, weights_hash
+from .metadata import PACKAGES, ExportMetadata
 from .quantization import QuantizationPlan, lower, products, with_half_weights
 from .report import REPORTS, ExportReport
 from .runtime import Runtime, load_exported
@@ -64,7 +65,7 @@ def export_model(
         precision=config.precision,
         int8=tuple(sorted(plan.int8)),
         checkpoint=str(source),
-        weights=weights_hash(model),
+        weights=sha256_tensors(model.state_dict()),
         versions=environment.versions(PACKAGES),
     )
     out.parent.mkdir(parents=True, exist_ok=True)

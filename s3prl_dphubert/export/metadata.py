@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError
-from ..model import ModelConfig, SpeechModel
+from ..model import ModelConfig
 from ..model.model_config import with_later_fields
 from ..utils.config_io import from_dict
 from ..utils.files import parse_json
@@ -80,12 +79,3 @@ class ExportMetadata:
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"{path}: its metadata is damaged ({reason})") from error
-
-
-def weights_hash(model: SpeechModel) -> str:
-    """SHA-256 of the names and values of all weights, the same for every file format."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()

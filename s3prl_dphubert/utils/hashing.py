@@ -29,13 +29,18 @@ def sha256_file(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_model(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a model's configuration, and of the names and bytes of its tensors."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for name, tensor in state.items():
+def sha256_tensors(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names and values of tensors, the same for every order and floating type."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().reshape(-1).numpy().tobytes())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def sha256_model(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model's configuration and its tensors."""
+    return hashlib.sha256(f"{json.dumps(config, sort_keys=True)}{sha256_tensors(state)}".encode()).hexdigest()
 
 
 def sha256_tree(root: Path, files: Iterable[Path], digest: Callable[[Path], str] = sha256_file) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -132,9 +131,4 @@ def _digest(checkpoint: Path) -> str:
     """Return the SHA-256 of a file, or of names and contents of the files in a checkpoint directory."""
     if not checkpoint.is_dir():
         return hashing.sha256_file(checkpoint)
-    digest = hashlib.sha256()
-    for path in sorted(checkpoint.iterdir()):
-        if path.suffix in WEIGHTS:
-            digest.update(path.name.encode())
-            hashing.update(digest, path)
-    return digest.hexdigest()
+    return hashing.sha256_tree(checkpoint, sorted(p for p in checkpoint.iterdir() if p.suffix in WEIGHTS))
