@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, RunError
-from .locking import try_path_lock
 
 CACHE = "S3PRL_DPHUBERT_CACHE"
 """Environment variable that names the user's cache folder of this package."""
+_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither links nor pipes, which wait
 
 
 def user_cache_dir() -> Path:
@@ -83,7 +83,7 @@ def _partial(path: Path, is_folder: bool) -> Iterator[Path]:
             partial.mkdir(parents=True)
         else:
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        with try_path_lock(partial) as lock:
+        with _locked(partial) as lock:
             if lock is False or not partial.exists():  # another process took it for a leftover
                 continue
             try:
@@ -99,9 +99,32 @@ def temporary_folder(path: Path) -> AbstractContextManager[Path]:
 
 
 def _remove_unused(leftover: Path) -> None:
-    with suppress(OSError), try_path_lock(leftover) as lock:
+    with suppress(OSError), _locked(leftover) as lock:
         if lock:
             _remove(leftover)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool | None]:
+    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
+    try:
+        number = os.open(path, os.O_RDONLY | _CAREFUL)
+    except OSError:
+        yield None
+        return
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock: bool | None = True
+        except BlockingIOError:
+            lock = False
+        except (ImportError, OSError):
+            lock = None
+        yield lock
+    finally:
+        os.close(number)
 
 
 def _remove(path: Path) -> None:

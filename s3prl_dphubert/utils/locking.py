@@ -5,7 +5,6 @@ They differ in who holds them and in what happens to the others:
 - :func:`folder_lock` belongs to one process; a second one is refused.
 - :func:`try_inherited_lock` belongs to an open file and so to all processes that inherit it; a second one
   is refused.
-- :func:`try_path_lock` marks a temporary file or folder as in use, and does without where there are no locks.
 - :func:`waiting_lock` lets others wait for their turn.
 
 All of them end with the process that holds them, however it ends. ``fcntl`` is imported where it is used,
@@ -14,7 +13,6 @@ since Windows, which lacks it, can still take turns.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,6 @@ from typing import IO, Any
 from ..errors import RunError
 
 LOCK = ".lock"  # name of the lock file in a folder
-_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neither links nor pipes, which wait
 _ATTEMPTS, _PAUSE = 20, 0.01  # of an inherited lock; pause in seconds
 
 
@@ -99,29 +96,6 @@ def has_inherited_lock(path: Path) -> bool:
     """Return whether a process holds the lock of :func:`try_inherited_lock` on a file."""
     fcntl = _fcntl()
     return _is_held(path, "rb", lambda file: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB))
-
-
-@contextmanager
-def try_path_lock(path: Path) -> Iterator[bool | None]:
-    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
-    try:
-        number = os.open(path, os.O_RDONLY | _CAREFUL)
-    except OSError:
-        yield None
-        return
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock: bool | None = True
-        except BlockingIOError:
-            lock = False
-        except (ImportError, OSError):
-            lock = None
-        yield lock
-    finally:
-        os.close(number)
 
 
 @contextmanager
