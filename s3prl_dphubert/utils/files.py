@@ -106,7 +106,10 @@ def _remove_unused(leftover: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool | None]:
-    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks."""
+    """Lock a file or folder; yield ``False`` if another process holds it, ``None`` if there are no locks.
+
+    Not in :mod:`.locking`, whose filelock the folders that ``export-hub`` writes would then have to require.
+    """
     try:
         number = os.open(path, os.O_RDONLY | _CAREFUL)
     except OSError:

@@ -19,7 +19,7 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import COMMIT, LARGE, Repo, environment, etag, served
+from tests.helpers.hub_server import COMMIT, LARGE, Repo, environment, etag, served, use
 from tests.helpers.models import assert_same, outputs, tiny
 
 SMALL = b"small" * 10
@@ -32,9 +32,7 @@ ADVICE = "or fetch it elsewhere and give the path of the local file"
 def server(monkeypatch, tmp_path):
     with served() as server:
         server.repos["some/model"] = Repo({"small.txt": SMALL, "big.bin": BIG, "sub/deep.txt": b"deep"})
-        for name, value in environment(server, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        use(server, tmp_path, monkeypatch)
         yield server
 
 

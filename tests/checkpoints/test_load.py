@@ -30,16 +30,14 @@ from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import to_dict
 from tests.helpers import foreign_checkpoints
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import Repo, environment, served
+from tests.helpers.hub_server import Repo, served, use
 from tests.helpers.models import FAMILIES, assert_same, gated, outputs, tiny
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with served() as server:
-        for name, value in environment(server, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        use(server, tmp_path, monkeypatch)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
         monkeypatch.chdir(tmp_path)
         yield server

@@ -1,4 +1,4 @@
-"""How batches are divided for exported files."""
+"""Division of batches for exported files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the converters share: inputs, and hidden states taken from a foreign model by hooks."""
+"""Shared by the tests of the converters: inputs, and hidden states taken from a foreign model by hooks."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ PARAMETERS = {
     "data2vec_base": 93_163_520,
     "data2vec_large": 313_275_392,
 }
-"""What transformers 5.24 builds for the published configurations, its mask embedding left out."""
+"""Parameters that transformers 5.24 builds for the published configurations, its mask embedding left out."""
 
 SUBLAYERS = ("conv", "heads", "ffn", "attention", "feed_forward")
 

@@ -15,7 +15,7 @@ from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.upstream.entries import dphubert, dphubert_hub, dphubert_url, dpwavlm
 from s3prl_dphubert.utils.locking import waiting_lock
 from tests.helpers.golden import GOLDEN
-from tests.helpers.hub_server import Repo, environment, served
+from tests.helpers.hub_server import Repo, served, use
 
 SMALL = GOLDEN / "hubert_post_norm_pruned.pth"
 OTHER = GOLDEN / "wavlm_pruned.pth"
@@ -29,9 +29,7 @@ SIZED = {  # made up so that their parameters number as those of the released mo
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with served() as server:
-        for name, value in environment(server, tmp_path).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        use(server, tmp_path, monkeypatch)
         yield server
 
 

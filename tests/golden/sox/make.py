@@ -1,4 +1,4 @@
-"""What SoX makes of known signals: run by hand where ``sox`` 14.4.2 is installed; tests only read it.
+"""Outputs of SoX for known signals: run by hand where ``sox`` 14.4.2 is installed; tests only read it.
 
     python tests/golden/sox/make.py
 

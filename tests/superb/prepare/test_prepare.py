@@ -1,4 +1,4 @@
-"""What preparation makes of each corpus: right, once, and whole whenever it is killed."""
+"""Preparation of each corpus: right, once, and whole whenever it is killed."""
 
 from __future__ import annotations
 

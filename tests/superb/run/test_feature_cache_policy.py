@@ -1,4 +1,4 @@
-"""Which tasks may keep hidden states, how much audio they have and what it takes."""
+"""Tasks that may keep hidden states, their amount of audio and its size."""
 
 from __future__ import annotations
 

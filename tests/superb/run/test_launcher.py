@@ -1,4 +1,4 @@
-"""How s3prl's processes are started, watched and ended."""
+"""Start, watch and end of s3prl's processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run says of missing data, packages, disk and GPUs before it starts."""
+"""Report of a run on missing data, packages, disk and GPUs before it starts."""
 
 from __future__ import annotations
 
