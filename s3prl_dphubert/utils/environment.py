@@ -65,8 +65,8 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of Python, of this package and of those packages that are installed."""
-    versions = {"python": platform.python_version(), "s3prl_dphubert": __version__}
-    return versions | {name: version for name in packages if (version := package_version(name))}
+    installed = {name: version for name in packages if (version := package_version(name))}
+    return {"python": platform.python_version(), "s3prl_dphubert": __version__, **installed}
 
 
 def package_version(name: str) -> str:
