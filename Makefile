@@ -33,7 +33,7 @@ docs: .venv/installed
 pages: .venv/installed
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m s3prl_dphubert.superb.report.recipe_page downstream_recipes/*
-	$(BIN)/python -m s3prl_dphubert.mini.results docs/results/mini-superb
+	$(BIN)/python -m s3prl_dphubert.free_superb.results docs/results/free-superb
 	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/results/budgets.md
 
 .venv/installed: setup.cfg setup.py pyproject.toml

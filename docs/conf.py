@@ -13,7 +13,7 @@ copyright = "2026, the s3prl-dphubert authors"
 release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["results/mini-superb"]  # the models' cards
+exclude_patterns = ["results/free-superb"]  # the models' cards
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

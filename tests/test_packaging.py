@@ -43,10 +43,10 @@ def test_size_and_licences(wheel):
         "assets/hubert_nano/README.md",
         "s3prl_dphubert/superb/scoring/published.yaml",
         "s3prl_dphubert/superb/prepare/iemocap.yaml",
-        "s3prl_dphubert/mini/packages.tsv",
-        "s3prl_dphubert/mini/alignments.tsv.gz",
-        "s3prl_dphubert/mini/LICENSE.cmudict",
-        "downstream_recipes/mini_superb/pr/phonemes.txt",
+        "s3prl_dphubert/free_superb/packages.tsv",
+        "s3prl_dphubert/free_superb/alignments.tsv.gz",
+        "s3prl_dphubert/free_superb/LICENSE.cmudict",
+        "downstream_recipes/free_superb/pr/phonemes.txt",
         "downstream_recipes/pr/phonemes.txt",
         "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
         "s3prl_dphubert/py.typed",
@@ -106,9 +106,14 @@ def test_metadata_names_the_licence_of_everything_in_it(wheel):
     clips = {row.rpartition("\t")[2] for row in listed.splitlines()[1:]}
     assert len(clips) == 5
     assert stated == {"Apache-2.0", "CC-BY-SA-4.0", *(identifiers.get(clip, clip) for clip in clips)}
-    for name in ("speech/LICENSES.md", "speech/CREDITS.txt", "hubert_nano/LICENSE", "mini/LICENSE.cmudict"):
+    for name in (
+        "speech/LICENSES.md",
+        "speech/CREDITS.txt",
+        "hubert_nano/LICENSE",
+        "free_superb/LICENSE.cmudict",
+    ):
         assert any(
-            f"dist-info/licenses/s3prl_dphubert/{'' if 'mini' in name else 'assets/'}{name}" in n
+            f"dist-info/licenses/s3prl_dphubert/{'' if 'free_superb' in name else 'assets/'}{name}" in n
             for n in names
         )
 

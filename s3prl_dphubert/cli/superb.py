@@ -1,4 +1,4 @@
-"""Commands about SUPERB: ``superb score``, ``report``, ``submit``, ``check``, and ``mini-superb``.
+"""Commands about SUPERB: ``superb score``, ``report``, ``submit``, ``check``, and ``free-superb``.
 
 ``superb run`` and ``status`` are in ``superb_run``.
 """
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     report.add_argument("--overwrite", action="store_true", help="replace reports that are there")
 
     _add_submission(group)
-    _add_mini(commands)
+    _add_free_superb(commands)
 
 
 def _add_submission(group: Any) -> None:
@@ -83,20 +83,22 @@ def _add_checks(command: Any) -> None:
     )
 
 
-def _add_mini(commands: Any) -> None:
-    mini = commands.add_parser("mini-superb", help="build a small SUPERB of real speech from Debian packages")
-    mini.set_defaults(run=_mini)
-    mini.add_argument(
+def _add_free_superb(commands: Any) -> None:
+    build = commands.add_parser(
+        "free-superb", help="build a small SUPERB of real speech from Debian packages"
+    )
+    build.set_defaults(run=_free_superb)
+    build.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder of the build, new or begun"
     )
-    mini.add_argument(
+    build.add_argument(
         "--debs", type=Path, metavar="DIR", help="take the .deb files from here instead of downloading them"
     )
-    mini.add_argument("--tasks", default="all", help="names with commas between them (default all)")
+    build.add_argument("--tasks", default="all", help="names with commas between them (default all)")
     unlabelled = (
         "also decode all packages (0.8 GB) and list speech to compress with, without that of the tests"
     )
-    mini.add_argument("--unlabelled", action="store_true", help=unlabelled)
+    build.add_argument("--unlabelled", action="store_true", help=unlabelled)
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -206,8 +208,8 @@ def _checks(arguments: argparse.Namespace, stride: int | None) -> SubmissionChec
     return SubmissionChecks(arguments.any_count, arguments.data, shift)
 
 
-def _mini(arguments: argparse.Namespace) -> None:
-    from ..mini.build import build
+def _free_superb(arguments: argparse.Namespace) -> None:
+    from ..free_superb.build import build
 
     build(arguments.out, arguments.tasks.split(","), arguments.debs, arguments.unlabelled)
     print(arguments.out / "README.md")

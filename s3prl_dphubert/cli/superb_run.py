@@ -29,7 +29,7 @@ def add(group: Any) -> None:
     run.add_argument("--data", type=Path, required=True, metavar="ROOT", help="folder of all corpora")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of this upstream's tasks")
     run.add_argument(
-        "--recipes", metavar="DIR", help="other recipes: a folder of them, or mini_superb, which ships"
+        "--recipes", metavar="DIR", help="other recipes: a folder of them, or free_superb, which ships"
     )
     run.add_argument(
         "--set",

@@ -62,7 +62,7 @@ def test_plots_are_imported_when_something_is_drawn():
         "compression.pipeline",
         "superb.report.tables",
         "superb.run.runner",
-        "mini.results",
+        "free_superb.results",
         "bench.inference",
         "bench.training",
         "export.exporter",

@@ -101,9 +101,9 @@ DEVIATIONS = {
     "full_width_3_layers": DISTIL
     | {"objective.mode": "layer2layer", "objective.groups": [[[1, 4]], [[2, 8]], [[3, 12]]]},
     "half_width_12_layers": DISTIL | {"objective.mode": "layer2layer", "objective.groups": EVEN},
-    "mini_superb": MINI,
-    "mini_superb_both": MINI | {"budget.sparsity": {"parameters": 0.75, "macs": 0.7}},
-    "mini_superb_distilhubert": MINI
+    "free_superb": MINI,
+    "free_superb_both": MINI | {"budget.sparsity": {"parameters": 0.75, "macs": 0.7}},
+    "free_superb_distilhubert": MINI
     | {
         "objective.mode": "predlayer",
         "objective.groups": [[2], [4], [6]],

@@ -1,4 +1,4 @@
-"""Small Debian packages like those of mini-SUPERB, made of the embedded speech."""
+"""Small Debian packages like those of FreeSUPERB, made of the embedded speech."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import av
 import numpy as np
 import soundfile
 
-from s3prl_dphubert.mini.corpora import er_corpus
-from s3prl_dphubert.mini.sources.recordings import SOURCES
+from s3prl_dphubert.free_superb.corpora import er_corpus
+from s3prl_dphubert.free_superb.sources.recordings import SOURCES
 from tests.helpers import corpora
 
 RATE = 11_025  # of the game's MP3s
@@ -224,7 +224,7 @@ SMALL: dict[str, dict[str, object]] = {
     "corpora.sf_corpus": {"REQUESTS": {"train": 3, "dev": 2, "test": 2}},
     "corpora.sid_asv_corpus": {"LEAST": 5},
 }
-"""Module of mini-SUPERB -> its constants for a slice of the benchmark."""
+"""Module of FreeSUPERB -> its constants for a slice of the benchmark."""
 
 
 def shrink(put: Callable[[object, str, object], None] = setattr) -> None:
@@ -235,4 +235,4 @@ def shrink(put: Callable[[object, str, object], None] = setattr) -> None:
     """
     for name, values in SMALL.items():
         for constant, value in values.items():
-            put(importlib.import_module(f"s3prl_dphubert.mini.{name}"), constant, value)
+            put(importlib.import_module(f"s3prl_dphubert.free_superb.{name}"), constant, value)

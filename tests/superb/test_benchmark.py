@@ -16,7 +16,7 @@ RECIPES = resources.find("downstream_recipes")
 
 
 def test_shipped_recipes_are_their_benchmarks():
-    for root, benchmark, count in ((RECIPES, "SUPERB", 15), (RECIPES / "mini_superb", "mini-SUPERB", 12)):
+    for root, benchmark, count in ((RECIPES, "SUPERB", 15), (RECIPES / "free_superb", "FreeSUPERB", 12)):
         recipes = [load(folder) for folder in recipe_folders(root).values()]
         assert len(recipes) == count
         assert {(recipe.needs.benchmark, recipe.changes) for recipe in recipes} == {(benchmark, ())}
@@ -32,7 +32,7 @@ def test_changes_are_listed_but_for_what_superb_leaves_free():
         "downstream_expert.modelrc.projector_dim 16 instead of 256",
         "runner.total_steps 2000 instead of 30000",
     )
-    assert load(RECIPES / "mini_superb" / "ks", ["runner.total_steps=3000"]).changes == (
+    assert load(RECIPES / "free_superb" / "ks", ["runner.total_steps=3000"]).changes == (
         "runner.total_steps 3000 instead of 1500",
     )
 

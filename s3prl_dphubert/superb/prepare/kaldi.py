@@ -13,7 +13,7 @@ from .step import Config, PreparationStep
 CORPUS = "conversations"  # below the folder of data
 SPLITS = ("train", "dev", "test")
 TABLES = ("segments", "utt2spk", "spk2utt", "reco2dur", "rttm")
-SOURCE = "s3prl-dphubert mini-superb"
+SOURCE = "s3prl-dphubert free-superb"
 
 
 def places(data: Path, out: Path, config: Config) -> None:

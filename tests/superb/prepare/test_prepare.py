@@ -406,7 +406,7 @@ def test_two_processes_prepare_once(tmp_path):
 
 def test_steps_are_called_by_their_names_and_used():
     assert all(step.name == name for name, step in STEPS.items())
-    mini = recipe.recipe_folders(resources.find("downstream_recipes/mini_superb"))
+    mini = recipe.recipe_folders(resources.find("downstream_recipes/free_superb"))
     folders = [*RECIPES.values(), *mini.values()]
     used = {name for folder in folders for name in recipe.load(folder).needs.prepare}
     assert used == STEPS.keys()

@@ -197,7 +197,7 @@ def test_a_report_of_one_task_alone(tmp_path):
     assert "mine has no score: PR, ASR, QbE, SID, ASV, SD, ER, IC, SF missing." in text
 
 
-MINI = {"benchmark": "mini-SUPERB"}
+MINI = {"benchmark": "FreeSUPERB"}
 STEPS = {
     "benchmark": "SUPERB",
     "changes": ("runner.total_steps 4 instead of 200000",),
@@ -217,14 +217,13 @@ def test_benchmarks_are_kept_apart(tmp_path, capsys):
     assert "| **mine** | 23.59 |" in shown.out and "| HuBERT Base |" in shown.out
     assert not any(name in shown.out for name in ("small", "short", "part"))
     assert set(shown.err.splitlines()) == {
-        "left out: KS of small: of mini-SUPERB",
+        "left out: KS of small: of FreeSUPERB",
         "left out: KS of short: runner.total_steps 4 instead of 200000",
         "left out: KS of part: 187 test items instead of 3081",
     }
     assert main(["superb", "report", str(tmp_path), "--benchmark", "nano"]) == 2
-    assert (
-        "no results of benchmark 'nano'; available: SUPERB, mini-SUPERB"
-        in capsys.readouterr().err.replace("mini-SUPERB, SUPERB", "SUPERB, mini-SUPERB")
+    assert "no results of benchmark 'nano'; available: SUPERB, FreeSUPERB" in capsys.readouterr().err.replace(
+        "FreeSUPERB, SUPERB", "SUPERB, FreeSUPERB"
     )
 
 
@@ -236,17 +235,17 @@ def test_results_of_another_benchmark_have_no_points_and_no_published_rows(tmp_p
     assert main(["superb", "report", str(tmp_path / "runs"), "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"report.md", "report.csv", "report.json"}
     text = (out / "report.md").read_text()
-    assert text.startswith("# mini-SUPERB\n\n| model | M params | G MACs | KS Acc % ↑ |\n")
+    assert text.startswith("# FreeSUPERB\n\n| model | M params | G MACs | KS Acc % ↑ |\n")
     assert "| **small** | 23.59 | – | 32.50 ± 0.71 (2) |" in text
     assert "do not compare with SUPERB's" in text
     assert not any(word in text for word in ("HuBERT", "Points", "score", "rank"))
     plain = json.loads((out / "report.json").read_text())
-    assert plain["benchmark"] == "mini-SUPERB" and "points" not in plain["models"][0]
+    assert plain["benchmark"] == "FreeSUPERB" and "points" not in plain["models"][0]
     (row, _) = csv.DictReader(io.StringIO((out / "report.csv").read_text()))
-    assert row["benchmark"] == "mini-SUPERB" and row["score"] == row["rank"] == ""
+    assert row["benchmark"] == "FreeSUPERB" and row["score"] == row["rank"] == ""
     capsys.readouterr()
     assert main(["superb", "report", str(tmp_path / "runs"), "--teacher", "fbank"]) == 2
-    assert "--teacher counts points, which SUPERB's results have; these are of mini-SUPERB" in (
+    assert "--teacher counts points, which SUPERB's results have; these are of FreeSUPERB" in (
         capsys.readouterr().err
     )
 
@@ -261,8 +260,8 @@ def test_changed_recipes_are_shown_with_their_changes(tmp_path, capsys):
     score_file.write(replace(RECORD, upstream="small", **MINI), tmp_path / "b")
     assert main(["superb", "report", str(tmp_path)]) == 2
     assert "do not compare; choose one with --benchmark" in capsys.readouterr().err
-    assert main(["superb", "report", str(tmp_path), "--benchmark", "mini-superb"]) == 0
-    assert capsys.readouterr().out.startswith("# mini-SUPERB\n")
+    assert main(["superb", "report", str(tmp_path), "--benchmark", "free-superb"]) == 0
+    assert capsys.readouterr().out.startswith("# FreeSUPERB\n")
 
 
 def test_records_that_name_no_benchmark_count_as_superbs_and_are_marked(tmp_path, capsys):
@@ -276,6 +275,6 @@ def test_records_that_name_no_benchmark_count_as_superbs_and_are_marked(tmp_path
     assert "Results of mine that name no benchmark count as SUPERB's." in text and "| HuBERT Base |" in text
 
 
-def test_results_that_ship_are_mini_superbs():
+def test_results_that_ship_are_free_superbs():
     records = score_file.collect([ROOT / "docs" / "results"])
-    assert len(records) == 111 and {record.comparable_with for record in records} == {"mini-SUPERB"}
+    assert len(records) == 111 and {record.comparable_with for record in records} == {"FreeSUPERB"}

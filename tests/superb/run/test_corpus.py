@@ -133,7 +133,7 @@ def test_counts_of_the_recipes_are_those_of_the_submission():
             assert set(recipe.needs.counts.values()) == known
     assert compared == 6
     assert choose("asv")[0].needs.counts == {"train": 148642}
-    mini = choose("all", Path(superb_runs.resources.find("downstream_recipes/mini_superb")))
+    mini = choose("all", Path(superb_runs.resources.find("downstream_recipes/free_superb")))
     assert not any(recipe.needs.counts for recipe in mini)
 
 

@@ -72,9 +72,9 @@ def test_processes_that_would_train_on_the_same_batches_are_refused(tmp_path):
 
 def test_the_advice_fits_the_recipe(tmp_path):
     (tmp_path / "data").mkdir()
-    mini = choose("pr", recipe_root("mini_superb"))
+    mini = choose("pr", recipe_root("free_superb"))
     (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), mini, tmp_path / "data", tmp_path / "out"))
-    made = f"s3prl-dphubert mini-superb --out {tmp_path / 'data'} --tasks pr makes it"
+    made = f"s3prl-dphubert free-superb --out {tmp_path / 'data'} --tasks pr makes it"
     assert any(each.endswith(made) for each in row.missing)
 
 

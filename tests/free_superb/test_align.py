@@ -1,0 +1,66 @@
+"""Forced alignment finds words at their positions, and rejects texts that do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from s3prl_dphubert.free_superb import align
+from s3prl_dphubert.free_superb.clips import Clip, read_table
+from tests.helpers import debian_packages
+
+SAID = {
+    "a": "FIVE SIX NINE",
+    "b": "ZERO SEVEN JUNE",
+    "c": "APRIL EIGHT TWO",
+    "other": "WEDNESDAY SUNDAY TUESDAY MARCH NINE SEVEN",
+    "unknown": "ONE QWRTZ TWO",
+}
+"""Clip -> text; the texts of the last two do not belong to their recordings."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A corpus of sentences, and where their words lie."""
+    root = tmp_path_factory.mktemp("align")
+    (root / "corpus" / "p").mkdir(parents=True)
+    rows, places = ["package\tname\tvoice\ttext\tsamples\n"], {}
+    for name, text in SAID.items():
+        said = "ONE" if name in ("other", "unknown") else text
+        audio, places[name] = debian_packages.sentence([(word, word) for word in said.split()])
+        noise = np.random.default_rng(0).normal(0, 1e-4, len(audio))
+        soundfile.write(root / "corpus" / "p" / f"{name}.flac", audio + noise, 16_000)
+        rows.append(f"p\t{name}\tv\t{text.capitalize()}.\t{len(audio)}\n")
+    (root / "corpus" / "clips.tsv").write_text("".join(rows))
+    align.main([str(root)])
+    return root, places
+
+
+def spans(text: str) -> np.ndarray:
+    """Frames from and to of each word (words, 2)."""
+    numbers = np.array([[int(n) for n in part.split(":")] for part in text.split()])
+    return np.stack([numbers[:, 0], numbers.sum(1)], 1)
+
+
+def test_words_are_found_where_they_are(folder):
+    root, places = folder
+    found = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv")}
+    assert sorted(found) == ["a", "b", "c"], "a text that is not said has no places, nor has a strange word"
+    for name, words in found.items():
+        put, got = spans(places[name]), spans(words)
+        assert got.shape == put.shape
+        middles = got.mean(1)
+        assert ((put[:, 0] < middles) & (middles < put[:, 1])).all(), (name, got, put)
+        assert np.abs(got - put).max() <= 20, (name, got, put)  # a clip has up to 0.2 s of silence in it
+
+
+def test_pronunciations_are_those_of_the_words_said(folder):
+    found = {row["word"]: row["phones"] for row in read_table(folder[0] / "lexicon.tsv")}
+    assert set(found) == set(" ".join(SAID[name] for name in "abc").split())
+    assert found["FIVE"] == "F AY V" and found["SIX"] == "S IH K S" and found["TWO"] == "T UW"
+
+
+def test_clip_without_words_is_left_out(folder):
+    clip = Clip("p", "a", "v", "1949", 16_000)
+    assert align.align(clip, folder[0] / "corpus") == []
