@@ -16,6 +16,7 @@ from ..version import __version__
 from . import bench, compression, data, export, models, s3prl_commands, superb
 from .machine_trouble import describe
 
+RENAMED = {"mini-superb": "free-superb"}
 GROUPS = (data, compression, models, bench, export, s3prl_commands, superb)
 
 
@@ -24,6 +25,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            if value in RENAMED:
+                self.error(f"the command {value!r} is called {RENAMED[value]!r} now")
             self.error(f"unknown command {value!r}; available: {', '.join(action.choices)}")
         super()._check_value(action, value)
 

@@ -1,7 +1,7 @@
 """The page of FreeSUPERB results, generated from the ``score.json`` files of its runs.
 
-``python -m s3prl_dphubert.free_superb.results docs/results/free-superb`` fills in the numbers of the page beside
-that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or
+``python -m s3prl_dphubert.free_superb.results docs/results/free-superb`` fills in the numbers of the page
+beside that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or
 runtime, with the downstream models that were trained on MODEL's hidden states.
 """
 

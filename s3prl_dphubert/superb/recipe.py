@@ -22,6 +22,7 @@ from .tasks.spec import SUPERB, SuperbTask
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
 PLACEHOLDERS = ("data", "prepared", "recipe")
+RENAMED = {"mini_superb": "free_superb"}
 SWEEP = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 _COUNTS = ("total_steps", "log_step", "eval_step", "save_step", "max_keep", "gradient_accumulate_steps")
 _WITHOUT_EFFECT = ("num_workers", "max_workers", "log_step", "max_keep")  # on results
@@ -320,6 +321,8 @@ def recipe_root(name: str) -> Path:
     names = sorted({path.parents[1].name for path in shipped.glob(f"*/*/{NEEDS}")})
     if name in names:
         return shipped / name
+    if name in RENAMED:
+        raise ConfigError(f"--recipes is {name!r}, which is called {RENAMED[name]} now")
     raise ConfigError(
         f"--recipes is {name!r}, no such folder; allowed: a folder of recipes, or {', '.join(names)}"
     )

@@ -75,6 +75,13 @@ def test_unknown_commands_exit_2(capsys):
     assert "error: unknown command 'fly'; available: run, status, " in capsys.readouterr().err
 
 
+def test_former_command_says_what_it_is_called_now(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["mini-superb", "--out", "free-superb"])
+    assert caught.value.code == 2
+    assert "the command 'mini-superb' is called 'free-superb' now" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["s3prl_dphubert", "s3prl_dphubert.cli"])
 def test_modules_run_as_the_command(module):
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)

@@ -1,8 +1,8 @@
 """Speech synthesis by eSpeak NG, from the package ``espeakng-loader`` on PyPI.
 
 The library carries state from one sentence to the next, even across a restart, so a sentence would sound
-different each time. Here a separate process (``python -m s3prl_dphubert.free_superb.sources.espeak``) initialises
-the library once and forks for each sentence, so that the samples depend on text and voice alone.
+different each time. Here a separate process (``python -m s3prl_dphubert.free_superb.sources.espeak``)
+initialises the library once and forks for each sentence, so that the samples depend on text and voice alone.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from collections import namedtuple
 
+import pytest
+
+from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.superb.recipe import recipe_root
 from s3prl_dphubert.superb.run import preflight
 from s3prl_dphubert.superb.run.plan import RunPlan, choose
@@ -76,6 +79,11 @@ def test_the_advice_fits_the_recipe(tmp_path):
     (row,) = preflight.check(RunPlan(UpstreamSpec("fbank"), mini, tmp_path / "data", tmp_path / "out"))
     made = f"s3prl-dphubert free-superb --out {tmp_path / 'data'} --tasks pr makes it"
     assert any(each.endswith(made) for each in row.missing)
+
+
+def test_former_recipes_say_what_they_are_called_now():
+    with pytest.raises(ConfigError, match="--recipes is 'mini_superb', which is called free_superb now"):
+        recipe_root("mini_superb")
 
 
 def test_gpus_are_counted_elsewhere():
