@@ -40,7 +40,7 @@ def joint_pruning(
     objective = _objective(config, student.config, teacher.config)
     train = config.stage1 or TrainConfig()
     task = JointPruning(teacher, gated, objective, train, config.budget, valid)
-    _check_exceeds(config.budget, student.config, task.full_costs)
+    _check_exceeds(task.budget, student.config, task.full_costs)
     return task
 
 

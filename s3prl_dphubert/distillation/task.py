@@ -18,6 +18,7 @@ from ..pruning.allocation import check_reachable
 from ..pruning.budget import Budget, Lagrangian
 from ..pruning.gated_model import GatedModel
 from ..pruning.structured import final_masks
+from ..training.optimizer import linear_schedule
 from ..training.train_config import TrainConfig
 from .objective import Objective
 from .target_cache import TargetCache
@@ -75,6 +76,9 @@ class Distillation:
         scalars: dict[str, Any] = {name: value.detach() for name, value in terms.items()}
         scalars["distillation"] = loss.detach()
         return loss, scalars
+
+    def after_update(self, update: int) -> None:
+        """Do what has to follow an optimizer step; nothing for a student of fixed shape."""
 
     def sample_masks(self, generator: torch.Generator) -> Masks:
         """Return the masks of one training step; a student of fixed shape has none."""
@@ -157,9 +161,11 @@ class JointPruning(Distillation):
         valid: Sequence[Batch] = (),
     ) -> None:
         super().__init__(teacher, student.model, objective, config, valid)
-        self.student, self.budget = student, budget
-        self.lagrangian = Lagrangian(budget.shares)
         self.full_costs = budget.costs(teacher.config)
+        self.student, self.budget = student, budget.relative_to(self.full_costs)
+        budget = self.budget
+        self.lagrangian = Lagrangian(budget.shares)
+        self.gaps: dict[str, Tensor] = {}  # count -> sparsity minus target, of the last step
         check_reachable(student.model.config, student.gates, budget, budget.limits(self.full_costs))
         costs = budget.costs(student.model.config)
         self.initial_sparsity = {count: 1 - cost / self.full_costs[count] for count, cost in costs.items()}
@@ -178,11 +184,23 @@ class JointPruning(Distillation):
         loss, scalars = super().step(batch, update, generator)
         sparsity, targets = self.sparsity(), self.budget.targets(update, self.initial_sparsity)
         loss = loss + self.lagrangian(sparsity, targets).to(loss.device)
+        self.gaps = {count: (sparsity[count] - target).detach() for count, target in targets.items()}
         for count, target in targets.items():
             suffix = f"_{count}" if len(targets) > 1 else ""
             scalars[f"sparsity{suffix}"] = sparsity[count].detach()
             scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
+
+    def after_update(self, update: int) -> None:
+        """Move the gates towards the target if the budget asks for it, by their learning rate at most.
+
+        What moved them away in the last update alone remains for the penalty, whose multipliers so find
+        the values at which nothing does.
+        """
+        if self.budget.constraint == "projection":
+            train = self.config
+            limit = linear_schedule(update, train.gate_lr, train.warmup, train.updates)
+            self.student.project(self.budget, self.full_costs, self.gaps, limit)
 
     def sample_masks(self, generator: torch.Generator) -> Masks:
         """Sample the gates for one training step."""

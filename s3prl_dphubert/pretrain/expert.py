@@ -173,6 +173,7 @@ class UpstreamPretrainExpert(nn.Module):
         Raises:
             RunError: too many in a row had a non-finite loss or gradient.
         """
+        self.task.after_update(self.update)
         self.step, self.micro = self.update + 1, 0
         skipped = not self.optimizer.stepped
         self.in_a_row = self.in_a_row + 1 if skipped else 0

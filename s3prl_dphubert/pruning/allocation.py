@@ -12,10 +12,10 @@ from ..model import ModelConfig
 from ..model.cost import masked_widths, without_emptied
 from ..model.masks import Masks
 from .budget import Budget
-from .gates import Gates, HardConcrete
+from .gates import SUBLAYER, Gates, HardConcrete, open_probability
 
-SUBLAYER = {"heads": "attention", "ffn": "feed_forward"}
 UNIT_KINDS = ("conv", *SUBLAYER)
+NONE, ALL = -1000.0, 1000.0  # amounts that close and open all gates
 Group = tuple[str, int]  # kind, layer
 Sizes = dict[Group, int]  # open units of each group; of a sublayer 1 or 0
 
@@ -25,10 +25,11 @@ def fit_masks(
 ) -> Masks:
     """Resize all groups of gates together, so that no cost exceeds its limit and the binding one comes close.
 
-    Every group keeps its likeliest units. Their number is one common factor times the number that the
-    gates expect to be open, rounded as the budget asks. Then single steps are reopened where rounding
-    took most, as long as every count has room. Sublayers stay as their gates have it, unless the least
-    likely ones have to close because no choice of units fits, or further ones fit beside all units.
+    All gates are moved by the same amount, as training moves them towards the target; every group keeps as
+    many units as its gates then expect, the likeliest, rounded as the budget asks. What room is left goes to
+    the units that are likeliest to be open among those of all groups. Sublayers stay as their gates have
+    it, unless the least likely ones have to close because no choice of units fits, or further ones fit
+    beside all units.
 
     Args:
         config: shape before pruning.
@@ -63,12 +64,16 @@ class _Allocation:
         self.gates: dict[Group, HardConcrete] = {(kind, i): gate for kind, i, gate in gates.items()}
         self.size = {group: len(gate.log_alpha) for group, gate in self.gates.items()}
         self.expected = {group: g.open_probability().sum().item() for group, g in self.gates.items()}
+        self.locations = {group: g.log_alpha.detach().double().cpu() for group, g in self.gates.items()}
         self.step = {group: 1 if group[0] == "heads" else budget.round_to for group in self.gates}
+        self.least: Sizes = {}
+        for group, step in self.step.items():
+            self.least[group] = min(self.size[group], step * -(-gates.config.least(group[0]) // step))
 
     def check(self) -> None:
         """Refuse limits that are exceeded even with every gate closed that may close."""
         closed = {group: 0 for group in self.gates if group[0] not in UNIT_KINDS}
-        costs = self.costs(closed | self.scaled(0, closed))
+        costs = self.costs(closed | self.moved(NONE, closed))
         if any(costs[count] > limit for count, limit in self.limits.items()):
             faults = [f"{costs[c]:,.0f} {c}, allowed: at most {self.limits[c]:,.0f}" for c in costs]
             raise RunError(
@@ -83,7 +88,7 @@ class _Allocation:
         for group in sorted(sublayers, key=lambda group: -self.expected[group]):
             is_full = all(sizes[units] == self.size[units] for units in sizes if units not in sublayers)
             reopened = sublayers | {group: 1}
-            if is_full and reopened != sublayers and self.fits(reopened | self.scaled(0, reopened)):
+            if is_full and reopened != sublayers and self.fits(reopened | self.moved(NONE, reopened)):
                 sublayers, sizes = reopened, self.grow(reopened)
         return sizes
 
@@ -91,7 +96,7 @@ class _Allocation:
         """Return the sublayers that stay: those with an open gate, the likeliest if not all of them fit."""
         groups = [group for group in self.gates if group[0] not in UNIT_KINDS]
         sublayers = {(kind, i): int(getattr(self.rounded, kind)[i] > 0) for kind, i in groups}
-        while not self.fits(sublayers | self.scaled(0, sublayers)):
+        while not self.fits(sublayers | self.moved(NONE, sublayers)):
             still_open = (group for group in groups if sublayers[group])
             sublayers[min(still_open, key=lambda group: self.expected[group])] = 0
         return sublayers
@@ -102,33 +107,35 @@ class _Allocation:
         return kind not in SUBLAYER or bool(sublayers.get((SUBLAYER[kind], layer), 1))
 
     def grow(self, sublayers: Sizes) -> Sizes:
-        """Return the largest sizes that fit into these sublayers, in the proportion that the gates expect."""
-        smallest = self.scaled(0, sublayers)
-        ratios = [self.size[group] / max(self.expected[group], 1e-9) for group in smallest]
-        low, high = 0.0, 1 + max(ratios, default=0.0)
+        """Return the largest sizes that fit into these sublayers, in the order in which the gates open."""
+        low, high = NONE, ALL
         for _ in range(60):
             middle = (low + high) / 2
-            fits = self.fits(sublayers | self.scaled(middle, sublayers))
+            fits = self.fits(sublayers | self.moved(middle, sublayers))
             low, high = (middle, high) if fits else (low, middle)
-        sizes = sublayers | self.scaled(low, sublayers)
-        has_room = True
-        while has_room:
-            has_room = False
-            for group in sorted(smallest, key=lambda group: sizes[group] - low * self.expected[group]):
+        sizes = sublayers | self.moved(low, sublayers)
+        ranked = {group: location.sort(descending=True).values for group, location in self.locations.items()}
+        groups = [group for group in sizes if group not in sublayers]
+        while groups:
+            groups = [group for group in groups if sizes[group] < self.size[group]]
+            for group in sorted(groups, key=lambda group: -float(ranked[group][sizes[group]])):
                 larger = sizes | {group: min(self.size[group], sizes[group] + self.step[group])}
-                if larger[group] > sizes[group] and self.fits(larger):
-                    sizes, has_room = larger, True
+                if self.fits(larger):
+                    sizes = larger
                     break
+            else:
+                break
         return sizes
 
-    def scaled(self, factor: float, sublayers: Sizes) -> Sizes:
-        """Return the expected sizes of the groups in use, times a factor and rounded; conv keeps one step."""
+    def moved(self, amount: float, sublayers: Sizes) -> Sizes:
+        """Return the sizes that the gates in use expect once all are moved by an amount, rounded."""
         sizes = {}
         for group in self.gates:
             if group[0] in UNIT_KINDS and self.is_used(group, sublayers):
                 step = self.step[group]
-                rounded = step * int(factor * self.expected[group] / step + 0.5)
-                sizes[group] = min(self.size[group], max(rounded, step * (group[0] == "conv")))
+                expected = open_probability(self.locations[group] + amount).sum().item()
+                rounded = step * int(expected / step + 0.5)
+                sizes[group] = min(self.size[group], max(rounded, self.least[group]))
         return sizes
 
     def fits(self, sizes: Sizes) -> bool:
@@ -138,7 +145,7 @@ class _Allocation:
     def costs(self, sizes: Sizes) -> dict[str, float]:
         """Count -> cost of the model cut to these sizes."""
         kinds = (*UNIT_KINDS, *SUBLAYER.values(), "any_head")
-        widths = replace(self.widths, **{kind: list(getattr(self.widths, kind)) for kind in kinds})
+        widths = replace(self.widths, **{kind: getattr(self.widths, kind).copy() for kind in kinds})
         for (kind, layer), count in sizes.items():
             getattr(widths, kind)[layer] = count
             if kind == "heads":
@@ -154,7 +161,7 @@ class _Allocation:
         for (kind, layer), count in sizes.items():
             soft = self.gates[kind, layer].soft().detach()
             mask = torch.zeros_like(soft)
-            index = torch.topk(soft, count).indices
+            index = torch.topk(self.gates[kind, layer].log_alpha.detach(), count).indices
             mask[index] = soft[index]
             masks[kind][layer] = mask
         return Masks(**masks, exact=self.rounded.exact)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -45,16 +47,48 @@ class GatedModel(nn.Module):
         masks = self.gates.masks() if masks is None else masks
         return self.model.extract_features(waveforms, lengths, masks=masks)
 
-    def expected_costs(self, budget: Budget) -> dict[str, Tensor]:
-        """Return each count of the budget for the units expected to stay open, 0-d and differentiable."""
-        widths = expected_widths(self.model.config, self.gates.expected())
+    def expected_costs(self, budget: Budget, shift: Tensor | float = 0.0) -> dict[str, Tensor]:
+        """Return each count of the budget for the units expected to stay open, 0-d and differentiable.
+
+        Args:
+            budget: counts of the cost.
+            shift: amount (0-d) added to the locations of all gates.
+        """
+        widths = expected_widths(self.model.config, self.gates.expected(shift))
+        for kind in self.gates.config.keep:
+            if (least := self.gates.config.least(kind)) > 1 or kind != "conv":
+                widths = replace(widths, **{kind: getattr(widths, kind).clamp(min=least)})
         costs = budget.costs(self.model.config, widths, training=True)
         return {count: torch.as_tensor(cost) for count, cost in costs.items()}
 
-    def expected_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> dict[str, Tensor]:
+    def expected_sparsity(
+        self, budget: Budget, full_costs: dict[str, Number], shift: Tensor | float = 0.0
+    ) -> dict[str, Tensor]:
         """Count -> share of ``full_costs`` that the gates are expected to remove, 0-d and differentiable."""
-        costs = self.expected_costs(budget)
+        costs = self.expected_costs(budget, shift)
         return {count: 1 - cost / float(full_costs[count]) for count, cost in costs.items()}
+
+    def project(
+        self, budget: Budget, full_costs: dict[str, Number], gaps: dict[str, Tensor], limit: float
+    ) -> None:
+        """Move all gates by the same amount towards the target sparsity.
+
+        One step of Newton's method on the count that is closest to its target, as the correction of the
+        gradient projection method (Rosen 1961, J. SIAM 9(4)). The order of the gates stays as it is.
+
+        Args:
+            budget: counts of the cost.
+            full_costs: count -> cost of the teacher.
+            gaps: count -> sparsity minus target (0-d) to remove.
+            limit: largest amount, such as the learning rate of the gates.
+        """
+        gap = torch.stack(list(gaps.values()))
+        with torch.enable_grad():
+            shift = torch.zeros((), dtype=gap.dtype, device=gap.device, requires_grad=True)
+            sparsity = torch.stack(list(self.expected_sparsity(budget, full_costs, shift).values()))
+            (slope,) = torch.autograd.grad((sparsity * (gap == gap.min())).sum(), shift)
+        amount = torch.nan_to_num(-gap.min() / slope, nan=0.0)  # all gates may be closed for good
+        self.gates.shift(amount.clamp(-limit, limit))
 
     @torch.no_grad()
     def check_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> None:
@@ -65,6 +99,7 @@ class GatedModel(nn.Module):
         Raises:
             RunError: the expected sparsity misses its target by more than the budget's tolerance.
         """
+        budget = budget.relative_to(full_costs)
         expected = {count: float(s) for count, s in self.expected_sparsity(budget, full_costs).items()}
         count = min(expected, key=lambda name: expected[name] - budget.shares[name])
         if abs(expected[count] - budget.shares[count]) > budget.tolerance:

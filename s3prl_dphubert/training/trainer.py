@@ -56,6 +56,9 @@ class TrainingTask(Protocol):
     def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, Scalars]:
         """Compute the loss of one micro-batch, and named scalars without gradient."""
 
+    def after_update(self, update: int) -> None:
+        """Do what has to follow the optimizer step of an update, alike in all processes."""
+
     def validate(self) -> dict[str, float]:
         """Return named scalars of a validation, ``loss`` among them; empty without validation data."""
 
@@ -171,7 +174,9 @@ class Trainer:
             nan_if_bad += loss.detach() * 0  # NaN if the loss is infinite or NaN
             for name, value in {"loss": loss.detach(), **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
-        return totals | {"gradient_norm": self._optimize(nan_if_bad)}
+        norm = self._optimize(nan_if_bad)
+        self.task.after_update(self.update)
+        return totals | {"gradient_norm": norm}
 
     def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, Scalars]:
         """Compute loss and scalars of a micro-batch, given its index within the update."""
