@@ -82,6 +82,8 @@ class CompressConfig:
             faults.append("stage1 and stage2 are both null, allowed: at least one of them")
         if self.stage1 is None and self.student is None:
             faults.append("stage1 is null without a student, allowed: either of them makes the model smaller")
+        if self.stage1 is not None and self.stage1.average_best > 1:
+            faults.append(f"stage1.average_best is {self.stage1.average_best}, allowed: 1; stage 2 averages")
         if self.stage1 is not None and self.budget.warmup > self.stage1.updates:
             allowed = f"0 to stage1.updates ({self.stage1.updates})"
             faults.append(f"budget.warmup is {self.budget.warmup}, allowed: {allowed}")

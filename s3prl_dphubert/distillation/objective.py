@@ -12,25 +12,38 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..utils.config_io import is_int
+from .frame_masking import FrameMasking, MaskingConfig
+from .prediction_heads import SplitHeads
 
+MODES = ("layer2layer", "clusters", "predlayer", "distilhubert")
+HEADS = ("predlayer", "distilhubert")
+"""Modes that predict every target from the student's last layer."""
 Match = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Distillation objective (Peng et al. 2023, section 2.2).
+    """Distillation objective (Peng et al. 2023, section 2.2), and further terms.
 
     Args:
-        mode: ``layer2layer`` (student layer i against teacher layer i through a linear map) or
-            ``predlayer`` (every target predicted from the student's last layer by a linear map of its
-            own and GELU, as in DistilHuBERT).
-        groups: layers to match, grouped; layers of a group share one linear map in ``layer2layer``. Layer 0
-            is the output of the feature projection. A pair ``[student, teacher]`` matches layers of
-            different numbers.
+        mode: ``layer2layer``: student layer i against teacher layer i through a linear map. ``clusters``: the
+            mean of a group's student layers against that of its teacher layers, as in SKILL (Zampierin et
+            al. 2024, arXiv 2402.16830). ``distilhubert``: every target predicted from the student's last
+            layer by the heads of s3prl's distiller, which end linear (Chang et al. 2022). ``predlayer``: the
+            same with one linear map and GELU for each target, as the code of DPHuBERT has it, which cannot
+            predict values below -0.17.
+        groups: layers to match, grouped; layers of a group share one linear map in ``layer2layer`` and are
+            averaged in ``clusters``. Layer 0 is the output of the feature projection. A pair ``[student,
+            teacher]`` matches layers of different numbers.
         l1: weight of the L1 distance.
         l2: weight of the mean squared error.
         cos: weight of the cosine term.
         cos_type: ``raw`` (minus cosine) or ``log_sig`` (minus log-sigmoid of the cosine).
+        gram: weight of the mean squared error between the temporal Gram matrices (F, F) of matched hidden
+            states, without linear maps (layer-wise STaR: Jang et al. 2024, arXiv 2312.09040). They are
+            divided by the width, in which student and teacher may differ.
+        gram_intra: the same of the products of a matched layer's input and output (intra-layer STaR).
+        masking: spans of frames that the student does not see; ``null`` for none.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -42,18 +55,27 @@ class ObjectiveConfig:
     l2: float = 0.0
     cos: float = 1.0
     cos_type: str = "raw"
+    gram: float = 0.0
+    gram_intra: float = 0.0
+    masking: MaskingConfig | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", _frozen(self.groups))
         faults = self._group_faults()
-        if self.mode not in ("layer2layer", "predlayer"):
-            faults.append(f"mode is {self.mode!r}, allowed: layer2layer, predlayer")
+        if self.mode not in MODES:
+            faults.append(f"mode is {self.mode!r}, allowed: {', '.join(MODES)}")
         if self.cos_type not in ("raw", "log_sig"):
             faults.append(f"cos_type is {self.cos_type!r}, allowed: raw, log_sig")
         weights = {"l1": self.l1, "l2": self.l2, "cos": self.cos}
         faults += [f"{name} is {value}, allowed: 0 or more" for name, value in weights.items() if value < 0]
         if not any(weights.values()):
             faults.append("l1, l2 and cos are all 0, allowed: at least one above 0")
+        grams = {"gram": self.gram, "gram_intra": self.gram_intra}
+        faults += [f"{name} is {value}, allowed: 0 or more" for name, value in grams.items() if value < 0]
+        if self.mode in HEADS and any(grams.values()):
+            faults.append(f"gram and gram_intra compare layers, allowed in {self.mode}: 0")
+        if self.mode == "clusters" and self.gram_intra:
+            faults.append(f"gram_intra is {self.gram_intra}, allowed in clusters: 0")
         ConfigError.raise_for("objective", faults)
 
     def _group_faults(self) -> list[str]:
@@ -69,8 +91,8 @@ class ObjectiveConfig:
         faults = []
         if not entries or len(set(self.layers)) != len(entries):
             faults.append(f"groups is {groups}, allowed: each layer from 0 at most once, at least one")
-        if self.mode == "predlayer" and any(isinstance(entry, tuple) for entry in entries):
-            faults.append("groups has pairs, allowed in predlayer: the teacher's layers alone")
+        if self.mode in HEADS and any(isinstance(entry, tuple) for entry in entries):
+            faults.append(f"groups has pairs, allowed in {self.mode}: the teacher's layers alone")
         return faults
 
     @property
@@ -82,6 +104,12 @@ class ObjectiveConfig:
     def layers(self) -> list[int]:
         """Matched layers of the teacher, in the order of the predictions."""
         return [teacher for group in self.pairs for _, teacher in group]
+
+    @property
+    def target_layers(self) -> list[int]:
+        """Layers of the teacher whose hidden states the objective reads."""
+        inputs = {layer - 1 for layer in self.layers if layer} if self.gram_intra else set()
+        return [*self.layers, *sorted(inputs - set(self.layers))]
 
 
 def _frozen(value: Any) -> Any:
@@ -96,27 +124,49 @@ def _is_pair(value: tuple[Any, ...]) -> bool:
     return len(value) == 2 and all(_is_layer(layer) for layer in value)
 
 
-def distances(student: Tensor, teacher: Tensor, config: ObjectiveConfig) -> tuple[Tensor, dict[str, Tensor]]:
+def distances(
+    student: Tensor, teacher: Tensor, config: ObjectiveConfig, frames: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the distance between predicted and actual hidden states.
 
     Args:
         student: predictions (..., F, D).
         teacher: targets (..., F, D).
         config: weights and kind of cosine; terms of weight 0 are not computed.
+        frames: (..., F), ``True`` for frames that count; by default all of them.
 
     Returns:
         The weighted sum, and its terms; the cosine is averaged over all but D, the others over all of them.
     """
-    terms: dict[str, Tensor] = {}
+    each: dict[str, Tensor] = {}
     if config.l2:
-        terms["l2"] = F.mse_loss(student, teacher)
+        each["l2"] = F.mse_loss(student, teacher, reduction="none")
     if config.l1:
-        terms["l1"] = F.l1_loss(student, teacher)
+        each["l1"] = F.l1_loss(student, teacher, reduction="none")
     if config.cos:
         cosine = F.cosine_similarity(student, teacher, dim=-1)
-        terms["cos"] = -(F.logsigmoid(cosine) if config.cos_type == "log_sig" else cosine).mean()
+        each["cos"] = -(F.logsigmoid(cosine) if config.cos_type == "log_sig" else cosine)
+    if frames is None:
+        terms = {name: values.mean() for name, values in each.items()}
+    else:
+        by_frame = {name: v if name == "cos" else v.mean(-1) for name, v in each.items()}
+        terms = {name: (v * frames).sum() / frames.sum() for name, v in by_frame.items()}
     total = torch.stack([getattr(config, name) * value for name, value in terms.items()]).sum()
     return total, terms
+
+
+def gram_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Compute the mean squared error, 0-d, between the temporal Gram matrices of two pairs of hidden states.
+
+    Args:
+        student: two hidden states (B, F, D), which may be the same.
+        teacher: likewise of the teacher, whose width may be another.
+    """
+    own, target = (
+        first.float() @ second.float().transpose(-1, -2) / first.shape[-1]
+        for first, second in (student, teacher)
+    )
+    return F.mse_loss(own, target)
 
 
 class Objective(nn.Module):
@@ -145,7 +195,7 @@ class Objective(nn.Module):
         self.config = config
         matched = [pair for group in config.pairs for pair in group]
         depths = {"teacher": [teacher for _, teacher in matched]}
-        if config.mode == "layer2layer":
+        if config.mode not in HEADS:
             depths["student"] = [student for student, _ in matched]
         limits = {"teacher": teacher_layers, "student": student_layers}
         faults = [
@@ -154,13 +204,19 @@ class Objective(nn.Module):
             for layer in layers
             if layer > limits[model]
         ]
+        if config.gram_intra and not any(student and teacher for student, teacher in matched):
+            faults.append("gram_intra needs a matched layer above 0")
         ConfigError.raise_for("objective", faults)
-        count = len(config.layers) if config.mode == "predlayer" else len(config.groups)
+        self.heads: SplitHeads | None = None
+        count = len(config.layers) if config.mode in HEADS else len(config.groups)
+        if config.mode == "distilhubert":
+            self.heads, count = SplitHeads(student_dim, teacher_dim, count), 0
         self.projections = nn.ModuleList(nn.Linear(student_dim, teacher_dim) for _ in range(count))
         if student_dim == teacher_dim:
             for projection in self.projections:
                 nn.init.eye_(projection.weight)  # type: ignore[arg-type]
                 nn.init.zeros_(projection.bias)  # type: ignore[arg-type]
+        self.masking = None if config.masking is None else FrameMasking(config.masking, student_dim)
 
     @property
     def depth(self) -> int:
@@ -168,25 +224,69 @@ class Objective(nn.Module):
         return max(self.config.layers)
 
     def predictions(self, hidden: list[Tensor]) -> Iterator[Tensor]:
-        """Yield a prediction (B, F, D) of each matched layer from the hidden states [L+1] (B, F, D)."""
-        if self.config.mode == "predlayer":
+        """Yield a prediction (B, F, D) of each target from the hidden states [L+1] (B, F, D)."""
+        if self.heads is not None:
+            yield from self.heads(hidden[-1])
+        elif self.config.mode == "predlayer":
             yield from (F.gelu(projection(hidden[-1])) for projection in self.projections)
-            return
-        for group, projection in zip(self.config.pairs, self.projections, strict=True):
-            yield from (projection(hidden[n]) for n, _ in group)
+        elif self.config.mode == "clusters":
+            for group, projection in zip(self.config.pairs, self.projections, strict=True):
+                yield projection(_mean([hidden[n] for n, _ in group]))
+        else:
+            for group, projection in zip(self.config.pairs, self.projections, strict=True):
+                yield from (projection(hidden[n]) for n, _ in group)
+
+    def targets(self, hidden: Sequence[Tensor] | Mapping[int, Tensor]) -> list[Tensor]:
+        """Return the targets (B, F, D), in the order of the predictions."""
+        if self.config.mode == "clusters":
+            return [_mean([hidden[n].float() for _, n in group]) for group in self.config.pairs]
+        return [hidden[n] for n in self.config.layers]
+
+    def gram_terms(
+        self, student: list[Tensor], teacher: Sequence[Tensor] | Mapping[int, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the mean distances of Gram matrices that have a weight."""
+        config, terms = self.config, {}
+        pairs = [pair for group in config.pairs for pair in group]
+        if config.gram and config.mode == "clusters":
+            means = [_mean([student[n] for n, _ in group]) for group in config.pairs]
+            rows = [gram_distance((s, s), (t, t)) for s, t in zip(means, self.targets(teacher), strict=True)]
+            terms["gram"] = torch.stack(rows).mean()
+        elif config.gram:
+            rows = [gram_distance([student[s]] * 2, [teacher[t]] * 2) for s, t in pairs]
+            terms["gram"] = torch.stack(rows).mean()
+        if config.gram_intra:
+            inner = [(s, t) for s, t in pairs if s and t]
+            rows = [gram_distance(student[s - 1 : s + 1], (teacher[t - 1], teacher[t])) for s, t in inner]
+            terms["gram_intra"] = torch.stack(rows).mean()
+        return terms
 
     def forward(
-        self, student: list[Tensor], teacher: Sequence[Tensor] | Mapping[int, Tensor]
+        self,
+        student: list[Tensor],
+        teacher: Sequence[Tensor] | Mapping[int, Tensor],
+        masked: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss (0-d, float32) and its terms.
 
         Args:
             student: hidden states [L+1] (B, F, D).
             teacher: hidden states (B, F, D) by layer.
+            masked: (B, F), ``True`` for frames that the student did not see; ``None`` if it saw all.
         """
+        masking = self.config.masking
+        frames = masked if masking is not None and masking.loss == "masked" else None
         rows = [
-            distances(predicted.float(), teacher[n].float(), self.config)
-            for predicted, n in zip(self.predictions(student), self.config.layers, strict=True)
+            distances(predicted.float(), target.float(), self.config, frames)
+            for predicted, target in zip(self.predictions(student), self.targets(teacher), strict=True)
         ]
         terms = {name: torch.stack([terms[name] for _, terms in rows]).mean() for name in rows[0][1]}
-        return torch.stack([total for total, _ in rows]).mean(), terms
+        total = torch.stack([total for total, _ in rows]).mean()
+        grams = self.gram_terms(student, teacher)
+        for name, value in grams.items():
+            total = total + getattr(self.config, name) * value
+        return total, terms | grams
+
+
+def _mean(states: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(states)).mean(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from ..model import ModelConfig, SpeechModel
 from ..model.model_config import dense_heads
 from ..utils.config_io import is_int
 
+SHAPE = ("layers", "embed_dim", "heads", "ffn")
+DROPOUTS = ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout")
 LAYER = re.compile(r"(encoder\.transformer\.layers\.)(\d+)(.*)")
 
 
@@ -32,6 +35,10 @@ class StudentConfig:
         embed_dim: width D of the Transformer; heads then have ``embed_dim / heads`` dimensions.
         heads: attention heads of every layer.
         ffn: inner width of every feed-forward sublayer.
+        projection_dropout: dropout probability after the feature projection.
+        attention_dropout: dropout probability of the attention weights.
+        ffn_dropout: dropout probability of the feed-forward's inner units.
+        dropout: dropout probability of each sublayer's output and after the positional convolution.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -41,26 +48,39 @@ class StudentConfig:
     embed_dim: int | None = None
     heads: int | None = None
     ffn: int | None = None
+    projection_dropout: float | None = None
+    attention_dropout: float | None = None
+    ffn_dropout: float | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
         faults = [
             f"{name} is {value!r}, allowed: integers from 1"
-            for name in ("embed_dim", "heads", "ffn")
+            for name in SHAPE[1:]
             if (value := getattr(self, name)) is not None and not _is_count(value)
         ]
         if self.layers is not None and not self._has_valid_layers():
             faults.append(
                 f"layers is {self.layers!r}, allowed: a number of layers, or ascending layers from 1"
             )
-        if all(value is None for value in (self.layers, self.embed_dim, self.heads, self.ffn)):
-            faults.append("no field is given, allowed: any of layers, embed_dim, heads, ffn")
+        for name, value in self.dropouts.items():
+            if not 0 <= value < 1:
+                faults.append(f"{name} is {value}, allowed: from 0 to below 1")
+        if all(getattr(self, name) is None for name in SHAPE):
+            faults.append(f"no field is given, allowed: any of {', '.join(SHAPE)}")
         ConfigError.raise_for("student", faults)
 
     def __str__(self) -> str:
-        values = {name: getattr(self, name) for name in ("layers", "embed_dim", "heads", "ffn")}
+        values = {name: getattr(self, name) for name in SHAPE}
         return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Dropout probabilities that differ from the teacher's, by the names of :class:`ModelConfig`."""
+        values = {name: getattr(self, name) for name in DROPOUTS}
+        return {name: value for name, value in values.items() if value is not None}
 
     def _has_valid_layers(self) -> bool:
         if not isinstance(self.layers, tuple):
@@ -88,12 +108,12 @@ class StudentConfig:
         if width % count:
             faults.append(f"embed_dim is {width}, allowed: a multiple of the {count} heads")
         ConfigError.raise_for("student", faults)
-        shape = replace(
-            teacher,
-            embed_dim=width,
-            heads=tuple(teacher.heads[layer] for layer in layers),
-            ffn=tuple(self.ffn or teacher.ffn[layer] for layer in layers),
-        )
+        changes: dict[str, Any] = {
+            "embed_dim": width,
+            "heads": tuple(teacher.heads[layer] for layer in layers),
+            "ffn": tuple(self.ffn or teacher.ffn[layer] for layer in layers),
+        }
+        shape = replace(teacher, **(changes | self.dropouts))
         if not (self.embed_dim or self.heads):
             return shape
         heads = dense_heads(len(layers), count)

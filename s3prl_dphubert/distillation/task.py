@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class Distillation:
         self._folded: dict[str, FoldedModel] = {}  # the teacher as a CPU runs it, by precision
         self.module: nn.Module = nn.ModuleDict({"student": student, "objective": objective})
         self.module.to(self.device)
+        if config.feature_grad_mult != 1:
+            for parameter in student.feature_extractor.parameters():
+                if parameter.requires_grad:
+                    parameter.register_hook(lambda gradient: gradient * config.feature_grad_mult)
 
     @property
     def device(self) -> torch.device:
@@ -59,23 +64,46 @@ class Distillation:
         return next(self.teacher.parameters()).device
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return one optimizer group: weights of the student and of the projections."""
-        weights = [p for p in self.model.parameters() if p.requires_grad]
-        params = [*weights, *self.objective.parameters()]
-        return [{"params": params, "base_lr": self.config.lr, "name": "weights"}]
+        """Return the weights of student and objective; biases in a group of their own if weights decay."""
+        train = self.config
+        named = [*self.model.named_parameters(), *self.objective.named_parameters()]
+        named = [(name, p) for name, p in named if p.requires_grad]
+        settings = {"base_lr": train.lr, "betas": train.betas, "eps": train.eps}
+        if not train.weight_decay:
+            return [{"params": [p for _, p in named], "name": "weights", **settings}]
+        biases = [p for name, p in named if name.endswith("bias")]
+        weights = [p for name, p in named if not name.endswith("bias")]
+        return [
+            {"params": weights, "name": "weights", "weight_decay": train.weight_decay, **settings},
+            {"params": biases, "name": "biases", **settings},
+        ]
 
     def step(self, batch: Batch, update: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         """Compute the distillation loss (0-d) of a micro-batch, and its terms as named scalars."""
         targets = self.cached_targets(batch)
         masks = self.sample_masks(generator)
-        if batch.waveforms.device.type == "cpu":
-            hidden = sparse_features(self.model, batch.waveforms, masks)
-        else:
-            hidden, _ = self.model.extract_features(batch.waveforms, masks=masks)
-        loss, terms = self.objective(hidden, targets)
+        hidden, masked = self.student_states(batch.waveforms, masks, generator)
+        loss, terms = self.objective(hidden, targets, masked)
         scalars: dict[str, Any] = {name: value.detach() for name, value in terms.items()}
         scalars["distillation"] = loss.detach()
         return loss, scalars
+
+    def student_states(
+        self, waveforms: Tensor, masks: Masks, generator: torch.Generator
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return the hidden states [L+1] (B, F, D) of waveforms (B, T), and the masked frames (B, F)."""
+        masking, masked, corrupt = self.objective.masking, None, None
+        if masking is not None:
+            masked = masking.draw(len(waveforms), self.model.config.frames(waveforms.shape[1]), generator)
+            corrupt = partial(masking, mask=masked)
+        if waveforms.device.type == "cpu" and not self.closed_units_learn:
+            return sparse_features(self.model, waveforms, masks, corrupt), masked
+        return self.model.extract_features(waveforms, masks=masks, corrupt=corrupt)[0], masked
+
+    @property
+    def closed_units_learn(self) -> bool:
+        """Return whether closed units have gradients, and so cannot be left out."""
+        return False
 
     def after_update(self, update: int) -> None:
         """Do what has to follow an optimizer step; nothing for a student of fixed shape."""
@@ -190,6 +218,11 @@ class JointPruning(Distillation):
             scalars[f"sparsity{suffix}"] = sparsity[count].detach()
             scalars[f"target_sparsity{suffix}"] = target
         return loss, scalars
+
+    @property
+    def closed_units_learn(self) -> bool:
+        """Return whether closed units have gradients, as straight-through gates give them."""
+        return self.student.gates.config.estimator == "straight_through"
 
     def after_update(self, update: int) -> None:
         """Move the gates towards the target if the budget asks for it, by their learning rate at most.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,16 +48,20 @@ class Transformer(nn.Module):
         Returns:
             The output of each (B, F, D).
         """
-        x = x + self.pos_conv_embed(x)
-        if not self.layer_norm_first:
-            x = self.layer_norm(x)
-        x = self.dropout(x)
-        table = None if self.relative_positions is None else self.relative_positions(x.shape[1])
+        x, table = self.add_positions(x)
         outputs = []
         for layer in self.layers[:depth]:
             x = layer(x, padding, table, masks)
             outputs.append(x)
         return outputs
+
+    def add_positions(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x (B, F, D) -> input of the first layer (B, F, D); biases of relative positions (heads, F, F)."""
+        x = x + self.pos_conv_embed(x)
+        if not self.layer_norm_first:
+            x = self.layer_norm(x)
+        table = None if self.relative_positions is None else self.relative_positions(x.shape[1])
+        return self.dropout(x), table
 
 
 class Encoder(nn.Module):
@@ -79,7 +85,7 @@ class SpeechModel(nn.Module):
         self.config = config
         self.feature_extractor = FeatureExtractor(config)
         self.encoder = Encoder(config)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def extract_features(
         self,
@@ -87,6 +93,7 @@ class SpeechModel(nn.Module):
         lengths: Tensor | None = None,
         num_layers: int | None = None,
         masks: Masks = NO_MASKS,
+        corrupt: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return the hidden states of every layer.
 
@@ -96,6 +103,8 @@ class SpeechModel(nn.Module):
                 statistics include the padding, as in the published models.
             num_layers: number of layers to run, all L by default.
             masks: gates of a student in training; nothing is masked by default.
+            corrupt: change of the Transformer's input (B, F, D), such as masked frames of a student in
+                training; hidden state 0 is the input before it.
 
         Returns:
             A list of L + 1 tensors (B, F, D): the feature projection's output, then each
@@ -118,7 +127,8 @@ class SpeechModel(nn.Module):
             x = x.masked_fill(padded[:, :, None], 0.0)
             padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
         depth = config.num_layers if num_layers is None else num_layers
-        return [x, *self.encoder.transformer(x, padding, masks, depth)], lengths
+        inner = x if corrupt is None else corrupt(x)
+        return [x, *self.encoder.transformer(inner, padding, masks, depth)], lengths
 
     forward = extract_features
 
@@ -184,7 +194,7 @@ def normalise(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:
     return torch.stack(rows)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """He's initialisation for the convolutions, BERT's for the position table."""
     if isinstance(module, nn.Conv1d):
         nn.init.kaiming_normal_(module.weight)

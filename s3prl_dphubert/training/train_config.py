@@ -18,6 +18,12 @@ class TrainConfig:
         lr: peak learning rate of weights and projections.
         gate_lr: peak learning rate of gates and multipliers.
         clip: largest gradient norm over all optimized parameters together.
+        betas: decay rates of AdamW's moments of weights and projections.
+        eps: added to the root of their second moment.
+        weight_decay: decoupled decay of weights and projections, except for biases.
+        feature_grad_mult: factor of the gradients of the conv feature extractor's weights, as in fairseq.
+        average_best: number of checkpoints that validated best whose weights are averaged at the end, as
+            ESPnet's ``keep_nbest_models`` does; 1 takes the best. For the last stage of a run.
         accumulate: micro-batches of each process per update. The published recipe has 4 in all: ``n``
             processes that accumulate ``4 / n`` make the same updates as one that accumulates 4.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
@@ -39,6 +45,11 @@ class TrainConfig:
     lr: float = 2e-4
     gate_lr: float = 0.02
     clip: float = 10.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    feature_grad_mult: float = 1.0
+    average_best: int = 1
     accumulate: int = 4
     precision: str = "fp32"
     teacher_precision: str | None = None
@@ -61,12 +72,18 @@ class TrainConfig:
             "keep",
             "validate_every",
             "log_every",
+            "average_best",
         ):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: 1 or more")
-        for name in ("lr", "gate_lr", "clip"):
+        for name in ("lr", "gate_lr", "clip", "eps"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} is {getattr(self, name)}, allowed: more than 0")
+        for name in ("weight_decay", "feature_grad_mult"):
+            if not getattr(self, name) >= 0:
+                faults.append(f"{name} is {getattr(self, name)}, allowed: 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            faults.append(f"betas is {list(self.betas)}, allowed: two numbers from 0 to below 1")
         if self.num_workers < 0:
             faults.append(f"num_workers is {self.num_workers}, allowed: 0 or more")
         if self.precision not in PRECISIONS:

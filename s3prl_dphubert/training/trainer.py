@@ -29,9 +29,9 @@ from ..errors import CheckpointError
 from ..model.speech_model import autocast
 from ..model.state_dict import load_weights_only
 from ..utils.environment import Environment, changes, environment
-from ..utils.files import replacing
 from ..utils.interrupts import delayed_interrupt
 from ..utils.malloc import keep_pages
+from .best_checkpoints import BestCheckpoints, write_checkpoint
 from .distributed import Processes
 from .metric_logger import MetricLogger
 from .nonfinite import SkipCounter
@@ -100,9 +100,14 @@ class Trainer:
         self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.update, self.skips = 0, SkipCounter(self.device)
-        self.best: float | None = None  # lowest validation loss
+        self.validated = BestCheckpoints(folder, config.average_best, write=self.processes.main)
         if self.processes.main:
             folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def best(self) -> float | None:
+        """Lowest validation loss so far."""
+        return self.validated.lowest
 
     def run(self) -> None:
         """Train to the end.
@@ -248,11 +253,8 @@ class Trainer:
             self.task.module.train()
         scalars = self.processes.broadcast(scalars)
         loss = scalars.get("loss")
-        if loss is not None and math.isfinite(loss) and (self.best is None or loss < self.best):
-            self.best = loss
-            if self.processes.main:
-                content = {"module": self.task.module.state_dict(), "update": self.update, "loss": loss}
-                _write(content, self.folder / "best.pt")
+        if loss is not None and math.isfinite(loss):
+            self.validated.add(loss, self.update, self.task.module)
         return scalars
 
     def save(self) -> None:
@@ -264,10 +266,10 @@ class Trainer:
             "update": self.update,
             "skipped": self.skips.total,
             "in_a_row": self.skips.in_a_row,
-            "best": self.best,
+            "validated": self.validated.losses,
             "environment": self.environment(),
         }
-        _write(content, self.folder / f"state-{self.update:08d}.pt")
+        write_checkpoint(content, self.folder / f"state-{self.update:08d}.pt")
         for old in self.states()[: -self.config.keep]:
             old.unlink()
 
@@ -323,13 +325,9 @@ class Trainer:
             self.optimizer.load_state_dict(saved["optimizer"])
             if saved["scaler"]:  # empty after another precision than fp16, which starts with a new scale
                 self.scaler.load_state_dict(saved["scaler"])
-            self.update, self.best = operator.index(saved["update"]), saved["best"]
+            self.update, kept = operator.index(saved["update"]), self.validated
+            self.validated = BestCheckpoints(self.folder, kept.count, saved["validated"], kept.write)
             self.skips = SkipCounter(self.device, saved["skipped"], saved["in_a_row"], self.update)
             return dict(saved.get("environment", {}))
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointError(f"{path}: damaged or of another training ({error!r:.200})") from error
-
-
-def _write(content: dict[str, Any], path: Path) -> None:
-    with replacing(path) as partial:
-        torch.save(content, partial)

@@ -68,16 +68,19 @@ def read_config(place: Path) -> CompressConfig:
     return from_dict(CompressConfig, yaml.safe_load((place / "run.yaml").read_text()))
 
 
-def distillation(place: Path, budget: Budget | None = None) -> Distillation:
+def distillation(
+    place: Path, budget: Budget | None = None, gates: dict[str, Any] | None = None, **objective: Any
+) -> Distillation:
     """A task whose student starts as a copy of its teacher, under gates if there is a budget."""
     torch.manual_seed(0)
     teacher, model = load_model(place / "teacher"), load_model(place / "teacher")
     assert model.config.dropout == model.config.attention_dropout == 0.1
-    objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
+    matched = Objective(ObjectiveConfig(**{"groups": ((0,), (1, 3)), **objective}), 32, 32, 3, 3)
     config = TrainConfig(lr=1e-3, gate_lr=0.2, accumulate=1)
     if budget is None:
-        return Distillation(teacher, model, objective, config)
-    return JointPruning(teacher, GatedModel(model, GateConfig(std=1.0)), objective, config, budget)
+        return Distillation(teacher, model, matched, config)
+    gated = GatedModel(model, GateConfig(**{"std": 1.0, **(gates or {})}))
+    return JointPruning(teacher, gated, matched, config, budget)
 
 
 def stream_of(place: Path, **options: Any) -> BatchStream:

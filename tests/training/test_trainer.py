@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream
 from s3prl_dphubert.data.manifest import scan
 from s3prl_dphubert.distillation import task as distil
+from s3prl_dphubert.distillation.frame_masking import MaskingConfig
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
 from s3prl_dphubert.distillation.task import JointPruning
 from s3prl_dphubert.errors import CheckpointError, RunError
@@ -179,11 +180,31 @@ class Asked(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("budget", [None, Budget({"parameters": 0.4, "macs": 0.4}, warmup=2)])
-def test_an_update_asks_the_device_for_nothing(place, tmp_path, monkeypatch, budget):
+SHARES = {"parameters": 0.4, "macs": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("budget", "options"),
+    [
+        (None, {}),
+        (Budget(SHARES, warmup=2), {}),
+        (Budget(SHARES, warmup=2, constraint="projection"), {"gates": {"keep": {"ffn": {"min": 2}}}}),
+        (
+            Budget(SHARES, warmup=2),
+            {"gates": {"estimator": "straight_through"}, "masking": MaskingConfig(loss="masked")},
+        ),
+        (None, {"mode": "clusters", "gram": 1.0}),
+        (None, {"mode": "distilhubert"}),
+    ],
+)
+def test_an_update_asks_the_device_for_nothing(place, tmp_path, monkeypatch, budget, options):
     """With the models as a GPU runs them, until the numbers are read."""
-    monkeypatch.setattr(distil, "sparse_features", lambda m, w, masks: m.extract_features(w, masks=masks)[0])
-    task = distillation(place, budget)
+
+    def dense(model, waveforms, masks, corrupt):
+        return model.extract_features(waveforms, masks=masks, corrupt=corrupt)[0]
+
+    monkeypatch.setattr(distil, "sparse_features", dense)
+    task = distillation(place, budget, **options)
     task.targets = lambda waveforms: task.teacher.extract_features(waveforms)[0]
     settings = TrainConfig(updates=4, warmup=2, num_workers=0, accumulate=2)
     trainer = Trainer(task, settings, stream_of(place), tmp_path)

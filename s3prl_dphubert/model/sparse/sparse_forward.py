@@ -7,6 +7,7 @@ multiplied into the weights that read them, which are smaller than their outputs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +31,12 @@ from .dropout import attend, dropout
 from .gelu_ops import gelu_conv, gelu_linear
 
 
-def sparse_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MASKS) -> list[Tensor]:
+def sparse_features(
+    model: SpeechModel,
+    waveforms: Tensor,
+    masks: Masks = NO_MASKS,
+    corrupt: Callable[[Tensor], Tensor] | None = None,
+) -> list[Tensor]:
     """Compute the hidden states of a student without its closed units.
 
     They are those of :meth:`SpeechModel.extract_features` up to rounding and dropout, whose random numbers
@@ -40,6 +46,7 @@ def sparse_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MAS
         model: the student, in training mode.
         waveforms: (B, T) at 16 kHz, without padding.
         masks: sampled gates.
+        corrupt: change of the Transformer's input (B, F, D), as for :meth:`SpeechModel.extract_features`.
 
     Returns:
         L + 1 tensors (B, F, D).
@@ -55,6 +62,8 @@ def sparse_features(model: SpeechModel, waveforms: Tensor, masks: Masks = NO_MAS
     x, units = _extract(model.feature_extractor, waveforms, masks, dtype)
     x = _project(model.encoder.feature_projection, x, units, masks)
     states = [x]
+    if corrupt is not None:
+        x = corrupt(x)
     transformer = model.encoder.transformer
     x = x + _positional(transformer.pos_conv_embed, x)
     if not transformer.layer_norm_first:
