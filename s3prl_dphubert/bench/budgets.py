@@ -25,6 +25,7 @@ from ..utils import markdown
 from ..utils.config_io import from_dict, read_yaml
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
+from ..utils.readers import read_json
 from .machine import machine, versions
 
 PRECISIONS = ("fp32", "bf16")
@@ -87,7 +88,7 @@ def _config(run: Path) -> dict[str, Any]:
 
 
 def _losses(run: Path) -> dict[str, float]:
-    valid = json.loads((run / "results.json").read_text(encoding="utf8"))["valid"]
+    valid = read_json(run / "results.json", ConfigError)["valid"]
     return {name: scalars["loss"] for name, scalars in valid.items()}
 
 
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
     arguments = parser.parse_args(argv)
     page, store = arguments.page, arguments.page.with_suffix(".json")
-    groups = json.loads(store.read_text(encoding="utf8")) if store.exists() else {}
+    groups = read_json(store, ConfigError) if store.exists() else {}
     if arguments.group:
         torch.set_num_threads(arguments.threads)
         groups[arguments.group] = measure(

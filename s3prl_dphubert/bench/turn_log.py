@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, RunError
 from ..utils.files import write_text
+from ..utils.readers import LARGEST_RECORD, parse_json, read_limited, reading
 
 
 class TurnLog:
@@ -29,11 +30,12 @@ class TurnLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(setting) + "\n")
             return
-        complete, _, rest = path.read_text(encoding="utf8").rpartition("\n")
+        with reading(path, CheckpointError, "a log of measurements"):
+            complete, _, rest = read_limited(path, LARGEST_RECORD).decode().rpartition("\n")
         if rest:  # a killed process left half a line
             write_text(path, complete + "\n")
         try:
-            previous, *self.entries = [json.loads(line) for line in complete.splitlines()]
+            previous, *self.entries = [parse_json(line) for line in complete.splitlines()]
         except ValueError as error:
             raise CheckpointError(f"{path}: damaged ({error})") from error
         setting = json.loads(json.dumps(setting))

@@ -1,8 +1,9 @@
-"""Checkpoint directories of this package: ``config.json``, ``model.safetensors`` and a model card."""
+"""Checkpoint directories of this package, which transformers opens, too."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,36 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError, shown
 from ..model import ModelConfig, SpeechModel
 from ..model.state_dict import checkpoint_errors
-from ..utils.files import new_folder, parse_json, read_limited
-from .key_mapping import State, Weights
+from ..modeling import single_file
+from ..utils.files import new_folder
+from ..utils.readers import parse_json, read_json, reading
+from .key_mapping import MAX_TENSORS, State, Weights
 
 FORMAT_VERSION = 1
-LARGEST_JSON = 4 << 20  # bytes; the list of tensors of a model in 100 parts has some 100,000
 MODEL_TYPE = "dphubert"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+PREPROCESSOR = "preprocessor_config.json"
+BASE = "dphubert."  # before the encoder's tensors in a model that transformers saved with a head
+WEIGHT_NORM = {
+    "parametrizations.weight.original0": "weight_g",
+    "parametrizations.weight.original1": "weight_v",
+}
+"""Ends of names in torch's newer weight norm, which transformers writes -> ours."""
+LARGEST_HEADER = 1 << 24  # bytes of the list of tensors in a safetensors file
 
 
 def save_model(
     model: SpeechModel, target: str | Path, card: str = "", dtype: torch.dtype | None = None
 ) -> Path:
     """Write a checkpoint directory; it appears whole or not at all.
+
+    It holds ``config.json``, ``model.safetensors``, a model card, and for transformers
+    ``preprocessor_config.json`` and a file of code, which runs only where a user allows it
+    (``AutoModel.from_pretrained(target, trust_remote_code=True)``).
 
     Args:
         model: model to save.
@@ -41,8 +56,14 @@ def save_model(
     """
     target = Path(target)
     with new_folder(target) as partial:
-        config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **model.config.to_dict()}
-        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf8")
+        shape = model.config
+        config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **shape.to_dict()}
+        waveforms = single_file.preprocessor_config(
+            shape.normalize_waveform, shape.normalize_eps, SAMPLE_RATE
+        )
+        _write_json(partial / CONFIG, config | single_file.auto_config())
+        _write_json(partial / PREPROCESSOR, waveforms)
+        (partial / single_file.FILE).write_text(single_file.modeling_file(), encoding="utf8")
         state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
         try:
             save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
@@ -57,35 +78,23 @@ def read_tensors(path: Path) -> State:
     """Read a safetensors file.
 
     Raises:
-        CheckpointError: the file is missing, truncated or of another format.
+        CheckpointError: the file is missing, truncated, of another format or has too many tensors.
     """
-    try:
+    with reading(path, CheckpointError, "safetensors"):
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > LARGEST_HEADER:
+                raise ValueError(f"its header has {size:,} bytes, allowed: {LARGEST_HEADER:,}")
+            header = parse_json(file.read(size))
+        if not isinstance(header, dict) or len(header) > MAX_TENSORS + 1:  # one entry is no tensor
+            raise ValueError(f"its header does not name up to {MAX_TENSORS:,} tensors")
         return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def read_mapping(path: Path, source: str) -> dict[str, Any]:
-    """Read a JSON file that holds a mapping.
-
-    Args:
-        path: file to read.
-        source: the model it belongs to, for messages.
-
-    Raises:
-        CheckpointError: the file cannot be read, or holds something else.
-    """
-    try:
-        values = parse_json(read_limited(path, LARGEST_JSON))
-    except (ValueError, OSError) as error:  # ValueError: neither UTF-8 nor JSON
-        raise CheckpointError(f"{source}: {path.name} is not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{source}: {path.name} holds {type(values).__name__}, expected a mapping")
-    return values
 
 
 def read(folder: Path) -> Weights:
-    """Read a directory that :func:`save_model` wrote.
+    """Read a directory that :func:`save_model` wrote, or transformers' ``save_pretrained`` later.
+
+    Heads that transformers added are left out.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the format is newer than this version.
@@ -94,7 +103,7 @@ def read(folder: Path) -> Weights:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is missing")
     path = folder / CONFIG
-    values = read_mapping(path, str(folder))
+    values = read_json(path, CheckpointError)
     if (kind := values.pop("model_type", None)) != MODEL_TYPE:
         raise CheckpointError(f"{path}: model_type is {shown(kind)}, expected {MODEL_TYPE!r}")
     version = values.pop("format_version", None)
@@ -103,5 +112,29 @@ def read(folder: Path) -> Weights:
             f"{path}: format_version is {shown(version)}, this version reads up to {FORMAT_VERSION}"
         )
     with checkpoint_errors(path):
-        config = ModelConfig.from_dict(values)
-    return config, read_tensors(folder / WEIGHTS)
+        config = ModelConfig.from_dict(_shape(values))
+    return config, _encoder(read_tensors(folder / WEIGHTS))
+
+
+def _shape(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the model's shape; transformers adds many of its own when it saves a model."""
+    if "transformers_version" in values:
+        names = {field.name for field in fields(ModelConfig)}
+        return {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name not in single_file.auto_config()}
+
+
+def _encoder(state: State) -> State:
+    """Return the encoder's tensors by our names."""
+    if any(name.startswith(BASE) for name in state):
+        state = {name.removeprefix(BASE): t for name, t in state.items() if name.startswith(BASE)}
+    for theirs, ours in WEIGHT_NORM.items():
+        state = {
+            name.removesuffix(theirs) + ours if name.endswith(theirs) else name: t
+            for name, t in state.items()
+        }
+    return state
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")

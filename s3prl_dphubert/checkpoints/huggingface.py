@@ -10,7 +10,8 @@ from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError, shown
 from ..model import ModelConfig
 from ..model.model_config import dense_heads
-from .directory import read_mapping, read_tensors
+from ..utils import readers
+from .directory import read_tensors
 from .dphubert_pth import TABLE
 from .key_mapping import KeyMapping, Weights, add_extractor_scale, count_faults, positional_conv
 from .teachers import recognize
@@ -135,7 +136,7 @@ def read_json(find: Find, name: str, source: str) -> dict[str, Any]:
     path = find(name)
     if path is None:
         raise CheckpointError(f"{source}: {name} is missing")
-    return read_mapping(path, source)
+    return readers.read_json(path, CheckpointError, source=source)
 
 
 def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool | None) -> ModelConfig:

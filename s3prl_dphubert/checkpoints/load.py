@@ -13,7 +13,8 @@ from ..errors import CheckpointError, shown
 from ..model import SpeechModel
 from ..model.state_dict import build_model, checkpoint_errors
 from ..utils import resources
-from . import directory, dphubert_pth, fairseq, hub, huggingface, s3prl_states, torchaudio
+from ..utils.readers import read_json
+from . import directory, dphubert_pth, fairseq, hub, huggingface, s3prl_states, torchaudio, user_names
 from .key_mapping import Weights
 from .teachers import TEACHERS
 from .unpickler import plain, read_foreign_pickle
@@ -125,7 +126,7 @@ def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> We
                 break
     pinned, source = repository.pinned(huggingface.CONFIG), str(repository)
     config = pinned.fetch(huggingface.CONFIG)
-    if directory.read_mapping(config, source).get("model_type") == directory.MODEL_TYPE:
+    if read_json(config, CheckpointError, source=source).get("model_type") == directory.MODEL_TYPE:
         pinned.fetch(directory.WEIGHTS)
         return directory.read(config.parent)
     with checkpoint_errors(source):
@@ -203,11 +204,14 @@ def _read_fine_tuned(content: dict[str, Any], source: str, is_origin: bool) -> W
             f"{source}: of run_downstream without -f, so it holds no upstream; give the model that it was "
             f"trained on: {origin or entry}"
         )
-    origin = hub.RELEASED.get(entry, origin)
-    if not entry.startswith("dp") or not isinstance(origin, str) or hub.is_url(origin) or is_origin:
+    named = user_names.find(entry)
+    origin = hub.RELEASED.get(entry, origin) if named is None else named.ckpt
+    is_ours = named is not None or entry.startswith("dp")
+    if not is_ours or not isinstance(origin, str) or hub.is_url(origin) or is_origin:
         raise CheckpointError(
             f"{source}: fine-tuned from {entry} {shown(origin)}, expected dphubert, dpwavlm, dphubert_hub or "
-            "dphubert_local with a path, name or Hub id that is not itself fine-tuned"
+            "dphubert_local with a path, name or Hub id that is not itself fine-tuned, or a name of yours "
+            f"that is still in your files ({user_names.FILES})"
         )
     try:
         config, _ = _read(origin, is_origin=True)

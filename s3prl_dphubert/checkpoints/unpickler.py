@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import sys
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, shown
 from ..utils import pickle_bounds
+from ..utils.readers import open_zip
 from .pickle_stubs import Stub, plain
 
 __all__ = ["Stub", "plain", "read_foreign_pickle"]
@@ -173,7 +173,7 @@ def _storage(pid: Any) -> tuple[str, _Storage]:
 
 
 def _read_zip(file: BinaryIO) -> Any:
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file, CheckpointError, "the archive") as archive:
         names = archive.namelist()
         roots = [name.removesuffix("data.pkl") for name in names if f"/{name}".endswith("/data.pkl")]
         if len(roots) != 1:

@@ -42,12 +42,13 @@ from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.cost import macs, parameters
 from ..model.masks import NO_MASKS, Masks
-from ..model.state_dict import load_weights_only
 from ..pruning.budget import Budget
 from ..pruning.structured import cut
+from ..training.best_checkpoints import BEST, load_best
 from ..training.distributed import Processes, join
 from ..training.trainer import Trainer
-from ..utils.files import read_json, replacing, write_text
+from ..utils.files import replacing, write_text
+from ..utils.readers import read_record
 from . import stages
 from .compress_config import CompressConfig
 from .run_card import render_card
@@ -167,7 +168,7 @@ class _Run:
         self.save(cut(task.model.eval(), masks), "pruned", "pruned")
 
     def distill(self) -> None:
-        """Run stage 2, if there is one, and save the weights that validated best, else the last ones."""
+        """Run stage 2, if there is one, and save the weights that validated best, their mean or the last."""
         after_pruning = self.config.stage1 is not None
         source = "pruned" if after_pruning else "student"
         student = self.load(source)
@@ -181,10 +182,11 @@ class _Run:
             return
         self.train(task, 2)
         if self.processes.main:
-            best = self.out / "stage2" / "best.pt"
-            if best.exists():
-                with removable(best, "the last weights are taken"):
-                    task.module.load_state_dict(load_weights_only(best)["module"])
+            folder = self.out / "stage2"
+            with removable(folder / BEST, "the last weights are taken"):
+                best = load_best(folder, self.config.stage2.average_best)
+                if best is not None:
+                    task.module.load_state_dict(best)
             self.record_validation("stage2", task)
             self.save(student.eval(), "model", "compressed")
 
@@ -192,7 +194,7 @@ class _Run:
         """Train one stage to its end."""
         name, seed = f"stage{stage}", self.config.seed + stage
         if self.config.cache_teacher:
-            layers, width = task.objective.config.layers, self.teacher.config.embed_dim
+            layers, width = task.objective.config.target_layers, self.teacher.config.embed_dim
             task.cache = TargetCache(self.out / "targets", layers, width, self.config.cache_gigabytes)
         Trainer(task, task.config, self.data[0], self.out / name, seed, name, self.processes).run()
 
@@ -204,7 +206,7 @@ class _Run:
         """Add validation losses to results.json, unless an earlier start has recorded them."""
         path = self.out / "results.json"
         if self.processes.main:
-            results = read_json(path)
+            results = read_record(path)
             valid = results.get("valid")
             results["valid"] = valid if isinstance(valid, dict) else {}
             if name not in results["valid"]:
@@ -216,7 +218,7 @@ class _Run:
         from .run_plots import plot_training, plot_units  # matplotlib takes half a second to import
 
         path, seconds = self.out / "results.json", self.config.budget.seconds
-        results = {"valid": {}, **read_json(path)}
+        results = {"valid": {}, **read_record(path)}
         small = self.load("model").config
         for name, shape in (("teacher", self.teacher.config), ("model", small)):
             results[name] = {

@@ -15,9 +15,10 @@ import yaml
 from ..errors import CheckpointError, DataError, RunError
 from ..model import SpeechModel
 from ..utils.config_io import differences, read_yaml, to_dict
-from ..utils.files import read_json, remove_partial, write_text
+from ..utils.files import remove_partial, write_text
 from ..utils.hashing import sha256_file, sha256_model
 from ..utils.locking import folder_lock
+from ..utils.readers import read_record
 from .compress_config import CompressConfig
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def pin_inputs(config: CompressConfig, teacher: SpeechModel, out: Path) -> None:
             except OSError as error:
                 raise DataError(f"{field}: {source} cannot be read ({error.strerror})") from error
     path = out / INPUTS
-    before = read_json(path)
+    before = read_record(path)
     sources = files | {"teacher": config.teacher}
     changed = [field for field, digest in digests.items() if before.get(field, digest) != digest]
     if changed and _has_results(out):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from ..model import ModelConfig
 from ..utils.config_io import is_number
 from ..utils.files import replacing
+from ..utils.readers import read_json_lines
 
 TEACHER, KEPT, TARGET = "#c9d3dd", "#1f6f8b", "#d1495b"
 
@@ -22,13 +21,11 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     path = folder / "log.jsonl"
     if not path.exists():
         return []
-    rows = []
-    for text in path.read_text(encoding="utf8", errors="replace").splitlines():
-        with suppress(ValueError):
-            row = json.loads(text)
-            if isinstance(row, dict) and all(is_number(value) for value in row.values()) and "update" in row:
-                rows.append(row)
-    return rows
+    return [
+        row
+        for row in read_json_lines(path)
+        if all(is_number(value) for value in row.values()) and "update" in row
+    ]
 
 
 def plot_training(run: Path, target: Path) -> None:

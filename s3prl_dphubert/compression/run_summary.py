@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import read_json
+from ..utils.readers import read_record
 
 LOSSES = {
     "teacher_copy": "teacher copy",
@@ -36,7 +36,7 @@ def loss_lines(results: dict[str, Any]) -> list[str]:
 
 def render_summary(out: Path) -> str:
     """Return a few lines about a finished run, given its directory."""
-    results, model = read_json(out / "results.json"), shlex.quote(str(out / "model"))
+    results, model = read_record(out / "results.json"), shlex.quote(str(out / "model"))
     following = [
         f"next: s3prl-dphubert inspect {model}",
         f"      s3prl-dphubert export {model} model.onnx --format onnx",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints.directory import save_model
 from ..checkpoints.load import load_model
@@ -14,9 +12,11 @@ from ..compression.compress_config import CompressConfig
 from ..compression.pipeline import compress
 from ..compression.run_summary import cost_lines, loss_lines
 from ..data.manifest import scan, write
+from ..errors import RunError
 from ..model.profiler import real_time_factors
 from ..utils import resources
 from ..utils.config_io import from_dict, merge, read_yaml
+from ..utils.readers import read_json
 from . import speaker_id
 
 
@@ -51,7 +51,7 @@ def show(run: Path, settings: CompressConfig) -> None:
         run: directory of the run.
         settings: its configuration.
     """
-    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
+    results = read_json(run / "results.json", RunError)
     teacher, model = load_model(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
     print("\n".join([*cost_lines(results), "", *loss_lines(results)]))
@@ -73,7 +73,7 @@ def identify(out: Path, run: Path, teacher: str) -> None:
         run: directory of the finished run.
         teacher: source of its teacher.
     """
-    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf8"))
+    results = read_json(run / "results.json", RunError)
     upstreams = [speaker_id.ComparedUpstream("fbank", "fbank")]
     for name, title, key, checkpoint in (
         ("teacher", f"{Path(teacher).name} (teacher)", "teacher", _checkpoint(teacher, out)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..utils import resources
 from ..utils.files import write_text
+from ..utils.readers import read_table
 
 LIST = "veri_test_class.txt"
 TRAIN, DEV, TEST = 1, 2, 3
@@ -55,10 +55,9 @@ def choose(speech: Path | None = None) -> list[SpeakerClip]:
     """
     speech = speech or resources.find("assets/speech")
     voices: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    with (speech / "manifest.tsv").open(encoding="utf8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            person = row["speaker"].replace(f"_{row['lang'][:2]}_", "_")
-            voices[person].append((row["speaker"], row["path"]))
+    for row in read_table(speech / "manifest.tsv", ("speaker", "lang", "path")):
+        person = row["speaker"].replace(f"_{row['lang'][:2]}_", "_")
+        voices[person].append((row["speaker"], row["path"]))
     selected = []
     eligible = [sorted(voices[voice]) for voice in sorted(voices) if len(voices[voice]) >= LEAST]
     for speaker, clips in enumerate(eligible, start=10_001):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..data.manifest import Manifest
 from ..utils import resources
+from ..utils.readers import read_table
 
 SECONDS = 10  # longer utterances are cut
 CALIBRATION, CHECK = 32, 16  # utterances
@@ -45,8 +45,7 @@ def _paths(manifest: Path | None, half: int) -> list[str | Path]:
     if manifest is not None:
         return [entry.path for entry in Manifest.load(manifest).entries]
     folder = resources.find("assets/speech")
-    with (folder / "manifest.tsv").open(encoding="utf8", newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if float(row["seconds"]) >= 1]
+    rows = [row for row in read_table(folder / "manifest.tsv") if float(row["seconds"]) >= 1]
     voices = sorted({row["speaker"] for row in rows})[half::2]
     return [folder / row["path"] for row in rows if row["speaker"] in voices]
 

@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from ..model import ModelConfig
 from ..model.model_config import with_later_fields
 from ..utils.config_io import from_dict
-from ..utils.files import parse_json
+from ..utils.readers import parse_json
 
 FORMAT_VERSION = 1
 LARGEST = 1 << 20  # characters of metadata; models of 48 layers need some 20,000

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import io
@@ -23,6 +22,7 @@ import soundfile
 from ..constants import SAMPLE_RATE
 from ..errors import DataError
 from ..utils.files import write_text
+from ..utils.readers import read_table
 from .sources import amazon_queen, deb, recordings
 from .sources.recordings import QUEEN, SOURCES, Source
 from .voices import OPERATOR
@@ -128,12 +128,6 @@ def read_clips(path: Path) -> list[Clip]:
         Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
         for row in read_table(path)
     ]
-
-
-def read_table(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a tab-separated table with a header."""
-    with path.open(encoding="utf8", newline="") as file:
-        yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
 def normalise(text: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +13,17 @@ import numpy as np
 from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..errors import DataError
+from ..utils.readers import read_table
 from .clips import Clip, normalise
 from .sources.recordings import QUEEN
-from .voices import ROLES, TEST, UNHEARD, split_of
+from .voices import ROLES, split_of
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word with its start and end in seconds of the clip."""
+class Segment:
+    """A word or phone with its start and end in seconds of the clip."""
 
     text: str
     start: float
@@ -43,11 +43,14 @@ class Utterance:
         clip: the recording.
         path: its FLAC file.
         words: its words in order; none if text and recording could not be aligned.
+        phones: phones of the CMU dictionary without stress, and ``SIL``, in order; none where there are no
+            words.
     """
 
     clip: Clip
     path: Path
-    words: tuple[Word, ...] = ()
+    words: tuple[Segment, ...] = ()
+    phones: tuple[Segment, ...] = ()
 
     @property
     def split(self) -> str:
@@ -107,9 +110,9 @@ class Material:
         speakers = set(voices)
         return [u for u in self.utterances if u.clip.package == QUEEN and u.clip.voice in speakers]
 
-    def unheard_in_tests(self, split: str) -> list[Utterance]:
-        """Return the game's recordings of a split; for tests, of voices that ``hubert_nano`` never heard."""
-        return self.of_the_game(voices=UNHEARD) if split == TEST else self.of_the_game(split)
+    def of_all_packages(self, split: str) -> list[Utterance]:
+        """Return all recordings by the voices of a split."""
+        return [u for u in self.utterances if u.clip.voice in ROLES[split]]
 
 
 def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
@@ -118,20 +121,29 @@ def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
     Args:
         clips: labelled recordings.
         corpus: folder with their files.
-        tables: folder with ``alignments.tsv.gz`` and ``lexicon.tsv.gz``.
+        tables: folder with ``alignments.tsv.gz``, ``phones.tsv.gz`` and ``lexicon.tsv.gz``.
 
     Raises:
         DataError: the table of alignments belongs to another corpus.
     """
-    alignments = {row["name"]: row["words"] for row in _rows(tables / "alignments.tsv.gz")}
-    lexicon = {row["word"]: row["phones"] for row in _rows(tables / "lexicon.tsv.gz")}
+    alignments = {row["name"]: row["words"] for row in read_table(tables / "alignments.tsv.gz")}
+    phones = {row["name"]: row["phones"] for row in read_table(tables / "phones.tsv.gz")}
+    lexicon = {row["word"]: row["phones"] for row in read_table(tables / "lexicon.tsv.gz")}
     return Material(
-        tuple(Utterance(clip, corpus / clip.path, _words(clip, alignments.get(clip.name))) for clip in clips),
+        tuple(
+            Utterance(
+                clip,
+                corpus / clip.path,
+                _words(clip, alignments.get(clip.name)),
+                _phones(phones.get(clip.name, "")),
+            )
+            for clip in clips
+        ),
         lexicon,
     )
 
 
-def _words(clip: Clip, alignment: str | None) -> tuple[Word, ...]:
+def _words(clip: Clip, alignment: str | None) -> tuple[Segment, ...]:
     """Return the words of a clip with their times, given as ``start:length`` in 10 ms for each."""
     if alignment is None:
         return ()
@@ -142,16 +154,17 @@ def _words(clip: Clip, alignment: str | None) -> tuple[Word, ...]:
             "with python -m s3prl_dphubert.free_superb.align"
         )
     return tuple(
-        Word(text, int(start) / 100, (int(start) + int(length)) / 100)
+        Segment(text, int(start) / 100, (int(start) + int(length)) / 100)
         for text, (start, length) in zip(texts, spans, strict=True)
     )
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(path, "rt", encoding="utf8") as file:
-        names = next(file).rstrip("\n").split("\t")
-        for line in file:
-            yield dict(zip(names, line.rstrip("\n").split("\t"), strict=True))
+def _phones(alignment: str) -> tuple[Segment, ...]:
+    """Return the phones of a clip with their times, given as ``PHONE:start:length`` in 10 ms for each."""
+    parts = (part.split(":") for part in alignment.split())
+    return tuple(
+        Segment(text, int(start) / 100, (int(start) + int(length)) / 100) for text, start, length in parts
+    )
 
 
 def shuffled(items: Iterable[Item], name: Callable[[Item], str], purpose: str) -> list[Item]:

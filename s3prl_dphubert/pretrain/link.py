@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..utils.files import replacing, write_text
+from ..utils.readers import read_json
 
 MARK = ".s3prl-dphubert.json"
 """File in each folder created by :func:`link`, with the SHA-256 of every file that was put there."""
@@ -116,7 +117,7 @@ def _recorded(folder: Path) -> dict[str, str]:
     path = folder / MARK
     if not path.is_file():
         return {}
-    values = json.loads(path.read_text(encoding="utf8"))
+    values = read_json(path, RunError)
     return {name: digest for name, digest in values.items() if name == Path(name).name}
 
 

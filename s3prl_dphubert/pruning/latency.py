@@ -18,7 +18,8 @@ from ..errors import ConfigError
 from ..model.cost import Number, Widths, real_widths
 from ..model.model_config import ModelConfig
 from ..utils.config_io import from_dict
-from ..utils.files import parse_json, read_limited, write_text
+from ..utils.files import write_text
+from ..utils.readers import read_json
 
 _LARGEST = 16 << 20  # bytes of a table
 SHAPE = ("conv_kernels", "conv_strides", "embed_dim", "head_dim", "pos_conv_kernel", "num_buckets")
@@ -82,10 +83,7 @@ class LatencyTable:
             ConfigError: the file is missing, or is no such table; all faults are listed.
         """
         what = f"budget: table {path} is no table of `bench --table`"
-        try:
-            values = parse_json(read_limited(Path(path), _LARGEST))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{what} ({error})") from error
+        values = read_json(Path(path), ConfigError, source=what, largest=_LARGEST)
         return from_dict(cls, values, what, complete=True, strict=True)
 
     def write(self, path: str | Path) -> None:

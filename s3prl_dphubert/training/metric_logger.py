@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from ..utils.files import write_text
+from ..utils.readers import parse_json
 
 
 class MetricLogger:
@@ -49,6 +50,6 @@ class MetricLogger:
 
 def _update_of(row: str) -> float:
     try:
-        return float(json.loads(row)["update"])
+        return float(parse_json(row)["update"])
     except (ValueError, LookupError, TypeError):  # damaged, or left unfinished by a killed process
         return math.inf

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError, shown
 from ..model.speech_model import PRECISIONS
-from ..utils.config_io import LARGEST_YAML, from_dict, parse_yaml
-from ..utils.files import read_limited
+from ..utils.config_io import from_dict
+from ..utils.readers import LARGEST_YAML, parse_yaml, read_limited, reading
 
 PADDINGS = ("batch", "exact")
 Kind = TypeVar("Kind", bound="Options")
@@ -56,15 +56,18 @@ class Options:
         Raises:
             ConfigError: the file cannot be read or is not a mapping, or an option is unknown or wrong.
         """
-        values = {**(_mapping(Path(config)) if config else {}), **more}
+        values = {**(read_options(Path(config)) if config else {}), **more}
         return from_dict(cls, values, "upstream options")
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
+def read_options(path: Path) -> dict[str, Any]:
+    """Read the options in a YAML file, unchecked.
+
+    Raises:
+        ConfigError: the file cannot be read or is not a mapping.
+    """
+    with reading(path, ConfigError, "YAML"):
         values = parse_yaml(read_limited(path, LARGEST_YAML))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file ({error})") from error
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected options as name: value")
     return {str(name): value for name, value in (values or {}).items()}

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 from ..errors import ConfigError, shown
-from .files import read_limited
+from .readers import LARGEST_YAML, parse_yaml, read_limited, reading
 
 T = TypeVar("T")
-LARGEST_YAML, MOST_VALUES = 1 << 18, 100_000
-"""Bytes of a YAML file, and values in it with aliases written out."""
 _SCIENTIFIC = re.compile(r"\s*[-+]?\d+(\.\d*)?[eE][-+]?\d+\s*")  # 1e-4 is a string in YAML, 1.0e-4 a number
 
 
@@ -29,14 +27,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, descendants: tuple[Path, ...]) -> dict[str, Any]:
-    try:
+    with reading(path, ConfigError, "YAML"):
         values = parse_yaml(read_limited(path, LARGEST_YAML))
         if path.resolve() in descendants:
             raise ConfigError(f"{path}: base extends itself")
-    except (OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds {type(values).__name__}, expected a mapping")
     base = values.pop("base", None)
@@ -45,43 +39,6 @@ def _read_yaml(path: Path, descendants: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base is {shown(base)}, expected the name of a file")
     return merge(_read_yaml(path.parent / base, (*descendants, path.resolve())), values)
-
-
-def parse_yaml(text: str | bytes) -> Any:
-    """Return the plain values of a YAML text.
-
-    Raises:
-        ValueError: it is not YAML, or small but huge when its aliases are written out.
-    """
-    import yaml  # not at the top: much that imports this module reads no YAML
-
-    class Loader(yaml.SafeLoader):
-        """Count the values, those behind an alias each time."""
-
-        count = 0
-
-        def __init__(self, stream: Any) -> None:
-            super().__init__(stream)
-            self.sizes: dict[int, int] = {}
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            begin, is_alias = self.count, self.check_event(yaml.AliasEvent)
-            node = super().compose_node(parent, index)
-            if is_alias:  # without a size, the node holds itself
-                self.count += self.sizes.get(id(node), MOST_VALUES)
-            else:
-                self.count += 1
-                self.sizes[id(node)] = self.count - begin
-            if self.count > MOST_VALUES:
-                raise ValueError(f"more than {MOST_VALUES:,} values, or one that holds itself")
-            return node
-
-    try:
-        return yaml.load(text, Loader)  # a subclass of SafeLoader
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    except Exception as error:  # beside its own errors, those of the types that a tag names
-        raise ValueError(str(error)) from error
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,15 @@
-"""Files and folders that appear complete or not at all, JSON files, and the user's cache folder."""
+"""Files and folders that appear complete or not at all, and the user's cache folder."""
 
 from __future__ import annotations
 
 import errno
 import glob
-import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from ..errors import CheckpointError, RunError
 
@@ -197,38 +195,3 @@ def remove_partial(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left anywhere below a folder."""
     for partial in list(folder.rglob("*.part")):
         _remove(partial)
-
-
-def read_limited(path: Path, limit: int) -> bytes:
-    """Return the content of a file of at most ``limit`` bytes.
-
-    Raises:
-        ValueError: it is larger.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"larger than {limit:,} bytes")
-    return data
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the values of a JSON text.
-
-    Raises:
-        ValueError: it is not JSON or not UTF-8, nested too deep, or has a number of too many digits.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a mapping from a JSON file; it is empty if the file is missing, damaged or holds no mapping."""
-    try:
-        values = parse_json(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

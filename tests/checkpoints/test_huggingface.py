@@ -376,8 +376,8 @@ def test_tensors_are_all_used_or_named(original, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("config.json", "{", "config.json is not valid JSON"),
-        ("config.json", "[]", "config.json holds list, expected a mapping"),
+        ("config.json", "{", "config.json: not readable as JSON"),
+        ("config.json", "[]", "config.json: holds list, expected a mapping"),
         ("config.json", '{"model_type": "bert"}', "model_type is 'bert', allowed: dphubert, hubert"),
         ("config.json", '{"model_type": "hubert", "num_attention_heads": 0}', "num_attention_heads is 0"),
         ("config.json", '{"model_type": "hubert", "num_hidden_layers": 1e9}', "layers is 1000000000.0"),
@@ -386,7 +386,7 @@ def test_tensors_are_all_used_or_named(original, tmp_path):
         ("preprocessor_config.json", '{"sampling_rate": 8000}', "sampling_rate is 8000, allowed: 16000"),
         ("preprocessor_config.json", '{"do_normalize": 1}', "do_normalize is 1"),
         ("model.safetensors", None, "model.safetensors or pytorch_model.bin is missing"),
-        ("model.safetensors", "cut", "not a readable safetensors file"),
+        ("model.safetensors", "cut", "not readable as safetensors"),
     ],
 )
 def test_damaged_directories(original, tmp_path, name, text, message):

@@ -16,7 +16,7 @@ from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.submission.archive import SubmissionChecks, check
 from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.utils import resources
-from s3prl_dphubert.utils.files import read_json
+from s3prl_dphubert.utils.readers import read_record
 from tests.helpers.s3prl_runs import assert_resumed, read_states
 from tests.helpers.superb_runs import SMALL, corpora, environment, recipes, run, upstream
 
@@ -133,7 +133,7 @@ def test_emotions_are_recognised_in_five_folds(whole):
     for number in range(1, 6):
         fold = whole[0] / "er" / f"fold{number}"
         assert f"Ses0{number}" in (fold / f"test_fold{number}_predict.txt").read_text()
-        made_from = read_json(fold / "train" / "state.json")["made_from"]
+        made_from = read_record(fold / "train" / "state.json")["made_from"]
         assert made_from["config"]["downstream_expert"]["datarc"]["test_fold"] == f"fold{number}"
 
 

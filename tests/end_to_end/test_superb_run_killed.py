@@ -13,7 +13,7 @@ import pytest
 from s3prl_dphubert.superb.run.status import status
 from s3prl_dphubert.superb.run.workers import logs
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.utils.files import read_json
+from s3prl_dphubert.utils.readers import read_record
 from tests.helpers.superb_runs import command, corpora, environment, recipes, run, upstream
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3prl]
@@ -109,7 +109,7 @@ def test_a_run_killed_at_every_stage_ends_like_one_left_alone(place):
     assert found.metrics == wanted.metrics
     assert found.checkpoints == wanted.checkpoints
     key = "made_from"
-    assert read_json(one / "train" / "state.json")[key] == read_json(other / "train" / "state.json")[key]
+    assert read_record(one / "train" / "state.json")[key] == read_record(other / "train" / "state.json")[key]
 
 
 def test_an_interrupted_run_ends_its_children_and_says_how_to_go_on(place):

@@ -200,8 +200,8 @@ def test_options_from_a_file(tmp_path):
             r"padding is \[1\], expected a string; precision is 'int8', allowed",
         ),
         ("- precision\n", "holds list, expected options as name: value"),
-        ("precision: {\n", "not a readable YAML file"),
-        (None, "not a readable YAML file"),
+        ("precision: {\n", "not readable as YAML"),
+        (None, "no such file"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(tmp_path, text, said):

@@ -16,7 +16,6 @@ from s3prl_dphubert.errors import CheckpointError, RunError
 from s3prl_dphubert.utils.files import (
     new_folder,
     private_cache_dir,
-    read_json,
     replacing,
     user_cache_dir,
     write_text,
@@ -178,13 +177,3 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert user_cache_dir() == tmp_path / ".cache" / "s3prl-dphubert"
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
     assert user_cache_dir() == tmp_path / "own"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff"])
-def test_json_that_holds_no_mapping_is_empty(tmp_path, content):
-    path = tmp_path / "x.json"
-    if content is not None:
-        path.write_bytes(content)
-    assert read_json(path) == {}
-    path.write_text('{"a": [1, null]}')
-    assert read_json(path) == {"a": [1, None]}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 from ...errors import DataError
+from ...utils.readers import read_table
 from .buckets import Buckets, Utterance
 
 
@@ -45,8 +45,7 @@ class CommonVoiceDataset(Buckets):
 def _utterances(table: Path, root: Path, tokenizer) -> list[Utterance]:
     if not table.is_file():
         raise DataError(f"{table}: missing; the splits of this corpus are paths of tables")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in list(csv.reader(file, delimiter="\t"))[1:] if row]
+    rows = [list(row.values()) for row in read_table(table)]
     short = next((row for row in rows if len(row) < 2), None)
     if short or not rows:
         raise DataError(

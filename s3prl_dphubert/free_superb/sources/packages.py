@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +16,7 @@ from ...errors import DataError
 from ...utils.download import download
 from ...utils.files import replacing
 from ...utils.hashing import sha256_file
+from ...utils.readers import read_table
 
 MIRRORS = (
     "https://deb.debian.org/debian",
@@ -53,11 +53,8 @@ class Package:
 
 def table(path: Path) -> dict[str, Package]:
     """Read ``packages.tsv``; returns name -> package of everything that the benchmark may need."""
-    with path.open(encoding="utf8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t")
-        packages = [
-            Package(r["package"], r["version"], int(r["bytes"]), r["sha256"], r["pool"]) for r in rows
-        ]
+    rows = read_table(path, ("package", "version", "bytes", "sha256", "pool"))
+    packages = [Package(r["package"], r["version"], int(r["bytes"]), r["sha256"], r["pool"]) for r in rows]
     return {package.name: package for package in packages}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from ...constants import SAMPLE_RATE
 from ...errors import ResultError
+from ...utils.readers import read_lines, reading
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 MEDIANS = (1, 11)
@@ -61,11 +62,19 @@ class SpeakerErrors:
 
 @dataclass(frozen=True)
 class LowestErrorRate:
-    """Lowest error rate (a fraction), and the decision threshold and median filter that reach it."""
+    """Lowest error rate (a fraction), and the decision threshold and median filter that reach it.
+
+    Attributes:
+        rate: of all recordings together.
+        threshold: probability beyond which a speaker counts as speaking.
+        median: width of the filter in frames.
+        recordings: recording -> its errors at that threshold and filter.
+    """
 
     rate: float
     threshold: float
     median: int
+    recordings: Mapping[str, SpeakerErrors] = field(default_factory=dict, repr=False)
 
 
 def errors(truth: Turns, predicted: Turns) -> SpeakerErrors:
@@ -140,14 +149,17 @@ def best(folder: Path, rttm: Path) -> LowestErrorRate:
     missing = sorted({*truth} ^ {*files})
     if missing:
         raise ResultError(f"{rttm} and {folder / 'scoring/predictions'} differ in {_few(missing)}")
-    sums = {(threshold, width): SpeakerErrors() for width in MEDIANS for threshold in THRESHOLDS}
+    tried: dict[tuple[float, int], dict[str, SpeakerErrors]] = {
+        (threshold, width): {} for width in MEDIANS for threshold in THRESHOLDS
+    }
     for name, path in files.items():
         chances = read_activity(path)
-        for threshold, width in sums:
+        for (threshold, width), recordings in tried.items():
             predicted = turns(median(chances > threshold, width), seconds)
-            sums[threshold, width] += errors(truth[name], predicted)
-    (threshold, width), lowest = min(sums.items(), key=lambda item: item[1].rate)
-    return LowestErrorRate(lowest.rate, threshold, width)
+            recordings[name] = errors(truth[name], predicted)
+    rates = {key: sum(each.values(), SpeakerErrors()).rate for key, each in tried.items()}
+    threshold, width = min(rates, key=lambda key: rates[key])
+    return LowestErrorRate(rates[threshold, width], threshold, width, tried[threshold, width])
 
 
 def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -156,10 +168,7 @@ def read_rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     Raises:
         ResultError: there is no such line, or a time in one is no number.
     """
-    try:
-        lines = path.read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path}: cannot be read ({error})") from error
+    lines = read_lines(path, ResultError)
     recordings: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -209,7 +218,7 @@ def read_activity(source: Path | bytes) -> np.ndarray:
         import h5py
     except ImportError as error:
         raise ResultError("speaker diarization needs h5py: pip install h5py") from error
-    try:
+    with reading(prefix.removesuffix(": ") or "the file", ResultError, "HDF5 with a data set T_hat"):
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         with h5py.File(file, "r") as content:
             if content.id.links.get_info(b"T_hat").type != h5py.h5l.TYPE_HARD:
@@ -219,8 +228,6 @@ def read_activity(source: Path | bytes) -> np.ndarray:
             else:
                 fault = _dataset_fault(content["T_hat"], size)
             values = np.zeros(0) if fault else np.asarray(content["T_hat"][:])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ResultError(f"{prefix}not an HDF5 file with a data set T_hat ({error})") from error
     if not fault and not ((values >= 0) & (values <= 1)).all():
         fault = f"is {values.dtype} of shape {values.shape}, allowed: (F, speakers) of 0 to 1"
     if fault:

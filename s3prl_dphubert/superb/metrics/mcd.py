@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from ... import compat
 from ...errors import ResultError
-from ...utils.files import read_json, write_text
+from ...utils.files import write_text
+from ...utils.readers import read_record
 
 CONVERTED = "*/test/wav/*_E3*.wav"  # what an evaluation leaves in its folder
 FILE = "mcd.json"
@@ -51,7 +52,7 @@ def score(folder: Path, reference: Path, pitch: Mapping[str, tuple[int, int]]) -
     conversions = sorted(folder.glob(CONVERTED))
     if not conversions:
         raise ResultError(f"no conversions {folder / CONVERTED}")
-    earlier, measured, jobs = read_json(folder / FILE), {}, {}
+    earlier, measured, jobs = read_record(folder / FILE), {}, {}
     for path in conversions:
         original = reference / speaker / f"{path.stem.split('_')[1]}.wav"
         if not original.is_file():

@@ -22,6 +22,7 @@ from xml.parsers import expat
 import numpy as np
 
 from ...errors import ResultError
+from ...utils.readers import read_lines
 
 BETA = 1 * (1 - 0.0008) / (100 * 0.0008)
 UNSEARCHED = -10.0
@@ -79,25 +80,15 @@ def maximum(trials: dict[tuple[str, str], float], truth: Truth) -> Score:
     Args:
         trials: (query, document) -> score, higher for likelier.
         truth: the documents that hold each query.
+
+    Raises:
+        ResultError: they have no query in common.
     """
-    queries = [query for query, where in truth.occurrences.items() if where]
-    rows = {query: row for row, query in enumerate(queries)}
-    columns = {document: column for column, document in enumerate(truth.documents)}
-    scores = np.full((len(rows), len(columns)), UNSEARCHED)
-    true = np.zeros(scores.shape, dtype=bool)
-    for query, row in rows.items():
-        true[row, [columns[document] for document in truth.occurrences[query]]] = True
-    unknown = 0
-    for (query, document), value in trials.items():
-        if query in rows and document in columns:
-            scores[rows[query], columns[document]] = value
-        else:
-            unknown += query not in truth.occurrences or document not in columns
-    if not any(query in rows for query, _ in trials):
-        raise ResultError("no query of the detections occurs in the ground truth; is it another set's?")
-    hits = true.sum(axis=1, keepdims=True)
-    others = np.maximum(true.shape[1] - hits, 1)  # a query that is everywhere has no false alarms
-    gains = np.where(true, 1 / hits, -BETA / others) / len(rows)
+    rows, scores, true = _matrices(trials, truth)
+    unknown = sum(
+        query not in truth.occurrences or document not in truth.documents for query, document in trials
+    )
+    gains = _gains(true) / len(rows)
     order = np.argsort(-scores, axis=None, kind="stable")
     sorted_scores = scores.ravel()[order]
     twv = gains.ravel()[order].cumsum()
@@ -107,6 +98,79 @@ def maximum(trials: dict[tuple[str, str], float], truth: Truth) -> Score:
     if twv[best] <= 0:
         return Score(0.0, math.inf, len(rows), unknown)
     return Score(float(twv[best]), float(thresholds[best]), len(rows), unknown)
+
+
+@dataclass(frozen=True)
+class TermWeightedValues:
+    """TWV by query and threshold; the best over thresholds is a function of how often each query counts.
+
+    Args:
+        groups: names of the Q queries that occur.
+        values: (Q, K) 1 - P_miss - beta P_fa of each query at each of K thresholds.
+
+    Raises:
+        ResultError: the shapes do not fit.
+    """
+
+    groups: tuple[str, ...]
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or len(self.values) != len(self.groups):
+            raise ResultError(
+                f"values have shape {self.values.shape}, allowed: ({len(self.groups)}, thresholds)"
+            )
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Return 100 MTWV (R,) for each row of weights (R, Q)."""
+        means = weights @ self.values / weights.sum(1, keepdims=True)
+        return 100 * np.maximum(means.max(1), 0.0)
+
+
+def by_query(detections: Path, truth: Path, thresholds: int = 25) -> TermWeightedValues:
+    """Return the TWV of each query near the threshold that is best for all.
+
+    Args:
+        detections: s3prl's ``benchmark.stdlist.xml``.
+        truth: folder of ground truth.
+        thresholds: how many; beside the best one, those that detect shares of all trials around its share.
+
+    Raises:
+        ResultError: as for :func:`score`.
+    """
+    trials, known = read_detections(detections), read_truth(truth)
+    rows, scores, true = _matrices(trials, known)
+    best = maximum(trials, known).threshold
+    detected = float(np.mean(scores >= best)) or 1 / scores.size
+    shares = np.minimum(detected * np.geomspace(0.1, 10, thresholds), 1.0)
+    tried = np.unique([best, *np.quantile(scores, 1 - shares)])
+    values = np.stack([(_gains(true) * (scores >= each)).sum(1) for each in tried], axis=1)
+    return TermWeightedValues(tuple(rows), values)
+
+
+def _matrices(
+    trials: dict[tuple[str, str], float], truth: Truth
+) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
+    """Return the rows of the Q queries that occur, scores (Q, D) and whether documents hold them (Q, D)."""
+    rows = {query: row for row, query in enumerate(q for q, where in truth.occurrences.items() if where)}
+    columns = {document: column for column, document in enumerate(truth.documents)}
+    scores = np.full((len(rows), len(columns)), UNSEARCHED)
+    true = np.zeros(scores.shape, dtype=bool)
+    for query, row in rows.items():
+        true[row, [columns[document] for document in truth.occurrences[query]]] = True
+    for (query, document), value in trials.items():
+        if query in rows and document in columns:
+            scores[rows[query], columns[document]] = value
+    if not any(query in rows for query, _ in trials):
+        raise ResultError("no query of the detections occurs in the ground truth; is it another set's?")
+    return rows, scores, true
+
+
+def _gains(true: np.ndarray) -> np.ndarray:
+    """Return what detecting a trial adds to its query's TWV (Q, D)."""
+    hits = true.sum(axis=1, keepdims=True)
+    others = np.maximum(true.shape[1] - hits, 1)  # a query that is everywhere has no false alarms
+    return np.where(true, 1 / hits, -BETA / others)
 
 
 def read_detections(source: Path | bytes) -> dict[tuple[str, str], float]:
@@ -170,7 +234,7 @@ def read_truth(folder: Path) -> Truth:
     _parse(_only(folder, ".ecf.xml"), excerpt)
     _parse(_only(folder, ".tlist.xml"), term, termtext)
     path = _only(folder, ".rttm")
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, ResultError), start=1):
         fields = line.split()
         if not fields or fields[0] != "LEXEME" or len(fields) < 6 or fields[5] not in written:
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ResultError
+from ...utils.readers import read_words
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
 
@@ -28,6 +29,18 @@ class Output:
     text: str = ""
     folder: Path | None = None
     reference: Path | None = None
+
+    def scored(self, what: str) -> tuple[Path, Path]:
+        """Return the folder and the truth that it is scored against.
+
+        Raises:
+            ResultError: one is missing; the message says that the truth is to be ``what``.
+        """
+        if self.folder is None:
+            raise ResultError("no expdir was given to score")
+        if self.reference is None:
+            raise ResultError(f"no reference was given, allowed: {what}")
+        return self.folder, self.reference
 
 
 class Parser(Protocol):
@@ -124,8 +137,7 @@ def edit_distance(hypothesis: list[str], reference: list[str]) -> int:
 def _texts(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         raise ResultError(f"no file {path}")
-    lines = path.read_text(encoding="utf8").splitlines()
-    return {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    return {name: words for name, *words in read_words(path, 1, ResultError)}
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,7 @@ class TermDetection:
     def __call__(self, output: Output) -> float:
         from .mtwv import score
 
-        folder, reference = _folders(output, "QUESST 2014's scoring/groundtruth_quesst14_eval")
+        folder, reference = output.scored("QUESST 2014's scoring/groundtruth_quesst14_eval")
         return 100 * score(folder / "benchmark.stdlist.xml", reference).mtwv
 
 
@@ -146,7 +158,7 @@ class Diarization:
     def __call__(self, output: Output) -> float:
         from .der import best
 
-        return 100 * best(*_folders(output, "the RTTM of the test set")).rate
+        return 100 * best(*output.scored("the RTTM of the test set")).rate
 
 
 @dataclass(frozen=True)
@@ -170,14 +182,6 @@ class CepstralDistortion:
         from .mcd import score
 
         return score(output.folder, output.reference, self.pitch)
-
-
-def _folders(output: Output, what: str) -> tuple[Path, Path]:
-    if output.folder is None:
-        raise ResultError("no expdir was given to score")
-    if output.reference is None:
-        raise ResultError(f"no reference was given, allowed: {what}")
-    return output.folder, output.reference
 
 
 def _last(line: str, text: str) -> str | None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ...constants import SAMPLE_RATE
 from ...data.audio import read
 from ...errors import DataError
+from ...utils import readers
 from .step import Config
 
 
@@ -66,12 +67,9 @@ def read_lines(path: Path, what: str, source: str) -> list[str]:
     Raises:
         DataError: the file is missing, not UTF-8 or has no lines.
     """
-    try:
-        lines = [line for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; it holds {what}, from {source}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    if not path.exists():
+        raise DataError(f"{path}: no such file; it holds {what}, from {source}")
+    lines = readers.read_lines(path)
     if not lines:
         raise DataError(f"{path}: is empty; it holds {what}, from {source}")
     return lines
@@ -113,22 +111,12 @@ def read_table(
         DataError: the table is missing, not UTF-8, or lacks a column.
     """
     try:
-        with path.open(encoding="utf8", newline="\n") as file:
-            header = next(file, "").rstrip("\r\n").split("\t")
-            if missing := [name for name in columns if name not in header]:
-                raise DataError(f"{path}: has no column {', '.join(missing)}; get it from {source}")
-            for line in file:
-                if not line.strip():
-                    continue
-                cells = line.rstrip("\r\n").split("\t")
-                if escaped:
-                    cells = [re.sub(r"\\(.)", r"\1", cell) for cell in cells]
-                cells += [""] * (len(header) - len(cells))
-                yield dict(zip(header, cells, strict=False))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; get it from {source}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+        for row in readers.read_table(path, columns):
+            if escaped:
+                row = {name: re.sub(r"\\(.)", r"\1", cell) for name, cell in row.items()}
+            yield row
+    except DataError as error:
+        raise DataError(f"{error}; get it from {source}") from error
 
 
 def convert_audio(pairs: Iterable[tuple[Path, Path]], title: str) -> None:

@@ -6,7 +6,6 @@ forced alignment), which a mixture of mode ``max`` starts together.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from ...constants import SAMPLE_RATE
 from ...errors import DataError
 from ...utils.files import write_text
+from ...utils.readers import read_table
 from .corpus_files import read_lines, require_folder
 from .fetch import PublicFile
 from .step import Config, PreparationStep
@@ -121,7 +121,9 @@ def kaldi(data: Path, out: Path, config: Config) -> None:
 def _mixtures(root: Path, split: str) -> Iterable[tuple[str, int]]:
     """Yield name and samples of the mixtures of a split, as LibriMix lists them."""
     table = root / "metadata" / f"mixture_{split}_{KIND}.csv"
-    for row in csv.DictReader(read_lines(table, "a list of Libri2Mix's mixtures", SOURCE)):
+    if not table.exists():
+        raise DataError(f"{table}: no such file; it holds a list of Libri2Mix's mixtures, from {SOURCE}")
+    for row in read_table(table, ("mixture_ID", "length"), separator=",", quoted=True):
         try:
             yield row["mixture_ID"], int(row["length"])
         except (KeyError, TypeError, ValueError) as error:

@@ -13,9 +13,10 @@ from typing import Any
 
 from ...compat import file_lists
 from ...errors import DataError
-from ...utils.files import read_json, remove_partial, write_text
+from ...utils.files import remove_partial, write_text
 from ...utils.hashing import sha256_file
 from ...utils.locking import waiting_lock
+from ...utils.readers import read_record
 
 Config = Mapping[str, Any]
 """Configuration of run_downstream (``-c``), with its placeholders filled in."""
@@ -86,7 +87,7 @@ class PreparationStep:
 
 def _is_done(mark: Path, key: str) -> bool:
     """Return whether the files that a mark lists are there, with their sizes, and of the same inputs."""
-    recorded = read_json(mark)
+    recorded = read_record(mark)
     try:
         sizes = recorded["made"].items()
         return recorded["key"] == key and all(

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ...data.audio import probe_whole
 from ...errors import DataError
-from ...utils.files import read_json, user_cache_dir, write_text
+from ...utils.files import user_cache_dir, write_text
+from ...utils.readers import read_record
 from ..tasks.spec import SuperbTask
 
 Config = Mapping[str, Any]
@@ -161,7 +162,7 @@ def measure(files: Sequence[Path], title: str = "audio") -> SplitAudio:
         key = json.dumps([VERSION, *((str(f), *s) for f, s in zip(files, stats, strict=True) if s)])
         cached = user_cache_dir() / "audio" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
         try:
-            recorded = read_json(cached)
+            recorded = read_record(cached)
             return SplitAudio(**{**recorded, "short": tuple(recorded["short"])})
         except (KeyError, TypeError):
             pass

@@ -20,7 +20,8 @@ import yaml
 from ...checkpoints.unpickler import read_foreign_pickle
 from ...errors import CheckpointError, RunError
 from ...utils.config_io import differences
-from ...utils.files import read_json, write_text
+from ...utils.files import write_text
+from ...utils.readers import read_record
 from ..metrics.parsers import Output
 from .run_files import CONFIG, EVALUATE_LOG, EVALUATED, STATE, is_complete, step_in_name
 from .slots import Slot
@@ -112,7 +113,7 @@ class Experiment:
         Raises:
             RunError: it holds checkpoints made from other inputs; the message names the differences.
         """
-        recorded, inputs = read_json(self.folder / STATE), self.inputs
+        recorded, inputs = read_record(self.folder / STATE), self.inputs
         if recorded.get(_MADE_FROM) == inputs:
             return
         if recorded and not renew and self.last_checkpoint() is not None:
@@ -129,7 +130,7 @@ class Experiment:
         Raises:
             RunError: naming the differences.
         """
-        recorded = read_json(self.folder / STATE).get(_MADE_FROM)
+        recorded = read_record(self.folder / STATE).get(_MADE_FROM)
         if recorded is None or not self.finished:
             raise RunError(f"{self.folder}: holds no finished training")
         inputs = {**self.inputs, "upstream": recorded.get("upstream")}
@@ -191,7 +192,7 @@ class Experiment:
     def is_evaluated(self, checkpoint: Path, split: str, out: Path) -> bool:
         """Return whether :meth:`evaluate` has nothing left to do."""
         mark = self._evaluation_mark(split, step=step_of(checkpoint))
-        return read_json(out / EVALUATED).get(_MADE_FROM) == mark
+        return read_record(out / EVALUATED).get(_MADE_FROM) == mark
 
     def evaluate_layer(
         self, layer: int, split: str, out: Path, slot: Slot, watch: Watch = lambda: None
@@ -207,7 +208,7 @@ class Experiment:
 
     def is_layer_evaluated(self, layer: int, split: str, out: Path) -> bool:
         """Return whether :meth:`evaluate_layer` has nothing left to do."""
-        return read_json(out / EVALUATED).get(_MADE_FROM) == self._evaluation_mark(split, layer=layer)
+        return read_record(out / EVALUATED).get(_MADE_FROM) == self._evaluation_mark(split, layer=layer)
 
     def _evaluation_mark(self, split: str, **subject: int) -> dict[str, Any]:
         mark = {"of": self.digest, **subject, "split": split}
@@ -220,7 +221,7 @@ class Experiment:
     ) -> Output:
         out.mkdir(parents=True, exist_ok=True)
         path, log = out / EVALUATED, out / EVALUATE_LOG
-        if read_json(path).get(_MADE_FROM) == mark:
+        if read_record(path).get(_MADE_FROM) == mark:
             return Output(logs.text(log), out)
         path.unlink(missing_ok=True)
         one_process = Slot(slot.device, slot.gpus.partition(",")[0])

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...utils.files import read_json
 from ...utils.hashing import sha256_file, sha256_tree
+from ...utils.readers import read_record
 
 LARGEST_LIST = 64_000_000  # bytes; larger files, such as language models, hold no paths
 AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -59,7 +59,7 @@ def _made(folder: Path) -> set[Path] | None:
     Returns:
         ``None`` for a folder that holds no record of a preparation.
     """
-    records = [read_json(path).get("made") for path in folder.glob(".*.json")]
+    records = [read_record(path).get("made") for path in folder.glob(".*.json")]
     files = {folder / name for made in records if isinstance(made, dict) for name in made}
     return files or None
 

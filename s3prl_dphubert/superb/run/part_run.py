@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RunError
-from ...utils.files import read_json, write_text
+from ...utils.files import write_text
+from ...utils.readers import read_record
 from ..metrics.parsers import Output
 from ..recipe import TaskRecipe
 from ..tasks.spec import HIGHER, SuperbTask, TaskPart
@@ -181,7 +182,7 @@ class PartRun:
 
     def _borrowed_note(self) -> str:
         trained = self.context.plan.trained
-        return f", trained by a run of {read_json(trained / RUN).get('upstream')}" if trained else ""
+        return f", trained by a run of {read_record(trained / RUN).get('upstream')}" if trained else ""
 
     def _evaluate_checkpoint(self, experiment: Experiment, checkpoint: Path, out: Path, slot: Slot) -> Output:
         reporter, title, began = self.context.reporter, self.title(), time.monotonic()
@@ -220,8 +221,8 @@ class PartRun:
 
     def _copy_results(self, candidate: Path) -> Output:
         """Copy the files of the chosen candidate into the folder of the task's results."""
-        path, mark = self.folder / EVALUATED, read_json(candidate / EVALUATED)
-        if read_json(path) != mark:
+        path, mark = self.folder / EVALUATED, read_record(candidate / EVALUATED)
+        if read_record(path) != mark:
             path.unlink(missing_ok=True)
             others = shutil.ignore_patterns(EVALUATED, "*.yaml")
             shutil.copytree(candidate, self.folder, ignore=others, dirs_exist_ok=True)

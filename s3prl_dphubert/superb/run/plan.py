@@ -13,7 +13,8 @@ from typing import Any
 
 from ...errors import ConfigError, ResultError, RunError
 from ...utils.config_io import apply_changes
-from ...utils.files import read_json, user_cache_dir, write_text
+from ...utils.files import user_cache_dir, write_text
+from ...utils.readers import read_record
 from ..recipe import TaskRecipe, load, recipe_folders
 from ..tasks import all_tasks, find
 from ..tasks.spec import SuperbTask, TaskPart
@@ -207,7 +208,7 @@ class RunPlan:
             RunError: the folder is of another upstream.
         """
         path = self.out / RUN
-        recorded = read_json(path)
+        recorded = read_record(path)
         if recorded and recorded.get("upstream") != self.upstream.title:
             raise RunError(
                 f"{self.out}: holds results of {recorded.get('upstream')}, not of {self.upstream.title}; "

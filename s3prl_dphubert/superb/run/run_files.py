@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
+
+from ...utils.readers import is_zip
 
 RUN, UPSTREAM = "run.json", "upstream.json"
 TRAINING, CONFIG, STATE = "train", "config.yaml", "state.json"
@@ -50,4 +51,4 @@ def step_in_name(checkpoint: Path) -> int:
 
 def is_complete(checkpoint: Path) -> bool:
     """Return whether a checkpoint was written to its end, which is where a zip file has its index."""
-    return zipfile.is_zipfile(checkpoint)
+    return is_zip(checkpoint)

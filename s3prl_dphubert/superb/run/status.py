@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ResultError
-from ...utils.files import read_json
 from ...utils.locking import folder_is_locked
+from ...utils.readers import read_record
 from ..scoring import score_file
 from ..tasks import find
 from ..tasks.spec import SuperbTask
@@ -49,7 +49,7 @@ def status(out: Path) -> list[StatusRow]:
     Raises:
         ResultError: the folder is not that of a run.
     """
-    tasks = read_json(out / RUN).get("tasks")
+    tasks = read_record(out / RUN).get("tasks")
     if not isinstance(tasks, list):
         raise ResultError(f"{out}: is no folder of a run; it holds no {RUN}")
     return [row for name in tasks for row in _task_rows(find(name), out)]
@@ -64,7 +64,7 @@ def table(rows: list[StatusRow]) -> str:
 def _task_rows(task: SuperbTask, out: Path) -> Iterator[StatusRow]:
     folder = out / task.folder
     rows = [row for part in task.parts for row in _part_rows(task, folder, part.name)]
-    failure = read_json(folder / score_file.FAILED)
+    failure = read_record(folder / score_file.FAILED)
     broken = failure or any(row.state == BROKEN for row in rows)
     if (folder / score_file.FILE).exists() and not broken and not folder_is_locked(folder):
         metrics = score_file.read(folder / score_file.FILE).metrics
@@ -85,7 +85,7 @@ def _part_rows(task: SuperbTask, folder: Path, part: str) -> Iterator[StatusRow]
     """List the trainings of a part, or its evaluation."""
     place = folder / part
     title = f"{task.folder} {part}".rstrip()
-    failure = read_json(place / score_file.FAILED)
+    failure = read_record(place / score_file.FAILED)
     evaluating = next((log for log in sorted(place.rglob(EVALUATE_LOG)) if logs.busy(log)), None)
     if failure:
         yield StatusRow(failure.get("what", title), BROKEN, _reason(failure))
@@ -116,7 +116,7 @@ def _training_row(title: str, training: Path, locked: bool) -> StatusRow:
     log = training.with_name(f"{training.name}.log")
     if logs.busy(log):
         return StatusRow(name, RUNNING, f"trains, {logs.progress(log, logs.OVERALL) or 'begins'}")
-    inputs = read_json(training / STATE).get("made_from", {})
+    inputs = read_record(training / STATE).get("made_from", {})
     total = inputs.get("config", {}).get("runner", {}).get("total_steps", 0)
     step = max((step_in_name(path) for path in training.glob("states-*.ckpt")), default=0)
     text = "trained, to be evaluated" if step == total else f"at step {step} of {total}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,8 @@ from ...errors import DataError, DPHubertError, RunError
 from ...utils.environment import package_version, s3prl_version
 from ...utils.files import write_text
 from ...utils.locking import folder_lock
-from ..scoring import score_file
+from ..scoring import score_file, stored_statistics
+from ..scoring.uncertainty import estimate
 from . import corpus, feature_cache, selection
 from .part_run import PartResult, PartRun, Rate, TaskContext
 from .progress import elapsed
@@ -159,7 +161,8 @@ class TaskRun:
 
     def _score(self, results: dict[str, PartResult], rate: Rate) -> dict[str, float]:
         """Read the metrics, and write ``score.json`` unless it is newer than the evaluations."""
-        metrics = self.task.read({name: result.output for name, result in results.items()})
+        outputs = {name: result.output for name, result in results.items()}
+        metrics = self.task.read(outputs, self.recipe.needs.extra_metrics)
         path = self.folder / score_file.FILE
         evaluated = [(part.folder / EVALUATED).stat().st_mtime_ns for part in self.parts]
         if not path.exists() or path.stat().st_mtime_ns < max(evaluated):
@@ -172,11 +175,15 @@ class TaskRun:
     def _record(
         self, metrics: dict[str, float], results: dict[str, PartResult], rate: Rate
     ) -> score_file.ScoreRecord:
+        outputs = {name: result.output for name, result in results.items()}
+        statistics = self.task.statistics(outputs, self.recipe.needs.extra_metrics)
+        errors = {name: estimate(each).standard_error for name, each in statistics.items()}
+        errors = {name: error for name, error in errors.items() if math.isfinite(error)}
         parts = {
             name: {
                 metric.name: metric.read(result.output)
                 for metric in self.task.metrics
-                if metric.part in ("", name) and not metric.optional
+                if metric.part in ("", name) and not (metric.optional or metric.extra)
             }
             for name, result in results.items()
             if name
@@ -204,6 +211,8 @@ class TaskRun:
             steps=self.parts[0].config()["runner"]["total_steps"] if self.task.trained else None,
             items=self.task.count_items(self.folder),
             processes=self.plan.processes if self.task.trained else 1,
+            standard_errors=errors,
+            statistics={name: stored_statistics.to_plain(each) for name, each in statistics.items()},
         )
 
     def _batch_change(self) -> list[str]:

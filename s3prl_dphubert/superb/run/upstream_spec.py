@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints import hub
+from ...checkpoints import hub, user_names
 from ...errors import ConfigError, RunError
 from ...utils import hashing
 from ...utils.config_io import read_yaml
-from ...utils.files import read_json, write_text
+from ...utils.files import write_text
+from ...utils.readers import read_record
 from .run_files import UPSTREAM
 from .workers.launcher import Launcher
 
@@ -79,12 +80,14 @@ class UpstreamSpec:
     @cached_property
     def content(self) -> dict[str, Any]:
         """Everything that changes results: of a local checkpoint the content, not the path."""
-        options = read_yaml(self.options) if self.options else {}
+        named = user_names.find(self.name)
+        source = self if named is None else UpstreamSpec("dphubert_local", named.ckpt)
+        options = {**(named.options if named else {}), **(read_yaml(self.options) if self.options else {})}
         if options.get("features"):  # wherever the cache is, and whether it has them: they are rounded
             options["features"] = "float16"
         return {
             "name": self.name,
-            "checkpoint": _digest(Path(self.checkpoint)) if self._is_local else self._pinned,
+            "checkpoint": _digest(Path(source.checkpoint)) if source._is_local else source._pinned,
             "options": options,
         }
 
@@ -106,7 +109,7 @@ class UpstreamSpec:
         Raises:
             RunError: it cannot be loaded.
         """
-        recorded = read_json(out / UPSTREAM)
+        recorded = read_record(out / UPSTREAM)
         if recorded.get("content") == self.content:
             return recorded
         answer, log = out / ".measured.json", out / "upstream.log"
@@ -116,7 +119,7 @@ class UpstreamSpec:
             launcher.run("measure", [str(answer), json.dumps(request)], log, out)
         except RunError as error:
             raise RunError(f"{self.title} cannot be loaded: {error}") from error
-        measured = {"content": self.content, "title": self.title, **read_json(answer)}
+        measured = {"content": self.content, "title": self.title, **read_record(answer)}
         write_text(out / UPSTREAM, json.dumps(measured, indent=2) + "\n")
         answer.unlink()
         return measured

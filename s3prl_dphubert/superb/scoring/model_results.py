@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...errors import ConfigError, ResultError
+from ...utils.config_io import read_yaml
 from ..tasks import core_tasks, find
 from ..tasks.spec import Metric, SuperbTask
 from . import points
@@ -137,7 +136,7 @@ def published() -> tuple[ModelResults, ...]:
     Raises:
         ConfigError: a row does not fit the tasks.
     """
-    content = yaml.safe_load(PUBLISHED.read_text(encoding="utf8"))
+    content = read_yaml(PUBLISHED)
     return tuple(_row(name, row, content["leaderboard"]) for name, row in content["rows"].items())
 
 

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import from_dict, type_faults
-from ...utils.files import parse_json, read_json, write_text
+from ...utils.files import write_text
+from ...utils.readers import read_json, read_record
 from ..tasks import find
 from ..tasks.spec import SUPERB, SuperbTask
 
@@ -44,6 +46,8 @@ class ScoreRecord:
         steps: of the downstream's training; ``None`` for a task without training.
         items: utterances, trials or recordings of the test set, if known.
         processes: that trained together.
+        standard_errors: metric -> standard error over the voices of the test set, where predictions tell it.
+        statistics: metric -> its sums by voice (:mod:`.stored_statistics`), for differences of models.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -68,6 +72,8 @@ class ScoreRecord:
     steps: int | None = None
     items: int | None = None
     processes: int = 1
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
+    statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("score", type_faults(self) or self._faults())
@@ -82,6 +88,9 @@ class ScoreRecord:
         if not self.upstream.strip():
             faults.append("upstream is empty, allowed: a name")
         faults += self._part_faults(task)
+        for name in ("standard_errors", "statistics"):
+            if unknown := sorted(set(getattr(self, name)) - set(self.metrics)):
+                faults.append(f"{name} has {', '.join(unknown)}, allowed: the metrics of the result")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             faults.append(f"learning_rate is {self.learning_rate}, allowed: more than 0")
         for name, least in (("parameters", 0), ("macs", 0), ("steps", 1), ("items", 1), ("processes", 1)):
@@ -142,12 +151,7 @@ def read(path: Path) -> ScoreRecord:
     Raises:
         ResultError: it is damaged, of a newer version, or has unknown, missing or wrong fields.
     """
-    try:
-        values = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ResultError(f"{path}: holds {type(values).__name__}, allowed: a mapping")
+    values = read_json(path, ResultError)
     version = values.pop("version", None)
     if version != VERSION:
         raise ResultError(f"{path}: version is {version!r}, allowed: {VERSION}")
@@ -204,7 +208,7 @@ def collect(folders: list[Path]) -> list[ScoreRecord]:
 
 
 def _with_failure(record: ScoreRecord, folder: Path) -> ScoreRecord:
-    failures = [read_json(path) for path in sorted(folder.rglob(FAILED))]
+    failures = [read_record(path) for path in sorted(folder.rglob(FAILED))]
     if not failures:
         return record
     lines = str(failures[0].get("error") or "unknown").strip().splitlines()

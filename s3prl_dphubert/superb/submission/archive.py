@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...errors import ResultError
 from ...utils.files import replacing
+from ...utils.readers import open_zip
 from ..tasks import all_tasks
 from ..tasks.spec import Prediction, PredictionContent, SuperbTask
 from .prediction_formats import frame_shift
@@ -136,16 +136,13 @@ def check(path: Path, checks: SubmissionChecks = SubmissionChecks()) -> Submissi
         ResultError: it cannot be read, or is made so that unpacking it would be dangerous.
     """
     report = SubmissionReport()
-    try:
+    with open_zip(path, ResultError) as archive:
         if path.stat().st_size >= MAX_ARCHIVE:
             report.faults.append(f"is {path.stat().st_size / 2**20:.1f} MiB, allowed: less than 50 MiB")
-        with zipfile.ZipFile(path) as archive:
-            entries = _safe(archive)
-            scored: set[str] = set()
-            for task in all_tasks():
-                scored |= _check_task(task, archive, entries, report, checks)
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ResultError(f"{path}: cannot be read as zip ({error})") from error
+        entries = _safe(archive)
+        scored: set[str] = set()
+        for task in all_tasks():
+            scored |= _check_task(task, archive, entries, report, checks)
     if not report.items and not report.faults:
         report.faults.append(
             f"holds nothing that the site scores, allowed: {ROOT}/pr_public/predict.ark and so on"

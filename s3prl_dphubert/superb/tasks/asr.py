@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils.files import visible_files
+from ..metrics.by_voice import TextErrors
 from ..metrics.parsers import Printed, WordErrors
 from ..submission import prediction_formats
 from ..submission.item_rules import TEST_CLEAN, ItemRules, PredictedItem, librispeech_names, spelled_with
@@ -50,7 +51,17 @@ TASK = SuperbTask(
     position=2,
     downstream="asr",
     metrics=(
-        Metric("wer", "WER", "%", LOWER, Printed("test-clean wer: {}"), fbank=23.18, sota=3.62),
+        Metric(
+            *("wer", "WER", "%", LOWER, Printed("test-clean wer: {}")),
+            fbank=23.18,
+            sota=3.62,
+            statistic=TextErrors("test-clean-noLM"),
+        ),
+        Metric(
+            *("cer", "CER", "%", LOWER, Printed("test-clean uer: {}")),
+            extra=True,
+            statistic=TextErrors("test-clean-noLM", characters=True),
+        ),
         Metric("wer_lm", "WER with LM", "%", LOWER, WordErrors("test-clean-LM"), optional=True),
     ),
     split=TEST,

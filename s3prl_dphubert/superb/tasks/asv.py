@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...upstream.downstream_sampling import RANDOM_CROPS
+from ...utils.readers import read_words
+from ..metrics.by_voice import EqualErrors
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules
@@ -17,13 +19,10 @@ from .spec import LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
 def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the utterances of the trials, and all of the training speakers."""
     data = config["downstream_expert"]["datarc"]
-    root, lines = (
-        Path(data["file_path"]),
-        Path(data["test_meta_data"]).read_text(encoding="utf8").splitlines(),
-    )
+    root, trials = Path(data["file_path"]), read_words(Path(data["test_meta_data"]), least=3)
     return {
         "train": matching(root / "dev/wav", "*/*/*.wav"),
-        "test": [root / "test/wav" / name for line in lines for name in line.split()[1:]],
+        "test": [root / "test/wav" / name for _, *names in trials for name in names],
     }
 
 
@@ -37,8 +36,10 @@ def trial_names(data: Path | None) -> frozenset[str] | None:
     path = PAIRS.local(data)
     if path is None:
         return None
-    rows = (line.split() for line in path.read_text(encoding="utf8").splitlines())
-    return frozenset("_".join("-".join(Path(name).with_suffix("").parts) for name in row[1:]) for row in rows)
+    trials = read_words(path, least=3)
+    return frozenset(
+        "_".join("-".join(Path(name).with_suffix("").parts) for name in names) for _, *names in trials
+    )
 
 
 TASK = SuperbTask(
@@ -48,7 +49,12 @@ TASK = SuperbTask(
     position=6,
     downstream="sv_voxceleb1",
     metrics=(
-        Metric("eer", "EER", "%", LOWER, Printed("sv-voxceleb1/test-EER: {}", 100), fbank=9.56, sota=5.11),
+        Metric(
+            *("eer", "EER", "%", LOWER, Printed("sv-voxceleb1/test-EER: {}", 100)),
+            fbank=9.56,
+            sota=5.11,
+            statistic=EqualErrors(),
+        ),
     ),
     checkpoint="states-*.ckpt",
     tried=10,  # steps 20000, 40000 … 200000, as s3prl's script for SUPERB

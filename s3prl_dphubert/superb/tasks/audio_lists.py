@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import DataError
 from ...utils.files import visible_files
+from ...utils.readers import read_words
 
 SPLITS = ("train", "dev", "test")
 
@@ -36,8 +37,7 @@ def ctc_splits(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def kaldi_audio(folder: Path) -> list[Path]:
     """Return the files of a ``wav.scp``, whose lines are a name and a path."""
-    lines = (folder / "wav.scp").read_text(encoding="utf8").splitlines()
-    return [Path(line.split(maxsplit=1)[1]) for line in lines]
+    return [Path(path) for _, path in read_words(folder / "wav.scp", least=2, most=2)]
 
 
 def mixtures(config: Mapping[str, Any]) -> dict[str, list[Path]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...errors import DataError
+from ...utils.readers import read_json, reading
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, PredictedItem, one_of
@@ -23,9 +24,11 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     data = config["downstream_expert"]["datarc"]
     files: dict[str, set[Path]] = {}
     for table in matching(Path(data["meta_data"]), "Session*/*_meta_data.json"):
-        for row in json.loads(table.read_text(encoding="utf8"))["meta_data"]:
-            session = row["path"].partition("/")[0]
-            files.setdefault(session, set()).add(Path(data["root"], row["path"]))
+        values = read_json(table, DataError)
+        with reading(table, DataError, "a list of utterances"):
+            for row in values["meta_data"]:
+                session = row["path"].partition("/")[0]
+                files.setdefault(session, set()).add(Path(data["root"], row["path"]))
     return {session: sorted(paths) for session, paths in sorted(files.items())}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.readers import read_table
+from ..metrics.by_voice import Accuracy
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, all_of
@@ -26,8 +27,7 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return the commands of the table of each split."""
     root, files = Path(config["downstream_expert"]["datarc"]["file_path"]), {}
     for split in ("train", "valid", "test"):
-        with (root / "data" / f"{split}_data.csv").open(encoding="utf8", newline="") as file:
-            files[split] = [root / row["path"] for row in csv.DictReader(file)]
+        files[split] = [root / path for path in _paths(root / "data" / f"{split}_data.csv")]
     return files
 
 
@@ -36,8 +36,11 @@ def test_names(data: Path | None) -> frozenset[str] | None:
     table = data / "fluent_speech_commands_dataset" / "data" / "test_data.csv" if data else None
     if table is None or not table.is_file():
         return None
-    with table.open(encoding="utf8", newline="") as file:
-        return frozenset(Path(row["path"]).stem for row in csv.DictReader(file))
+    return frozenset(Path(path).stem for path in _paths(table))
+
+
+def _paths(table: Path) -> Iterator[str]:
+    return (row["path"] for row in read_table(table, ("path",), separator=",", quoted=True))
 
 
 TASK = SuperbTask(
@@ -46,7 +49,16 @@ TASK = SuperbTask(
     track=SUPERB,
     position=9,
     downstream="fluent_commands",
-    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=9.649354219, sota=98.76),),
+    metrics=(
+        Metric(
+            *("acc", "Acc", "%", HIGHER, TEST_ACCURACY),
+            fbank=9.649354219,
+            sota=98.76,
+            statistic=Accuracy(
+                voice=r"^(\w+)-\d+$", suffix=".csv"
+            ),  # FreeSUPERB's names; UUIDs tell no voice
+        ),
+    ),
     packages=("pandas",),
     audio=audio,
     predictions=(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..metrics.by_voice import Accuracy
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, file_names, one_of
@@ -32,7 +33,14 @@ TASK = SuperbTask(
     track=SUPERB,
     position=3,
     downstream="speech_commands",
-    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=41.3826674, sota=96.66),),
+    metrics=(
+        Metric(
+            *("acc", "Acc", "%", HIGHER, TEST_ACCURACY),
+            fbank=41.3826674,
+            sota=96.66,
+            statistic=Accuracy(voice=r"([0-9a-f]{8})_"),
+        ),
+    ),
     reuse=FeatureReuse(
         reason="whole files but for silence, one in twelve in training, which is cut out of recordings of a "
         "minute at random; so an utterance is stored when it is met for the second time",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.readers import read_table
 from ..metrics.parsers import Printed
 from .audio_lists import ctc_splits
 from .spec import EXTRA, LOWER, Metric, SuperbTask, TaskPart
@@ -21,9 +21,8 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     for split, tables in ctc_splits(config).items():
         files[split] = []
         for table in tables:
-            with Path(table).open(encoding="utf8", newline="") as file:
-                rows = list(csv.reader(file, delimiter="\t"))[1:]
-            files[split] += [root / row[0] for row in rows if row]
+            rows = (next(iter(row.values())) for row in read_table(Path(table)))
+            files[split] += [root / name for name in rows]
     return files
 
 

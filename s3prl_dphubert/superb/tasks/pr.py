@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...utils import resources
+from ..metrics.by_voice import TextErrors
 from ..metrics.parsers import Printed
 from ..submission import prediction_formats
 from ..submission.item_rules import TEST_CLEAN, ItemRules, librispeech_names, words_of
@@ -42,7 +43,14 @@ TASK = SuperbTask(
     track=SUPERB,
     position=1,
     downstream="ctc",
-    metrics=(Metric("per", "PER", "%", LOWER, Printed("test per: {}", 100), fbank=82.01, sota=3.53),),
+    metrics=(
+        Metric(
+            *("per", "PER", "%", LOWER, Printed("test per: {}", 100)),
+            fbank=82.01,
+            sota=3.53,
+            statistic=TextErrors("test"),
+        ),
+    ),
     packages=("editdistance",),
     audio=audio,
     predictions=(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...utils.readers import read_words
+from ..metrics.by_voice import TermWeights
 from ..metrics.parsers import TermDetection
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, PredictedItem
@@ -18,8 +20,8 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     root, files = Path(config["downstream_expert"]["datarc"]["dataset_root"]), {}
     for name in ("utterances", "dev", "eval"):
         table = root / "scoring" / f"language_key_{name}.lst"
-        rows = [line.split() for line in table.read_text(encoding="utf8").splitlines()]
-        files[name] = [root / path.partition("/")[2] for path, language in rows if language == LANGUAGE]
+        rows = read_words(table, least=2)
+        files[name] = [root / path.partition("/")[2] for path, language, *_ in rows if language == LANGUAGE]
     return files
 
 
@@ -37,8 +39,8 @@ def listed(data: Path | None, name: str) -> frozenset[str] | None:
     table = data / "quesst14Database" / "scoring" / f"language_key_{name}.lst" if data else None
     if table is None or not table.is_file():
         return None
-    rows = (line.split() for line in table.read_text(encoding="utf8").splitlines() if line.strip())
-    return frozenset(Path(path).stem for path, language in rows if language == LANGUAGE)
+    rows = read_words(table, least=2)
+    return frozenset(Path(path).stem for path, language, *_ in rows if language == LANGUAGE)
 
 
 def _documents(items: Sequence[PredictedItem], data: Path | None) -> Iterable[str]:
@@ -65,7 +67,11 @@ TASK = SuperbTask(
     track=SUPERB,
     position=4,
     downstream="quesst14_dtw",
-    metrics=(Metric("mtwv", "MTWV", "x100", HIGHER, TermDetection(), fbank=0.58, sota=7.36),),
+    metrics=(
+        Metric(
+            *("mtwv", "MTWV", "x100", HIGHER, TermDetection()), fbank=0.58, sota=7.36, statistic=TermWeights()
+        ),
+    ),
     checkpoint="",
     packages=("dtw=dtw-python", "lxml", "scipy"),
     reuse=FeatureReuse(reason="whole files; every layer that is tried evaluates the same"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...utils.readers import read_table
+from ..metrics.by_voice import DiarizationErrors
 from ..metrics.parsers import Diarization
 from ..submission import prediction_formats
 from ..submission.item_rules import TEST_CLEAN, ItemRules, one_of
@@ -25,8 +26,8 @@ def test_names(data: Path | None) -> frozenset[str] | None:
     table = data / "Libri2Mix/wav16k/max/metadata/mixture_test_mix_both.csv" if data else None
     if table is None or not table.is_file():
         return None
-    with table.open(encoding="utf8", newline="") as file:
-        return frozenset(row["mixture_ID"] for row in csv.DictReader(file))
+    rows = read_table(table, ("mixture_ID",), separator=",", quoted=True)
+    return frozenset(row["mixture_ID"] for row in rows)
 
 
 TASK = SuperbTask(
@@ -35,7 +36,11 @@ TASK = SuperbTask(
     track=SUPERB,
     position=7,
     downstream="diarization",
-    metrics=(Metric("der", "DER", "%", LOWER, Diarization(), fbank=10.05, sota=5.62),),
+    metrics=(
+        Metric(
+            *("der", "DER", "%", LOWER, Diarization()), fbank=10.05, sota=5.62, statistic=DiarizationErrors()
+        ),
+    ),
     checkpoint="best-states-dev.ckpt",
     dev_better=HIGHER,  # s3prl develops on the accuracy of frames
     packages=("h5py", "pandas", "scipy", "soundfile"),

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...errors import DataError, shown
 from ...upstream.downstream_sampling import RANDOM_CROPS
+from ...utils.readers import read_words
+from ..metrics.by_voice import Accuracy
 from ..metrics.parsers import TEST_ACCURACY
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, one_of
@@ -21,8 +24,9 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     data = config["downstream_expert"]["datarc"]
     files: dict[str, list[Path]] = {split: [] for split in SPLITS.values()}
     root = Path(data["file_path"])
-    for line in Path(data["meta_data"]).read_text(encoding="utf8").splitlines():
-        number, name = line.split()
+    for number, name, *_ in read_words(Path(data["meta_data"]), least=2):
+        if number not in SPLITS:
+            raise DataError(f"{data['meta_data']}: split is {shown(number)}, allowed: {', '.join(SPLITS)}")
         places = [root / part / "wav" / name for part in ("dev", "test")]
         files[SPLITS[number]].append(next((place for place in places if place.exists()), places[0]))
     return files
@@ -35,8 +39,8 @@ def test_names(data: Path | None) -> frozenset[str] | None:
     path = SPLIT.local(data)
     if path is None:
         return None
-    rows = (line.split() for line in path.read_text(encoding="utf8").splitlines())
-    return frozenset("-".join(Path(name).with_suffix("").parts) for part, name in rows if part == "3")
+    rows = read_words(path, least=2)
+    return frozenset("-".join(Path(name).with_suffix("").parts) for part, name, *_ in rows if part == "3")
 
 
 TASK = SuperbTask(
@@ -45,7 +49,9 @@ TASK = SuperbTask(
     track=SUPERB,
     position=5,
     downstream="voxceleb1",
-    metrics=(Metric("acc", "Acc", "%", HIGHER, TEST_ACCURACY, fbank=20.058174, sota=90.3),),
+    metrics=(
+        Metric(*("acc", "Acc", "%", HIGHER, TEST_ACCURACY), fbank=20.058174, sota=90.3, statistic=Accuracy()),
+    ),
     packages=("librosa",),
     reuse=FeatureReuse(
         training=False,

@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,9 @@ from typing import Any
 
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import is_number
+from ..metrics.by_voice import StatisticReader
 from ..metrics.parsers import Output, Parser
+from ..scoring.uncertainty import Statistic
 from ..submission.item_rules import ItemRules, PredictedItem
 
 HIGHER, LOWER = "higher", "lower"
@@ -57,6 +60,9 @@ class Metric:
         sota: reference point of 1000 points; ``None`` for both if the metric gives no points.
         part: the only part of the task that it comes from; empty averages all parts.
         optional: whether a finished task may lack it.
+        extra: SUPERB does not report it; a recipe asks for it by name (``extra_metrics``).
+        statistic: reader of the same number as a function of how often each voice counts, for its standard
+            error; for tasks of one part.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Metric:
     sota: float | None = None
     part: str = ""
     optional: bool = False
+    extra: bool = False
+    statistic: StatisticReader | None = None
 
     def points(self, value: float) -> float:
         """Return 1000 (x - FBANK) / (SOTA - FBANK), not clipped.
@@ -305,18 +313,23 @@ class SuperbTask:
                 for name in metrics
                 if name not in own
             ),
-            *(f"{name} is missing" for name, m in own.items() if name not in metrics and not m.optional),
+            *(
+                f"{name} is missing"
+                for name, m in own.items()
+                if name not in metrics and not (m.optional or m.extra)
+            ),
             *(fault for name, v in metrics.items() if name in own and (fault := own[name].fault(v))),
         ]
 
     def _metric_names(self) -> str:
         return ", ".join(metric.name for metric in self.metrics)
 
-    def read(self, outputs: Mapping[str, Output]) -> dict[str, float]:
+    def read(self, outputs: Mapping[str, Output], extra: Collection[str] = ()) -> dict[str, float]:
         """Read the metrics of a finished task from what s3prl's evaluations left.
 
         Args:
             outputs: name of each part (empty for a task of one part) -> what its evaluation left.
+            extra: names of metrics to report that SUPERB does not.
 
         Raises:
             ResultError: a part is missing, or a number was not found; the message says where it
@@ -327,7 +340,7 @@ class SuperbTask:
         if missing:
             raise ResultError(f"{self.name}: no output of {', '.join(missing) or 'its evaluation'}")
         metrics: dict[str, float] = {}
-        for metric in self.metrics:
+        for metric in (each for each in self.metrics if not each.extra or each.name in extra):
             parts = [metric.part] if metric.part else names
             try:
                 values = [metric.read(outputs[name]) for name in parts]
@@ -337,6 +350,20 @@ class SuperbTask:
                 raise ResultError(f"{self.name}, {metric.name}: {error}") from error
             metrics[metric.name] = sum(values) / len(values)
         return metrics
+
+    def statistics(self, outputs: Mapping[str, Output], extra: Collection[str] = ()) -> dict[str, Statistic]:
+        """Read the metrics of a finished task by voice, as far as predictions are there.
+
+        Args:
+            outputs: as for :meth:`read`.
+            extra: as for :meth:`read`.
+        """
+        statistics: dict[str, Statistic] = {}
+        for metric in (each for each in self.metrics if not each.extra or each.name in extra):
+            if metric.statistic is not None and "" in outputs:
+                with suppress(ResultError):  # not every version of s3prl writes all predictions
+                    statistics[metric.name] = metric.statistic(outputs[""])
+        return statistics
 
     def count_items(self, folder: Path) -> int | None:
         """Count the test items in the predictions of a finished task; ``None`` if that cannot be told.

@@ -86,7 +86,7 @@ def test_wrong_records_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "not readable as JSON"),
         ("[]", "holds list, allowed: a mapping"),
         ('{"version": 2}', "version is 2, allowed: 1"),
         ('{"version": 1, "speed": 3}', "speed: unknown field"),

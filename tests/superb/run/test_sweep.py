@@ -14,7 +14,7 @@ from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.superb.run.experiment import best_score
 from s3prl_dphubert.superb.scoring import score_file
-from s3prl_dphubert.utils.files import read_json
+from s3prl_dphubert.utils.readers import read_record
 from tests.helpers.models import tiny
 from tests.helpers.superb_runs import corpora, recipes, run, upstream
 
@@ -35,7 +35,7 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     done = run(place, "ic", "--sweep", "lr=1e-9,3e-2", out="sweep")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = place / "sweep" / "ic"
-    told = read_json(folder / "sweep.json")
+    told = read_record(folder / "sweep.json")
     assert told["chosen"] == 3e-2
     assert told["compared"] == "on dev"
     assert told["scores"] == {
@@ -54,7 +54,7 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     assert more.returncode == 0, more.stdout + more.stderr
     assert re.findall(r"\d  (ic lr \S+) +trained", more.stdout) == ["ic lr 1e-08"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    assert set(read_json(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
+    assert set(read_record(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
     assert score_file.read(folder / score_file.FILE) == found
 
 
@@ -67,7 +67,7 @@ def test_a_sweep_in_two_stages_trains_few_rates_to_the_end(place):
     assert f"IC: {cost}" in checked.stdout
     done = run(place, "ic", *rates, out="stages")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = read_json(place / "stages" / "ic" / "sweep.json")
+    told = read_record(place / "stages" / "ic" / "sweep.json")
     assert told["short"]["steps"] == 15 and len(told["short"]["scores"]) == 4
     best = sorted(told["short"]["scores"], key=told["short"]["scores"].get)[-2:]
     assert set(told["scores"]) == set(best) == {"3e-02", "1e-02"}
@@ -195,7 +195,7 @@ def test_hidden_states_that_are_kept_change_no_score(place, plain):
     assert states.stat().st_size > 0
     other = place / "kept-out" / "ic"
     assert (plain / "test_predict.csv").read_text() == (other / "test_predict.csv").read_text()
-    first, second = (read_json(each / "train/state.json")["made_from"] for each in (plain, other))
+    first, second = (read_record(each / "train/state.json")["made_from"] for each in (plain, other))
     assert second["upstream"]["options"].pop("features") == "float16"  # to which they are rounded
     assert first == second
 
