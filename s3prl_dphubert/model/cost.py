@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
+from ..utils.device_copies import start_copy
 from .masks import Masks
 from .model_config import ModelConfig
 
 Number = Any  # an int, a float or a 0-d tensor
+Vector = Any  # an array of numbers, or a tensor (n,)
 SUPERB_SAMPLES = {
     "short": (20560, 34560, 38480, 42560, 45600, 48720, 52000, 55120),
     "medium": (59120, 62720, 66400, 71200, 75200, 78640, 82800, 87520),
@@ -30,6 +34,9 @@ SUPERB_LENGTHS = tuple(samples for bucket in SUPERB_SAMPLES.values() for samples
 class Widths:
     """Number of open units, or its expectation under gates.
 
+    Each is one vector: an array of numbers, or a tensor. The cost of all layers then takes a few operations,
+    rather than hundreds of tiny ones on a GPU.
+
     Args:
         conv: output channels of each conv layer.
         heads: attention heads of each Transformer layer.
@@ -39,24 +46,25 @@ class Widths:
         any_head: probability that each layer has any head.
     """
 
-    conv: list[Number]
-    heads: list[Number]
-    ffn: list[Number]
-    attention: list[Number]
-    feed_forward: list[Number]
-    any_head: list[Number]
+    conv: Vector
+    heads: Vector
+    ffn: Vector
+    attention: Vector
+    feed_forward: Vector
+    any_head: Vector
 
 
 def real_widths(config: ModelConfig) -> Widths:
-    """Return the widths of a model as it is."""
-    return Widths(
-        conv=list(config.conv_channels),
-        heads=[len(kept or ()) for kept in config.heads],
-        ffn=[width or 0 for width in config.ffn],
-        attention=[int(kept is not None) for kept in config.heads],
-        feed_forward=[int(width is not None) for width in config.ffn],
-        any_head=[int(bool(kept)) for kept in config.heads],
-    )
+    """Return the widths of a model as it is, as exact integers."""
+    columns = {
+        "conv": list(config.conv_channels),
+        "heads": [len(kept or ()) for kept in config.heads],
+        "ffn": [width or 0 for width in config.ffn],
+        "attention": [int(kept is not None) for kept in config.heads],
+        "feed_forward": [int(width is not None) for width in config.ffn],
+        "any_head": [int(bool(kept)) for kept in config.heads],
+    }
+    return Widths(**{name: np.array(values, dtype=object) for name, values in columns.items()})
 
 
 def expected_widths(config: ModelConfig, open_units: dict[str, dict[int, Tensor]]) -> Widths:
@@ -65,30 +73,72 @@ def expected_widths(config: ModelConfig, open_units: dict[str, dict[int, Tensor]
     Args:
         config: shape of the model before pruning.
         open_units: kind of unit -> layer index -> probability (N,) that each unit is open.
+
+    Returns:
+        Tensors in float64, or the numbers of :func:`real_widths` if nothing has gates.
     """
     real = real_widths(config)
+    like = next((row for rows in open_units.values() for row in rows.values()), None)
+    if like is None:
+        return real
+    like = like.double()
+    columns = {name: constant(values, like) for name, values in vars(real).items()}
+    for kind, rows in open_units.items():
+        if rows:
+            layers = sorted(rows)
+            units = _stack([rows[layer] for layer in layers])
+            columns[kind] = _put(columns[kind], layers, units.double().sum(-1))
+            if kind == "heads":
+                columns["any_head"] = _put(columns["any_head"], layers, 1 - _product(1 - units.double()))
+    return Widths(**columns)
 
-    def total(kind: str, fallback: list[Number]) -> list[Number]:
-        rows = open_units.get(kind, {})
-        return [rows[i].double().sum() if i in rows else value for i, value in enumerate(fallback)]
 
-    heads = open_units.get("heads", {})
-    any_head = [1 - (1 - heads[i].double()).prod() if i in heads else v for i, v in enumerate(real.any_head)]
-    return Widths(
-        conv=total("conv", real.conv),
-        heads=total("heads", real.heads),
-        ffn=total("ffn", real.ffn),
-        attention=total("attention", real.attention),
-        feed_forward=total("feed_forward", real.feed_forward),
-        any_head=any_head,
-    )
+def _stack(rows: list[Tensor]) -> Tensor:
+    """Stack rows (N,) of one or of several lengths, padded with zeros."""
+    alike = len({len(row) for row in rows}) == 1
+    return torch.stack(rows) if alike else nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def _put(column: Tensor, layers: list[int], values: Tensor) -> Tensor:
+    """Replace the elements of a column (L,) at the layers that have gates."""
+    if len(layers) == len(column):
+        return values
+    return column.index_copy(0, constant(layers, column).long(), values)
+
+
+def _product(factors: Tensor) -> Tensor:
+    """Multiply factors (L, N) to (L,), pair by pair.
+
+    The gradient of :func:`torch.prod` looks for zeros, for which a GPU has to wait.
+    """
+    while (size := factors.shape[-1]) > 1:
+        half = size // 2
+        pairs = factors[..., :half] * factors[..., half : 2 * half]
+        factors = torch.cat([pairs, factors[..., 2 * half :]], -1) if size % 2 else pairs
+    return factors[..., 0]
+
+
+def constant(values: Any, like: Vector) -> Vector:
+    """Return numbers as a vector of the kind of another one; the host does not wait for a GPU."""
+    if not isinstance(like, Tensor):
+        return np.array(values, dtype=object)
+    column = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    return start_copy(column, like.device)
+
+
+def before(conv: Vector) -> Vector:
+    """Return the input channels of each conv layer, given their output channels."""
+    if isinstance(conv, Tensor):
+        return torch.cat([conv.new_ones(1), conv[:-1]])
+    return np.concatenate([[1], conv[:-1]])
 
 
 def masked_widths(config: ModelConfig, masks: Masks) -> Widths:
-    """Return the widths that remain when masked units are cut out."""
+    """Return the widths that remain when masked units are cut out, as numbers."""
     kinds = ("conv", "heads", "ffn", "attention", "feed_forward")
     open_units = {kind: {i: (m > 0).double() for i, m in getattr(masks, kind).items()} for kind in kinds}
-    widths = expected_widths(config, open_units)
+    columns = vars(expected_widths(config, open_units))
+    widths = Widths(**{name: np.array(values.tolist(), dtype=object) for name, values in columns.items()})
     return widths if masks.exact else without_emptied(widths)
 
 
@@ -96,14 +146,14 @@ def without_emptied(widths: Widths) -> Widths:
     """Remove sublayers without units together with their biases, as the published pruning does."""
     return replace(
         widths,
-        attention=[float(bool(n)) * p for n, p in zip(widths.heads, widths.attention, strict=True)],
-        feed_forward=[float(bool(n)) * p for n, p in zip(widths.ffn, widths.feed_forward, strict=True)],
+        attention=(widths.heads > 0) * widths.attention,
+        feed_forward=(widths.ffn > 0) * widths.feed_forward,
     )
 
 
 def parameters(config: ModelConfig, widths: Widths | None = None, published: bool = False) -> Number:
     """Count all parameters, ``dummy_weight`` included; arguments as for :func:`parameter_parts`."""
-    return sum(parameter_parts(config, widths, published).values())
+    return _total(_parameter_columns(config, widths or real_widths(config), published))
 
 
 def parameter_parts(
@@ -120,35 +170,38 @@ def parameter_parts(
     Returns:
         Name of the part -> number of parameters.
     """
-    w = widths or real_widths(config)
-    d, hd = config.embed_dim, config.head_dim
-    parts: dict[str, Number] = {}
-    before: Number = 1
-    for i, channels in enumerate(w.conv):
-        normed = config.extractor_mode == "layer_norm" or i == 0
-        parts[f"conv {i + 1}"] = channels * (before * config.conv_kernels[i] + config.conv_bias + 2 * normed)
-        before = channels
-    parts["projection"] = 2 * before + (before + 1) * d
+    return _parts(_parameter_columns(config, widths or real_widths(config), published))
+
+
+def _parameter_columns(config: ModelConfig, w: Widths, published: bool) -> dict[str, Any]:
+    d, hd, last = config.embed_dim, config.head_dim, w.conv[-1]
+    normed = [config.extractor_mode == "layer_norm" or i == 0 for i in range(len(config.conv_channels))]
+    own = constant([config.conv_bias + 2 * norm for norm in normed], w.conv)
     kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
     magnitudes = kernel if depth == 1 else 0  # of weight norm
-    parts["positions"] = depth * (d * (d // config.pos_conv_groups) * kernel + d) + magnitudes
-    relative = bool(config.num_buckets and not published)
-    no_table: Number = 1
-    for i in range(config.num_layers):
-        attention = 3 * (d + 1) * hd * w.heads[i] + (w.heads[i] * hd + 1) * d
-        if relative:
-            attention = attention + w.any_head[i] * (8 * hd + 8 + config.total_heads)
-            no_table = no_table * (1 - w.any_head[i] * w.attention[i])
-        feed_forward = (d + 1) * w.ffn[i] + (w.ffn[i] + 1) * d
-        parts[f"layer {i + 1}"] = 4 * d + attention * w.attention[i] + feed_forward * w.feed_forward[i]
-    table = (1 - no_table) * config.num_buckets * config.total_heads if relative else 0
-    parts["rest"] = before + 2 * d + table
-    return parts
+    if config.pos_conv_batch_norm:
+        magnitudes = 2 * d
+    adapter = 2 * d + (d + 1) * config.adapter_dim + (config.adapter_dim + 1) * d if config.adapter_dim else 0
+    attention = 3 * (d + 1) * hd * w.heads + (w.heads * hd + 1) * d
+    table: Number = 0
+    if config.num_buckets and not published:
+        attention = attention + w.any_head * (8 * hd + 8 + config.total_heads)
+        no_table = 1 - w.any_head * w.attention
+        no_table = _product(no_table) if isinstance(no_table, Tensor) else no_table.prod()
+        table = (1 - no_table) * (config.num_buckets * config.total_heads)
+    feed_forward = (d + 1) * w.ffn + (w.ffn + 1) * d
+    return {
+        "conv": w.conv * (before(w.conv) * constant(config.conv_kernels, w.conv) + own),
+        "projection": 2 * last * config.projection_norm + (last + 1) * d,
+        "positions": depth * (d * (d // config.pos_conv_groups) * kernel + d) + magnitudes,
+        "layer": 4 * d + adapter + attention * w.attention + feed_forward * w.feed_forward,
+        "rest": last + 2 * d + table,
+    }
 
 
 def macs(config: ModelConfig, samples: int | Iterable[int], widths: Widths | None = None) -> Number:
     """Count the multiply-accumulates of utterances together; arguments as for :func:`mac_parts`."""
-    return sum(mac_parts(config, samples, widths).values())
+    return _total(_mac_columns(config, samples, widths or real_widths(config)))
 
 
 def mac_parts(
@@ -169,30 +222,50 @@ def mac_parts(
     Returns:
         Name of the part, as in :func:`parameter_parts` -> multiply-accumulates.
     """
-    w = widths or real_widths(config)
+    return _parts(_mac_columns(config, samples, widths or real_widths(config)))
+
+
+def _mac_columns(config: ModelConfig, samples: int | Iterable[int], w: Widths) -> dict[str, Any]:
     d, hd = config.embed_dim, config.head_dim
     frames = [samples] if isinstance(samples, int) else list(samples)
-    parts: dict[str, Number] = {}
-    before: Number = 1
-    for i, channels in enumerate(w.conv):
-        kernel, stride = config.conv_kernels[i], config.conv_strides[i]
+    each: list[int] = []  # of one input and output channel
+    for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
         frames = [max(0, (n - kernel) // stride + 1) for n in frames]
-        parts[f"conv {i + 1}"] = sum(frames) * kernel * before * channels
-        before = channels
+        each.append(sum(frames) * kernel)
     t, tt = sum(frames), sum(n * n for n in frames)
-    parts["projection"] = t * before * d
     kernel, depth = config.pos_conv_kernel, config.pos_conv_depth
     produced = sum(n + 1 - kernel % 2 for n in frames)
-    parts["positions"] = depth * produced * d * (d // config.pos_conv_groups) * kernel
-    for i in range(config.num_layers):
-        width = w.heads[i] * hd
-        attention = 4 * t * d * width + 2 * tt * width + 4 * w.heads[i] * tt + 4 * t * width
-        if config.num_buckets:
-            attention = attention + 8 * t * width
-        feed_forward = 2 * t * d * w.ffn[i]
-        parts[f"layer {i + 1}"] = attention * w.attention[i] + feed_forward * w.feed_forward[i]
-    parts["rest"] = 0
+    width = w.heads * hd
+    attention = 4 * t * d * width + 2 * tt * width + 4 * tt * w.heads + 4 * t * width
+    if config.num_buckets:
+        attention = attention + 8 * t * width
+    feed_forward = 2 * t * d * w.ffn
+    return {
+        "conv": constant(each, w.conv) * before(w.conv) * w.conv,
+        "projection": t * d * w.conv[-1],
+        "positions": depth * produced * d * (d // config.pos_conv_groups) * kernel,
+        "layer": attention * w.attention + feed_forward * w.feed_forward + 2 * t * d * config.adapter_dim,
+        "rest": 0,
+    }
+
+
+def _total(columns: dict[str, Any]) -> Number:
+    return sum(column.sum() if _is_vector(column) else column for column in columns.values())
+
+
+def _parts(columns: dict[str, Any]) -> dict[str, Number]:
+    """Give each element of a column the name of its layer, from 1."""
+    parts: dict[str, Number] = {}
+    for name, column in columns.items():
+        if _is_vector(column):
+            parts.update({f"{name} {layer}": value for layer, value in enumerate(column, start=1)})
+        else:
+            parts[name] = column
     return parts
+
+
+def _is_vector(column: Any) -> bool:
+    return getattr(column, "ndim", 0) == 1
 
 
 def superb_macs(config: ModelConfig, widths: Widths | None = None) -> dict[str, Number]:

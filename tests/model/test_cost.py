@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from s3prl_dphubert.model import ModelConfig, SpeechModel
@@ -195,3 +196,57 @@ def test_widths_are_rounded_within_the_budget(count):
     assert all(width % 8 == 0 or width == 100 for width in pruned.ffn)
     free = prune(student, replace(budget, round_to=1)).config
     assert any(width % 8 and width != 30 for width in free.conv_channels)
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations other than views, each of which is a kernel on a GPU."""
+
+    VIEWS = (
+        "view",
+        "slice",
+        "split",
+        "select",
+        "expand",
+        "unsqueeze",
+        "transpose",
+        "detach",
+        "alias",
+        "unbind",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ not in self.VIEWS
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize(
+    ("family", "most"), [("hubert_base", 130), ("wavlm_base", 200), ("wavlm_large", 200)]
+)
+def test_the_penalty_takes_few_operations_for_any_number_of_layers(family, most):
+    """With its gradients."""
+    config = FAMILIES[family]
+    gates = Gates(config, GateConfig())
+    with Operations() as operations:
+        parameters(config, expected_widths(config, gates.expected())).backward()
+    assert 20 < operations.count < most
+    assert all(gate.log_alpha.grad is not None for _, _, gate in gates.items())
+
+
+def test_the_chance_of_any_head_has_the_gradient_of_a_product():
+    """Which torch.prod has too, but only after it has looked for zeros, for which a GPU has to wait."""
+    config = replace(tiny("wavlm").config, heads=((0, 1, 3), (), (0, 1, 2, 3)))
+    rows = {layer: torch.rand(len(config.heads[layer]), requires_grad=True) for layer in (0, 2)}
+    rows[2].data[1] = 1.0
+    widths = expected_widths(config, {"heads": rows})
+    assert widths.any_head[1] == widths.heads[1] == 0
+    for layer, row in rows.items():
+        expected = 1 - (1 - row.double()).prod()
+        assert widths.any_head[layer] == pytest.approx(float(expected))
+        ours, theirs = (
+            torch.autograd.grad(v, row, retain_graph=True)[0] for v in (widths.any_head[layer], expected)
+        )
+        torch.testing.assert_close(ours, theirs)

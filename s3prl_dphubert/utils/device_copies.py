@@ -1,0 +1,17 @@
+"""Copies from the host to a GPU that nobody waits for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def start_copy(tensor: Tensor, device: torch.device) -> Tensor:
+    """Start the copy of a tensor of the host to a device; on the CPU return the tensor itself.
+
+    From pageable memory the host would wait for the GPU. Pinned memory that is freed meanwhile is safe:
+    torch's allocator does not give it away before the copy is over.
+    """
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
