@@ -194,16 +194,7 @@ def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None
     path = Path(path)
     if path.exists():
         raise CheckpointError(f"{path}: exists already; choose another place or remove it first")
-    depth = model.config.pos_conv_depth
-    if depth != 1:
-        raise CheckpointError(
-            f"the published format has no data2vec positional block: pos_conv_depth is {depth}, allowed: 1"
-        )
-    if model.config.normalize_waveform and model.config.normalize_eps != 1e-5:
-        raise CheckpointError(
-            f"the published format normalises waveforms with an epsilon of 1e-5: normalize_eps is "
-            f"{model.config.normalize_eps:g}, allowed: 1e-5"
-        )
+    _raise_if_inexpressible(model.config)
     heads, ffn = _without_empty_sublayers(model.config)
     own = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     state = _published_state(model.config, own, heads, ffn)
@@ -222,6 +213,26 @@ def write(model: SpeechModel, path: str | Path, dtype: torch.dtype | None = None
     except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
     return {name: count for name, count in added.items() if count}
+
+
+def _raise_if_inexpressible(config: ModelConfig) -> None:
+    """Refuse a model that the published code would compute in another way, naming the reason."""
+    only: dict[str, int | float] = {
+        "pos_conv_depth": 1,
+        "pos_conv_batch_norm": False,
+        "projection_norm": True,
+        "layer_norm_eps": 1e-5,
+        "adapter_dim": 0,
+    }
+    faults = [
+        f"{name} is {getattr(config, name)}, allowed: {allowed}"
+        for name, allowed in only.items()
+        if getattr(config, name) != allowed
+    ]
+    if config.normalize_waveform and config.normalize_eps != 1e-5:
+        faults.append(f"normalize_eps is {config.normalize_eps:g}, allowed: 1e-5")
+    if faults:
+        raise CheckpointError(f"the published format cannot express the model: {'; '.join(faults)}")
 
 
 def _without_empty_sublayers(

@@ -14,7 +14,16 @@ from ..errors import CheckpointError, shown
 from ..model import ModelConfig
 from ..model.model_config import MAX_CONVOLUTIONS, dense_heads
 from .dphubert_pth import TABLE
-from .key_mapping import KeyMapping, State, Weights, add_extractor_scale, count_faults, positional_conv
+from .key_mapping import (
+    KeyMapping,
+    State,
+    Weights,
+    add_extractor_scale,
+    batch_norm_conv,
+    count_faults,
+    fold_batch_norm,
+    positional_conv,
+)
 from .unpickler import plain
 
 _DEFAULTS = {  # fairseq's own, for fields that a checkpoint leaves out
@@ -33,6 +42,7 @@ _DEFAULTS = {  # fairseq's own, for fields that a checkpoint leaves out
     "conv_pos": 128,
     "conv_pos_groups": 16,
     "pos_conv_depth": 1,
+    "conv_pos_batch_norm": False,
     "relative_position_embedding": False,
     "num_buckets": 320,
     "max_distance": 1280,
@@ -40,12 +50,12 @@ _DEFAULTS = {  # fairseq's own, for fields that a checkpoint leaves out
 _ONLY = {  # what would change the result and has no counterpart here
     "activation_fn": "gelu",
     "layer_type": "transformer",
-    "conv_pos_batch_norm": False,
     "quantize_input": False,
     "crop_seq_to_multiple": 1,
 }
 _LONGEST_TEXT = 10_000  # of the convolutions
 _MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
+_DATA2VEC_2 = "modality_encoders."
 _FINE_TUNED = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")  # prefixes of CTC and seq2seq models
 
 _LAYER = r"encoder\.layers\.(\d+)\."
@@ -85,6 +95,11 @@ MAPPING = KeyMapping(
     ),
 )
 
+BATCH_NORM_MAPPING = KeyMapping(
+    batch_norm_conv(r"encoder\.pos_conv\.0\.", r"encoder\.pos_conv\.1\.") | MAPPING.renames,
+    ignored=(*MAPPING.ignored, r"encoder\.pos_conv\.0\.num_batches_tracked"),
+)
+
 
 def is_fairseq(content: Any) -> bool:
     """Return whether the content of a file has one of the three forms."""
@@ -111,11 +126,35 @@ def read(content: dict[str, Any], source: str) -> Weights:
     state = content.get("model_weight", content.get("model"))
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise CheckpointError(f"{source}: expected tensors by name")
+    if any(name.startswith(_DATA2VEC_2) for name in state):
+        raise CheckpointError(
+            f"{source}: data2vec 2.0 ({_DATA2VEC_2}*), whose attention biases (ALiBi) have no counterpart "
+            "here; data2vec 1.0 can be loaded"
+        )
     for prefix in _FINE_TUNED:
         if any(name.startswith(prefix) for name in state):
             state, model, task = _fine_tuned(state, prefix, model, task, source)
+    return read_parts(model, task, state, source)
+
+
+def read_parts(model: dict[str, Any], task: dict[str, Any], state: dict[str, Any], source: str) -> Weights:
+    """Return the configuration and tensors, by our names, given fairseq's settings and tensors.
+
+    Args:
+        model: settings of the model.
+        task: settings of its task.
+        state: tensors of the encoder.
+        source: their origin, for messages.
+
+    Raises:
+        CheckpointError: as :func:`read`.
+    """
     config = read_config(model, task, source)
-    return config, add_extractor_scale(_projected(MAPPING.translate(state, source), config), config)
+    if config.pos_conv_batch_norm:
+        translated = fold_batch_norm(BATCH_NORM_MAPPING.translate(state, source), source)
+    else:
+        translated = MAPPING.translate(state, source)
+    return config, add_extractor_scale(_projected(translated, config), config)
 
 
 def _settings(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,6 +221,7 @@ def read_config(model: dict[str, Any], task: dict[str, Any], source: str) -> Mod
         pos_conv_kernel=max(3, v["conv_pos"] // depth) if depth > 1 else v["conv_pos"],
         pos_conv_groups=v["conv_pos_groups"],
         pos_conv_depth=depth,
+        pos_conv_batch_norm=depth == 1 and bool(v["conv_pos_batch_norm"]),
         layer_norm_first=v["layer_norm_first"],
         normalize_waveform=normalize,
         num_buckets=v["num_buckets"] if v["relative_position_embedding"] else 0,

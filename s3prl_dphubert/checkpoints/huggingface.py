@@ -13,7 +13,15 @@ from ..model.model_config import dense_heads
 from ..utils import readers
 from .directory import read_tensors
 from .dphubert_pth import TABLE
-from .key_mapping import KeyMapping, Weights, add_extractor_scale, count_faults, positional_conv
+from .key_mapping import (
+    KeyMapping,
+    Weights,
+    add_extractor_scale,
+    batch_norm_conv,
+    count_faults,
+    fold_batch_norm,
+    positional_conv,
+)
 from .teachers import recognize
 from .unpickler import read_foreign_pickle
 
@@ -65,11 +73,11 @@ _ONLY = {  # what would change the result and has no counterpart here
     "hidden_act": ("gelu",),
     "feat_extract_activation": ("gelu",),
     "feat_extract_norm": ("group", "layer"),
-    "feat_proj_layer_norm": (True,),
-    "layer_norm_eps": (1e-5,),
-    "conv_pos_batch_norm": (False,),
-    "adapter_attn_dim": (None,),
+    "feat_proj_layer_norm": (True, False),
+    "conv_pos_batch_norm": (True, False),
 }
+_OF_HUBERT = {"feat_proj_layer_norm": True, "conv_pos_batch_norm": False}  # which other families ignore
+_WITHOUT_ADAPTERS = ("wavlm", "data2vec-audio")  # families that ignore adapter_attn_dim
 
 _LAYER = r"encoder\.layers\.(\d+)\."
 _OURS = r"encoder.transformer.layers.\1."
@@ -85,8 +93,15 @@ ENCODER = KeyMapping(
         rf"{_LAYER}(attention\.gru_rel_pos_(?:const|linear\.weight|linear\.bias))": rf"{_OURS}\2",
         rf"{_LAYER}(feed_forward\.(?:intermediate|output)_dense\.(?:weight|bias))": rf"{_OURS}\2",
         rf"{_LAYER}((?:final_)?layer_norm\.(?:weight|bias))": rf"{_OURS}\2",
+        rf"{_LAYER}adapter_layer\.((?:norm|linear_[12])\.(?:weight|bias))": rf"{_OURS}adapter.\2",
     },
     ignored=("masked_spec_embed", r"adapter\..*"),  # the adapter comes after the last layer
+)
+
+BATCH_NORM_ENCODER = KeyMapping(
+    batch_norm_conv(r"encoder\.pos_conv_embed\.batch_norm\.", r"encoder\.pos_conv_embed\.conv\.")
+    | ENCODER.renames,
+    ignored=(*ENCODER.ignored, r"encoder\.pos_conv_embed\.batch_norm\.num_batches_tracked"),
 )
 
 
@@ -123,8 +138,12 @@ def read(find: Find, source: str, repository: str = "") -> Weights:
         config = read_config(kind, values, source, _normalizes(find, source))
     else:
         config = teacher.as_trained(read_config(kind, values, source, teacher.normalize))
-    state = _encoder(_weights(find, source), PREFIXES[kind])
-    return config, add_extractor_scale(ENCODER.translate(state, source), config)
+    tensors = _encoder(_weights(find, source), PREFIXES[kind])
+    if config.pos_conv_batch_norm:
+        state = fold_batch_norm(BATCH_NORM_ENCODER.translate(tensors, source), source)
+    else:
+        state = ENCODER.translate(tensors, source)
+    return config, add_extractor_scale(state, config)
 
 
 def read_json(find: Find, name: str, source: str) -> dict[str, Any]:
@@ -145,6 +164,10 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
     v = {**_DEFAULTS, **(_DATA2VEC_DEFAULTS if data2vec else {}), **values}
     if data2vec:  # its code implements only these, whatever the fields say
         v |= {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
+    if kind != "hubert":
+        v |= _OF_HUBERT
+    if kind in _WITHOUT_ADAPTERS or not v["do_stable_layer_norm"]:
+        v["adapter_attn_dim"] = None
     faults = [
         f"{name} is {shown(v[name])}, allowed: {', '.join(map(repr, allowed))}"
         for name, allowed in _ONLY.items()
@@ -173,7 +196,11 @@ def read_config(kind: str, values: dict[str, Any], source: str, normalize: bool 
         pos_conv_kernel=v["conv_pos_kernel_size"] if data2vec else v["num_conv_pos_embeddings"],
         pos_conv_groups=v["num_conv_pos_embedding_groups"],
         pos_conv_depth=v["num_conv_pos_embeddings"] if data2vec else 1,
+        pos_conv_batch_norm=v["conv_pos_batch_norm"],
+        projection_norm=v["feat_proj_layer_norm"],
         layer_norm_first=v["do_stable_layer_norm"],
+        layer_norm_eps=v["layer_norm_eps"],
+        adapter_dim=v["adapter_attn_dim"] or 0,
         normalize_waveform=layer_norm if normalize is None else normalize,
         normalize_eps=1e-7,  # of Wav2Vec2FeatureExtractor
         num_buckets=v["num_buckets"] if kind == "wavlm" else 0,

@@ -22,6 +22,8 @@ Weights = tuple[ModelConfig, State]
 MAX_COUNT = 1000  # layers or heads; a damaged file might ask for a thousand million
 MAX_TENSORS = 50_000
 _CONV = "encoder.transformer.pos_conv_embed.conv."
+_BATCH_NORM = "encoder.transformer.pos_conv_embed.batch_norm."
+_BATCH_NORM_EPS = 1e-5  # of torch, which no implementation changes
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,39 @@ def positional_conv(prefix: str) -> dict[str, str]:
         rf"{prefix}parametrizations\.weight\.original0": f"{_CONV}weight_g",
         rf"{prefix}parametrizations\.weight\.original1": f"{_CONV}weight_v",
     }
+
+
+def batch_norm_conv(norm: str, conv: str) -> dict[str, str]:
+    """Return the renames for a positional convolution after a BatchNorm.
+
+    Args:
+        norm: regular expression for the beginning of the names of the norm's tensors in the format.
+        conv: regular expression for the beginning of those of the convolution.
+    """
+    return {
+        rf"{norm}(weight|bias|running_mean|running_var)": rf"{_BATCH_NORM}\1",
+        rf"{conv}weight": f"{_CONV}weight_k",
+        rf"{conv}bias": f"{_CONV}bias",
+    }
+
+
+def fold_batch_norm(state: State, source: str) -> State:
+    """Return the state with the statistics of the BatchNorm before the positional convolution multiplied in.
+
+    Raises:
+        CheckpointError: a tensor of the norm is missing, or they have different shapes.
+    """
+    names = ("weight", "bias", "running_mean", "running_var")
+    found = {name: state.get(_BATCH_NORM + name) for name in names}
+    faults = [f"tensor {_BATCH_NORM}{name} is missing" for name, tensor in found.items() if tensor is None]
+    raise_tensor_faults(source, faults)
+    weight, bias, mean, variance = (tensor.double() for tensor in found.values() if tensor is not None)
+    if not weight.shape == bias.shape == mean.shape == variance.shape:
+        raise CheckpointError(f"{source}: the tensors {_BATCH_NORM}* have different shapes")
+    scale = weight / (variance + _BATCH_NORM_EPS).sqrt()
+    folded = {"weight": scale.float(), "bias": (bias - mean * scale).float()}
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith(_BATCH_NORM)}
+    return rest | {_BATCH_NORM + name: tensor for name, tensor in folded.items()}
 
 
 def add_extractor_scale(state: State, config: ModelConfig) -> State:

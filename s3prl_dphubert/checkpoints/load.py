@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..model import SpeechModel
 from ..model.state_dict import build_model, checkpoint_errors
 from ..utils import resources
 from ..utils.readers import read_json
-from . import directory, dphubert_pth, fairseq, hub, huggingface, s3prl_states, torchaudio, user_names
+from . import directory, dphubert_pth, espnet, fairseq, hub, huggingface, s3prl_states, torchaudio, user_names
 from .key_mapping import Weights
 from .teachers import TEACHERS
 from .unpickler import plain, read_foreign_pickle
@@ -38,7 +38,8 @@ def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
             - a file: a ``.pth`` of the published DPHuBERT code, a ``.pt`` of fairseq, of WavLM or
               converted by s3prl, a ``states-N.ckpt`` of ``run_pretrain -u dphubert``, whose model is
               pruned as it would be then, or a ``dev-best.ckpt`` of ``run_downstream -f`` with one of our
-              upstreams, whose own checkpoint must still be where it was;
+              upstreams, whose own checkpoint must still be where it was; or a ``.pth`` of ESPnet's HuBERT
+              beside the ``config.yaml`` of its experiment;
             - ``user/repo`` or ``user/repo@revision`` on the Hub, or ``user/repo/file.pth`` there;
             - the http(s) URL of such a file;
             - ``torchaudio:HUBERT_BASE``, a bundle of ``torchaudio.pipelines``.
@@ -117,7 +118,9 @@ def _read_url(url: str, refresh: bool) -> Weights:
 def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> Weights:
     """Read a file of a repository, or else a checkpoint of this package or of ``transformers`` there."""
     if filename:
-        return _read_file(repository.fetch(filename, refresh))
+        folder = PurePosixPath(filename).parent
+        path = repository.fetch(filename, refresh)
+        return _read_file(path, sibling=lambda name: repository.find(str(folder / name)))
     if refresh:
         repository.fetch(huggingface.CONFIG, force=True)
         for name in huggingface.WEIGHTS:
@@ -135,7 +138,7 @@ def _read_hub(repository: hub.HubRepository, filename: str, refresh: bool) -> We
 
 def _read_directory(folder: Path) -> Weights:
     def find(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
+        return _existing(folder / name)
 
     source = str(folder)
     if find(huggingface.CONFIG) is None:
@@ -146,11 +149,22 @@ def _read_directory(folder: Path) -> Weights:
         return huggingface.read(find, source)
 
 
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None
+
+
 def _explain_directory(folder: Path) -> None:
     """Say which path to give instead of the folder of a run."""
     model = folder / "model"
     if (model / directory.CONFIG).is_file():
         raise CheckpointError(f"{folder}: the folder of a run; give that of its model, {model}")
+    trained = sorted(folder.glob("*.pth"))
+    if trained and (folder / espnet.CONFIG).is_file():
+        averages = [path for path in trained if ".ave" in path.name]
+        raise CheckpointError(
+            f"{folder}: the folder of an experiment of ESPnet; give one of its files, such as "
+            f"{(averages or trained)[0]}"
+        )
     states = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
     if states is not None:
         raise CheckpointError(
@@ -158,7 +172,8 @@ def _explain_directory(folder: Path) -> None:
         )
 
 
-def _read_file(path: Path, is_origin: bool = False) -> Weights:
+def _read_file(path: Path, is_origin: bool = False, sibling: espnet.Sibling | None = None) -> Weights:
+    """Read one file; ``sibling`` locates others of its folder, where that is not on this machine."""
     source = str(path)
     if not path.is_file():
         raise CheckpointError(f"{source}: neither a folder nor a regular file")
@@ -170,6 +185,9 @@ def _read_file(path: Path, is_origin: bool = False) -> Weights:
     if fairseq.is_fairseq(content):
         with checkpoint_errors(source):
             return fairseq.read(content, source)
+    if espnet.is_espnet(content):
+        with checkpoint_errors(source):
+            return espnet.read(content, sibling or (lambda name: _existing(path.parent / name)), source)
     keys = list(content) if isinstance(content, dict) else [type(content).__name__]
     if {s3prl_states.STUDENT, s3prl_states.RECIPE} <= set(keys):
         model = s3prl_states.parse_states(content, source).model()
@@ -186,7 +204,8 @@ def _read_file(path: Path, is_origin: bool = False) -> Weights:
         )
     raise CheckpointError(
         f"{source}: holds {', '.join(map(str, keys[:8]))}; expected a checkpoint of DPHuBERT (state_dict, "
-        "config), of fairseq or WavLM (model, cfg or args), of s3prl (model_weight, model_cfg) or of its "
+        "config), of fairseq or WavLM (model, cfg or args), of ESPnet (encoder.hubert_pretrain_model or "
+        "encoder.encoder), of s3prl (model_weight, model_cfg) or of its "
         f"run_pretrain -u dphubert ({s3prl_states.STUDENT}, {s3prl_states.RECIPE})"
     )
 

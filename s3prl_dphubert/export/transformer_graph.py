@@ -53,6 +53,9 @@ def positions(graph: Graph, block: Any, x: str) -> str:
             x = _positional_layer(graph, layer, x)
         return x
     conv = block.conv
+    if block.batch_norm is not None:
+        x = graph.add("Mul", x, graph.weight(block.batch_norm.weight))
+        x = graph.add("Add", x, graph.weight(block.batch_norm.bias))
     return graph.rough("Gelu", _same_conv(graph, conv.weight(), conv.bias, conv.groups, x))
 
 
@@ -90,6 +93,10 @@ def transformer_layer(
         graph.place = f"layers.{layer.index}.feed_forward"
         inner = layer_norm(graph, layer.final_layer_norm, x) if first else x
         x = graph.add("Add", x, feed_forward(graph, layer.feed_forward, inner))
+    if layer.adapter is not None:
+        graph.place = f"layers.{layer.index}.adapter"
+        inner = linear(graph, layer.adapter.linear_1, layer_norm(graph, layer.adapter.norm, x))
+        x = graph.add("Add", x, linear(graph, layer.adapter.linear_2, graph.rough("Relu", inner)))
     return x if first else layer_norm(graph, layer.final_layer_norm, x)
 
 

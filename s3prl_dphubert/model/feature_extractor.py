@@ -71,17 +71,19 @@ class FeatureExtractor(nn.Module):
 
 
 class FeatureProjection(nn.Module):
-    """LayerNorm over the channels and a linear map to the Transformer's width."""
+    """LayerNorm over the channels, which some models lack, and a linear map to the Transformer's width."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layer_norm = nn.LayerNorm(config.conv_channels[-1])
+        channels, eps = config.conv_channels[-1], config.layer_norm_eps
+        self.layer_norm = nn.LayerNorm(channels, eps) if config.projection_norm else None
         self.projection = linear(config.conv_channels[-1], config.embed_dim)
         self.dropout = nn.Dropout(config.projection_dropout)
 
     def forward(self, x: Tensor, masks: Masks = NO_MASKS, last: int = -1) -> Tensor:
         """x (B, F, C) -> (B, F, D); ``last`` is the index of the last conv layer, in ``masks``."""
-        x = _layer_norm(x, self.layer_norm, masks.conv.get(last) if masks.exact else None)
+        if self.layer_norm is not None:
+            x = _layer_norm(x, self.layer_norm, masks.conv.get(last) if masks.exact else None)
         return self.dropout(self.projection(x))
 
 

@@ -18,7 +18,7 @@ MAX_LAYERS, MAX_CONVOLUTIONS, MAX_HEADS = 1000, 100, 1000
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a HuBERT, wav2vec 2.0, WavLM or data2vec encoder, dense or pruned.
+    """Shape of a HuBERT, wav2vec 2.0, WavLM, UniSpeech or data2vec encoder, dense or pruned.
 
     Args:
         extractor_mode: ``group_norm`` (one GroupNorm after the first conv, Base models) or
@@ -38,7 +38,13 @@ class ModelConfig:
         pos_conv_groups: groups of the positional convolution.
         pos_conv_depth: 1 for one convolution with weight norm (HuBERT, wav2vec 2.0, WavLM);
             otherwise the number of plain convolutions, each with LayerNorm and GELU (data2vec).
+        pos_conv_batch_norm: whether the one positional convolution has a BatchNorm before it instead of
+            weight norm (mHuBERT). It is kept as the scale and shift that it is in inference.
+        projection_norm: whether the feature projection begins with a LayerNorm (not in DistilHuBERT).
         layer_norm_first: pre-norm Transformer (Large) rather than post-norm (Base).
+        layer_norm_eps: added to the variance by the LayerNorms of feature projection and Transformer; those
+            of the convolutions have 1e-5.
+        adapter_dim: inner width of the adapter at the end of each layer (MMS); 0 for models without them.
         normalize_waveform: scale every waveform to zero mean and unit variance first.
         normalize_eps: added to the variance by then: 1e-5 in fairseq, 1e-7 in transformers.
         num_buckets: buckets of WavLM's relative positions; 0 for models without them.
@@ -65,7 +71,11 @@ class ModelConfig:
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
     pos_conv_depth: int = 1
+    pos_conv_batch_norm: bool = False
+    projection_norm: bool = True
     layer_norm_first: bool = False
+    layer_norm_eps: float = 1e-5
+    adapter_dim: int = 0
     normalize_waveform: bool = False
     normalize_eps: float = 1e-5
     num_buckets: int = 0
@@ -101,9 +111,12 @@ class ModelConfig:
                 yield f"{name} is {getattr(self, name)}, allowed: 1 to {most}"
         if self.embed_dim % max(self.pos_conv_groups, 1):
             yield f"pos_conv_groups is {self.pos_conv_groups}, must divide embed_dim {self.embed_dim}"
+        if self.pos_conv_batch_norm and self.pos_conv_depth > 1:
+            yield f"pos_conv_batch_norm is True, allowed: False, as pos_conv_depth is {self.pos_conv_depth}"
         yield from self._layer_faults()
-        if not 0 < self.normalize_eps < 1:
-            yield f"normalize_eps is {self.normalize_eps}, allowed: above 0 and below 1"
+        for name in ("normalize_eps", "layer_norm_eps"):
+            if not 0 < getattr(self, name) < 1:
+                yield f"{name} is {getattr(self, name)}, allowed: above 0 and below 1"
         for name in ("projection_dropout", "attention_dropout", "ffn_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"{name} is {getattr(self, name)}, allowed: from 0 to below 1"
@@ -118,6 +131,10 @@ class ModelConfig:
                 yield f"{name} is {shown(getattr(self, name))}, allowed: integers from 1"
 
     def _layer_faults(self) -> Iterator[str]:
+        if self.adapter_dim < 0:
+            yield f"adapter_dim is {self.adapter_dim}, allowed: integers from 0"
+        if self.adapter_dim and not self.layer_norm_first:
+            yield f"adapter_dim is {self.adapter_dim}, allowed: 0 where layer_norm_first is False"
         if len(self.heads) != len(self.ffn) or not self.heads:
             yield f"heads has {len(self.heads)} layers and ffn {len(self.ffn)}, must be equal and not 0"
         for layer, ids in enumerate(self.heads):
@@ -155,8 +172,11 @@ class ModelConfig:
 
     @property
     def pos_conv_reach(self) -> int:
-        """Frames of padding that influence an utterance: only the first convolution reads zeros there."""
-        return (self.pos_conv_depth - 1) * (self.pos_conv_kernel // 2)
+        """Frames of padding that influence an utterance.
+
+        Only the first convolution reads zeros there, and none that comes after the shift of a BatchNorm.
+        """
+        return (self.pos_conv_depth - 1 + self.pos_conv_batch_norm) * (self.pos_conv_kernel // 2)
 
     @property
     def min_samples(self) -> int:
@@ -188,8 +208,15 @@ class ModelConfig:
 
 
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the fields that the first checkpoints did not have yet, with the values that they meant."""
-    return {"normalize_eps": 1e-5, **values}
+    """Add the fields that earlier checkpoints did not have yet, with the values that they meant."""
+    return {
+        "normalize_eps": 1e-5,
+        "pos_conv_batch_norm": False,
+        "projection_norm": True,
+        "layer_norm_eps": 1e-5,
+        "adapter_dim": 0,
+        **values,
+    }
 
 
 def _length_faults(values: Mapping[str, Any]) -> Iterator[str]:

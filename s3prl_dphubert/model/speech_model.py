@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..utils.device_copies import start_copy
 from .feature_extractor import FeatureExtractor, FeatureProjection
 from .masks import NO_MASKS, Masks
 from .model_config import ModelConfig
@@ -29,7 +30,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.pos_conv_embed = (PositionalStack if config.pos_conv_depth > 1 else PositionalConv)(config)
-        self.layer_norm = nn.LayerNorm(config.embed_dim)
+        self.layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
         self.layer_norm_first = config.layer_norm_first
         self.dropout = nn.Dropout(config.dropout)
         relative = config.num_buckets and any(config.heads)
@@ -57,6 +58,9 @@ class Transformer(nn.Module):
 
     def add_positions(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """x (B, F, D) -> input of the first layer (B, F, D); biases of relative positions (heads, F, F)."""
+        if self.layer_norm_first and x.device.type != "cpu" and torch.is_autocast_enabled(x.device.type):
+            # On a GPU autocast lets LayerNorm give float32; here none is in the way of what layers add up.
+            x = x.float()
         x = x + self.pos_conv_embed(x)
         if not self.layer_norm_first:
             x = self.layer_norm(x)
@@ -74,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class SpeechModel(nn.Module):
-    """HuBERT, wav2vec 2.0, WavLM or data2vec without its training heads, dense or pruned.
+    """HuBERT, wav2vec 2.0, WavLM, UniSpeech or data2vec without its training heads, dense or pruned.
 
     Tensors have the names of the released checkpoints, but for WavLM's position table, which
     belongs to all layers and lives beside them.
@@ -100,7 +104,8 @@ class SpeechModel(nn.Module):
         Args:
             waveforms: (B, T) at 16 kHz, zero after each utterance's end.
             lengths: (B,) valid samples, integers from 1 to T, or ``None`` if nothing is padded. GroupNorm's
-                statistics include the padding, as in the published models.
+                statistics include the padding, as in the published models. They are checked on the host, so
+                on the CPU they spare a wait for the GPU of ``waveforms``.
             num_layers: number of layers to run, all L by default.
             masks: gates of a student in training; nothing is masked by default.
             corrupt: change of the Transformer's input (B, F, D), such as masked frames of a student in
@@ -109,7 +114,7 @@ class SpeechModel(nn.Module):
         Returns:
             A list of L + 1 tensors (B, F, D): the feature projection's output, then each
             layer's (in pre-norm models before the final LayerNorm); and the valid frames (B,)
-            or ``None``.
+            on the device of ``lengths``, or ``None``.
 
         Raises:
             ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` does not fit.
@@ -123,7 +128,8 @@ class SpeechModel(nn.Module):
         padding = None
         if lengths is not None:
             lengths = self.frame_lengths(lengths)
-            padded = torch.arange(x.shape[1], device=x.device) >= lengths[:, None]
+            valid = lengths if lengths.device == x.device else start_copy(lengths, x.device)
+            padded = torch.arange(x.shape[1], device=x.device) >= valid[:, None]
             x = x.masked_fill(padded[:, :, None], 0.0)
             padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
         depth = config.num_layers if num_layers is None else num_layers

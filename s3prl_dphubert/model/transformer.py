@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..utils.device_copies import start_copy
 from .masks import Masks
 from .model_config import Heads, ModelConfig
 
@@ -35,14 +36,21 @@ class OutputBias(nn.Module):
 
 
 class PositionalConv(nn.Module):
-    """Grouped convolution over frames with weight norm over all but the kernel axis, then GELU."""
+    """Grouped convolution over frames, then GELU.
+
+    Its weight has weight norm over all but the kernel axis, or else a BatchNorm comes before it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.conv = WeightNormConv(config.embed_dim, config.pos_conv_kernel, config.pos_conv_groups)
+        is_plain = config.pos_conv_batch_norm
+        self.batch_norm = ChannelAffine(config.embed_dim) if is_plain else None
+        conv = PlainConv if is_plain else WeightNormConv
+        self.conv = conv(config.embed_dim, config.pos_conv_kernel, config.pos_conv_groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
+        x = x if self.batch_norm is None else self.batch_norm(x)
         return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
 
 
@@ -74,24 +82,63 @@ class PositionalLayer(nn.Module):
         return F.gelu(F.layer_norm(y, y.shape[-1:]))
 
 
-class WeightNormConv(nn.Module):
-    """Conv1d whose weight is ``weight_g`` (1, 1, K) times the normalised ``weight_v`` (D, D/G, K)."""
+class ChannelAffine(nn.Module):
+    """Scale and shift of each channel: a BatchNorm in inference, its statistics multiplied in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D)."""
+        return x * self.weight + self.bias
+
+
+class SameConv(nn.Module):
+    """Grouped Conv1d of D channels over frames, with zeros around their ends."""
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__()
         self.groups, self.padding = groups, kernel // 2
         self.bias = nn.Parameter(torch.zeros(width))
-        scale = 2 / math.sqrt(kernel * width)
-        self.weight_v = nn.Parameter(torch.randn(width, width // groups, kernel) * scale)
+
+    def weight(self) -> Tensor:
+        """Return the weight (D, D/G, K)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, D, F) -> (B, D, F) for odd kernels, (B, D, F + 1) for even ones."""
+        return F.conv1d(x, self.weight(), self.bias, padding=self.padding, groups=self.groups)
+
+    def _initial_weight(self, kernel: int) -> Tensor:
+        width = len(self.bias)
+        return torch.randn(width, width // self.groups, kernel) * (2 / math.sqrt(kernel * width))
+
+
+class PlainConv(SameConv):
+    """Conv1d with the weight ``weight_k`` (D, D/G, K)."""
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__(width, kernel, groups)
+        self.weight_k = nn.Parameter(self._initial_weight(kernel))
+
+    def weight(self) -> Tensor:
+        """Return the weight (D, D/G, K)."""
+        return self.weight_k
+
+
+class WeightNormConv(SameConv):
+    """Conv1d whose weight is ``weight_g`` (1, 1, K) times the normalised ``weight_v`` (D, D/G, K)."""
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__(width, kernel, groups)
+        self.weight_v = nn.Parameter(self._initial_weight(kernel))
         self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(0, 1), keepdim=True))
 
     def weight(self) -> Tensor:
         """Return the normalised weight (D, D/G, K)."""
         return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, D, F) -> (B, D, F) for odd kernels, (B, D, F + 1) for even ones."""
-        return F.conv1d(x, self.weight(), self.bias, padding=self.padding, groups=self.groups)
 
 
 class RelativePositions(nn.Module):
@@ -119,7 +166,9 @@ class RelativePositions(nn.Module):
         return table(self.buckets(frames, table.weight.device)).permute(2, 0, 1)
 
 
-def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, heads: Sequence[int]) -> Tensor:
+def gated_positions(
+    x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, heads: Tensor | Sequence[int]
+) -> Tensor:
     """Gate the table of relative position biases by the queries, as WavLM does (Chen et al. 2022).
 
     Args:
@@ -127,16 +176,26 @@ def gated_positions(x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, he
         table: biases of all heads before any pruning (total heads, F, F).
         gate: layer that computes the two gates of a head from its part of x.
         scale: scale of the second gate (1, total heads, 1, 1).
-        heads: ids of the H heads to compute.
+        heads: ids of the H heads to compute; a tensor on the device of x spares a copy to it.
 
     Returns:
         (B, H, F, F), to be added to the attention scores.
     """
-    heads = list(heads)
-    split = x.unflatten(-1, (len(table), gate.in_features))[:, :, heads].transpose(1, 2)
-    gates = gate(split).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+    factors, table = position_factors(x, table, gate, scale, heads)
+    return factors * table
+
+
+def position_factors(
+    x: Tensor, table: Tensor, gate: nn.Linear, scale: Tensor, heads: Tensor | Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the factors (B, H, F, 1) of :func:`gated_positions`, by query and by key (H, F, F)."""
+    split = x.unflatten(-1, (len(table), gate.in_features))
+    if len(heads) < len(table):
+        index = heads if isinstance(heads, Tensor) else start_copy(torch.tensor(heads), x.device)
+        split, scale, table = (t.index_select(dim, index) for t, dim in ((split, 2), (scale, 1), (table, 0)))
+    gates = gate(split.transpose(1, 2)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
     a, b = gates[..., :1], gates[..., 1:]
-    return (a * (b * scale[:, heads] - 1) + 2) * table[heads]
+    return a * (b * scale - 1) + 2, table
 
 
 class Attention(nn.Module):
@@ -164,11 +223,14 @@ class Attention(nn.Module):
         if self.gated:
             self.gru_rel_pos_const = nn.Parameter(torch.ones(1, config.total_heads, 1, 1))
             self.gru_rel_pos_linear = nn.Linear(config.head_dim, 8)
+            # On the device, since a list of indices is copied there each time, and the host waits.
+            self.register_buffer("head_ids", torch.tensor(heads, device="cpu"), persistent=False)
+            self.head_ids: Tensor
 
     def position_bias(self, x: Tensor, table: Tensor, heads: Sequence[int] | None = None) -> Tensor:
         """Compute :func:`gated_positions` of the heads with these ids, by default of all heads."""
-        heads = self.heads if heads is None else heads
-        return gated_positions(x, table, self.gru_rel_pos_linear, self.gru_rel_pos_const, heads)
+        ids = self.head_ids if heads is None else heads
+        return gated_positions(x, table, self.gru_rel_pos_linear, self.gru_rel_pos_const, ids)
 
     def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, mask: Tensor | None) -> Tensor:
         """Run the attention.
@@ -224,8 +286,25 @@ class FeedForward(nn.Module):
         return self.output_dropout(self.output_dense(x))
 
 
+class Adapter(nn.Module):
+    """Bottleneck of a language at the end of a layer, as in MMS: LayerNorm, linear, ReLU, linear."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embed_dim)
+        self.linear_1 = linear(config.embed_dim, config.adapter_dim)
+        self.linear_2 = linear(config.adapter_dim, config.embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) -> (..., D)."""
+        return self.linear_2(F.relu(self.linear_1(self.norm(x))))
+
+
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward, either of which may be absent, with residuals and norms."""
+    """Attention and feed-forward, either of which may be absent, with residuals and norms.
+
+    Layers of some pre-norm models have an adapter after them, which is never pruned.
+    """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
@@ -234,8 +313,9 @@ class TransformerLayer(nn.Module):
         self.attention = None if heads is None else Attention(config, heads)
         self.feed_forward = None if width is None else FeedForward(config, width)
         self.dropout = nn.Dropout(config.dropout)
-        self.layer_norm = nn.LayerNorm(config.embed_dim)
-        self.final_layer_norm = nn.LayerNorm(config.embed_dim)
+        self.layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
+        self.final_layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
+        self.adapter = Adapter(config) if config.adapter_dim else None
 
     def attend(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
         """Add the output of the attention sublayer to x (B, F, D)."""
@@ -257,9 +337,13 @@ class TransformerLayer(nn.Module):
             out = out * gate.to(out.dtype)
         return x + out
 
+    def adapt(self, x: Tensor) -> Tensor:
+        """Add the output of the adapter, if there is one, to x (..., D)."""
+        return x if self.adapter is None else x + self.adapter(x)
+
     def forward(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         x = self.attend(x, padding, table, masks)
         if self.layer_norm_first:
-            return self.feed(x, masks)
+            return self.adapt(self.feed(x, masks))
         return self.final_layer_norm(self.feed(self.layer_norm(x), masks))

@@ -104,6 +104,8 @@ class LatencyTable:
         ]
         if config.num_layers > len(self.rest):
             faults.append(f"table is for {len(self.rest)} layers, the model has {config.num_layers}")
+        if config.adapter_dim:
+            faults.append(f"adapter_dim is {config.adapter_dim}, allowed: 0, as tables time no adapters")
         ConfigError.raise_for("budget", faults)
 
 

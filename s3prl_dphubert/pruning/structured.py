@@ -116,7 +116,8 @@ def _cut_conv(state: dict[str, Tensor], masks: Masks, last: int) -> None:
             state["feature_extractor.dummy_weight"] = (state["feature_extractor.dummy_weight"] * mask)[index]
             for name in ("layer_norm.weight", "layer_norm.bias", "projection.weight"):
                 key = f"encoder.feature_projection.{name}"
-                state[key] = state[key][..., index]
+                if key in state:
+                    state[key] = state[key][..., index]
 
 
 def _cut_attention(

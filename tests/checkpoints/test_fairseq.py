@@ -74,7 +74,18 @@ def wavlm(**changes):
     return WavLM(config), config
 
 
-FAMILIES = {"hubert": hubert, "wav2vec2": wav2vec2, "data2vec": data2vec, "wavlm": wavlm}
+def unispeech_sat(**changes):
+    """WavLM's class without relative positions, as UniSpeech-SAT's authors and s3prl load it."""
+    return wavlm(**{"relative_position_embedding": False, "gru_rel_pos": False, **changes})
+
+
+FAMILIES = {
+    "hubert": hubert,
+    "wav2vec2": wav2vec2,
+    "data2vec": data2vec,
+    "wavlm": wavlm,
+    "unispeech-sat": unispeech_sat,
+}
 
 
 def values_of(config):
@@ -243,7 +254,6 @@ def test_fields_of_later_versions_may_be_missing(tmp_path):
     [
         ({"activation_fn": "relu"}, "activation_fn is 'relu', allowed: 'gelu'"),
         ({"layer_type": "conformer"}, "layer_type is 'conformer', allowed: 'transformer'"),
-        ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm is True"),
         ({"quantize_input": True}, "quantize_input is True"),
         ({"crop_seq_to_multiple": 2}, "crop_seq_to_multiple is 2"),
         ({"extractor_mode": "batch"}, "extractor_mode is 'batch', allowed: default, layer_norm"),
@@ -299,6 +309,36 @@ def test_tensors_are_all_used_or_named(tmp_path):
 def test_other_files(content, message, tmp_path):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("kernel", [16, 15])
+def test_batch_norm_in_the_positional_convolution(kernel, tmp_path):
+    """s3prl's copy of fairseq is older than this option, so the block is put together as fairseq does."""
+    model, values = made("hubert", conv_pos=kernel)
+    norm, (_, *rest) = torch.nn.BatchNorm1d(32), model.encoder.pos_conv
+    conv = torch.nn.Conv1d(32, 32, kernel, padding=kernel // 2, groups=4)
+    model.encoder.pos_conv = torch.nn.Sequential(norm, conv, *rest)
+    scramble(model.encoder.pos_conv)
+    generator = torch.Generator().manual_seed(3)
+    norm.running_mean.normal_(generator=generator)
+    norm.running_var.uniform_(0.2, 3, generator=generator)
+    values["conv_pos_batch_norm"] = True
+    state = model.state_dict()
+    torch.save(around(state, **container(values, {})), tmp_path / "a.pt")
+    teacher = load_model(tmp_path / "a.pt")
+    assert teacher.config.pos_conv_batch_norm
+    assert_parity(teacher, runner(model))
+    del state["encoder.pos_conv.0.running_mean"]
+    torch.save(around(state, **container(values, {})), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"batch_norm\.running_mean is missing"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_data2vec_2_is_refused_by_name(tmp_path):
+    state = {"modality_encoders.AUDIO.alibi_scale": torch.ones(1), "blocks.0.norm1.weight": torch.ones(4)}
+    torch.save(around(state, **container({"_name": "data2vec_multi"}, {})), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"data2vec 2\.0 .* \(ALiBi\) .* data2vec 1\.0 can be loaded"):
         load_model(tmp_path / "a.pt")
 
 

@@ -223,6 +223,16 @@ def test_an_upstream_that_s3prl_fine_tuned(server, capsys):
     assert_same(outputs(load_model("after")), outputs(expected), 0.0)
 
 
+def test_an_upstream_with_a_name_of_the_user_that_s3prl_fine_tuned(server, monkeypatch):
+    save_model(tiny("hubert"), Path("before"))
+    Path("upstreams.yaml").write_text("my_model: before\n")
+    expected = fine_tuned("my_model", None)
+    with pytest.raises(CheckpointError, match=r"fine-tuned from my_model None, .* still in your files"):
+        load_model("dev-best.ckpt")
+    monkeypatch.setenv("S3PRL_DPHUBERT_UPSTREAMS", "upstreams.yaml")
+    assert_same(outputs(load_model("dev-best.ckpt")), outputs(expected), 0.0)
+
+
 @pytest.mark.parametrize(
     ("upstream", "origin", "content", "message"),
     [

@@ -19,6 +19,9 @@ SHAPES = {
     },
     "wavlm": {"num_buckets": 32, "max_distance": 80},
     "data2vec": {"extractor_mode": "layer_norm", "pos_conv_kernel": 5, "pos_conv_depth": 3},
+    # BatchNorm as in mHuBERT, no norm before the projection as in DistilHuBERT.
+    "mhubert": {"pos_conv_batch_norm": True, "projection_norm": False, "layer_norm_eps": 1e-3},
+    "mms": {"extractor_mode": "layer_norm", "conv_bias": True, "layer_norm_first": True, "adapter_dim": 6},
 }
 
 _LARGE = {
@@ -59,6 +62,8 @@ def tiny(shape: str, seed: int = 0) -> SpeechModel:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.data.normal_(0, 0.3)
+        elif "batch_norm" in name:
+            parameter.data.uniform_(0.5, 2)
     return model.eval()
 
 

@@ -62,13 +62,16 @@ class FoldedModel(nn.Module):
         dtype = AUTOCAST.get(precision, torch.float32)
         projection, transformer = model.encoder.feature_projection, model.encoder.transformer
         self.extractor = FoldedExtractor(model.feature_extractor, model.config, dtype)
-        self.projection_norm = frozen_copy(projection.layer_norm)
+        norm: Any = projection.layer_norm
+        self.projection_norm = None if norm is None else frozen_copy(norm)
         self.projection = FoldedLinear(dtype, projection.projection)
         block: Any = transformer.pos_conv_embed
         if isinstance(block, PositionalConv):
             convs = [FFTConv(block.conv.weight(), block.conv.bias, block.conv.groups)]
         else:
             convs = [FFTConv(layer.conv.weight, layer.conv.bias, layer.conv.groups) for layer in block.layers]
+        affine: Any = getattr(block, "batch_norm", None)
+        self.batch_norm = None if affine is None else frozen_copy(affine)
         self.positions = nn.ModuleList(convs)
         self.norm = frozen_copy(transformer.layer_norm)
         relative = transformer.relative_positions
@@ -99,7 +102,7 @@ class FoldedModel(nn.Module):
             return [empty, *(empty.clone() for _ in self.layers[:depth])], lengths
         with torch.autocast(waveforms.device.type, enabled=False):
             x = self.extractor(waveforms.float(), unpadded)
-            x = self.projection(self.projection_norm(x)).float()
+            x = self.projection(x if self.projection_norm is None else self.projection_norm(x)).float()
             x = unpadded.move(x, packing)
             states = [x, *self._transformer(x, packing, frames, depth)]
         return [packing.unpack(state, frames) for state in states], lengths
@@ -123,6 +126,8 @@ class FoldedModel(nn.Module):
         """Positional convolutions of x (N, D) -> (N, D); no utterance has more than ``frames`` frames."""
         wider = Packing(packing.valid, packing.more + self.config.pos_conv_reach, frames)
         x = packing.move(x, wider)
+        if self.batch_norm is not None:
+            x = self.batch_norm(x)
         for convolution in self.positions:
             x = convolution(x, wider)
             x = gelu_(F.layer_norm(x, x.shape[-1:]) if self.config.pos_conv_depth > 1 else x)

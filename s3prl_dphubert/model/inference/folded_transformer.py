@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..packing import Packing
-from ..transformer import Attention, FeedForward, OutputBias, TransformerLayer, gated_positions
+from ..transformer import Adapter, Attention, FeedForward, OutputBias, TransformerLayer, gated_positions
 
 ALIGN = 16  # MKL takes half the time for float32 matrices whose rows start at multiples of it
 Module = TypeVar("Module", bound=nn.Module)
@@ -77,6 +77,7 @@ class FoldedLayer(nn.Module):
         )
         self.layer_norm = frozen_copy(layer.layer_norm)
         self.final_layer_norm = frozen_copy(layer.final_layer_norm)
+        self.adapter = None if layer.adapter is None else FoldedAdapter(layer.adapter, dtype)
 
     def forward(self, x: Tensor, packing: Packing, tables: list[Tensor] | None) -> Tensor:
         """Run the layer.
@@ -97,6 +98,8 @@ class FoldedLayer(nn.Module):
         if self.feed_forward is not None:
             inner = self.final_layer_norm(x) if self.layer_norm_first else x
             x = _add(x, self.feed_forward(inner))
+        if self.adapter is not None:
+            x = _add(x, self.adapter(x))
         return x if self.layer_norm_first else self.final_layer_norm(x)
 
 
@@ -148,6 +151,19 @@ class FoldedFeedForward(nn.Module):
         if self.inner is None or isinstance(self.out, OutputBias):
             return self.out.bias
         return self.out(gelu_(self.inner(x)))
+
+
+class FoldedAdapter(nn.Module):
+    """An :class:`Adapter` with matrix products in ``dtype``."""
+
+    def __init__(self, adapter: Adapter, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.norm = frozen_copy(adapter.norm)
+        self.inner, self.out = FoldedLinear(dtype, adapter.linear_1), FoldedLinear(dtype, adapter.linear_2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, D) -> (N, D)."""
+        return self.out(F.relu(self.inner(self.norm(x))))
 
 
 def _add(x: Tensor, update: Tensor) -> Tensor:

@@ -144,7 +144,8 @@ def _project(projection: FeatureProjection, x: Tensor, units: ActiveUnits, masks
     """x (B, F, C') -> (B, F, D)."""
     if units.mask is not None:
         x = x * units.mask.to(x.dtype)
-    x = _layer_norm(x, projection.layer_norm, units, masks.exact)
+    if projection.layer_norm is not None:
+        x = _layer_norm(x, projection.layer_norm, units, masks.exact)
     weight = units.cut(projection.projection.weight, 1)
     return dropout(F.linear(x, weight, projection.projection.bias), projection.dropout.p)
 
@@ -154,6 +155,7 @@ def _positional(block: PositionalConv | PositionalStack, x: Tensor) -> Tensor:
     if x.device.type != "cpu" or not isinstance(block, PositionalConv):
         return block(x)
     conv, frames = block.conv, x.shape[1]
+    x = x if block.batch_norm is None else block.batch_norm(x)
     wide = torch.promote_types(x.dtype, torch.float32)  # smaller types have no complex one
     weight = conv.weight().to(wide)
     cut = blocks(x.to(wide), weight.shape[-1])  # (B, blocks, size, D)
@@ -175,7 +177,7 @@ def _layer(layer: TransformerLayer, x: Tensor, table: Tensor | None, masks: Mask
         inner = layer.final_layer_norm(x) if first else x
         out = _feed(layer.feed_forward, inner, ActiveUnits.of(masks.ffn.get(index)))
         x = x + _gated(out, masks.feed_forward.get(index))
-    return x if first else layer.final_layer_norm(x)
+    return layer.adapt(x) if first else layer.final_layer_norm(x)
 
 
 def _gated(out: Tensor, gate: Tensor | None) -> Tensor:
