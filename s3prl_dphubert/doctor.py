@@ -115,6 +115,15 @@ def _registration() -> Iterator[Finding]:
         yield Finding("upstreams", ", ".join(registry.registered()))
     except Exception as error:  # s3prl imports half of what is installed; anything may be wrong
         yield Finding("upstreams", f"s3prl.hub cannot be imported: {_line(error)}", broken=True)
+        return
+    names = [f"{name} is {each.ckpt}{_missing(each.ckpt)}" for name, each in registry.named().items()]
+    names += [f"left out, {fault}" for fault in registry.left_out()]
+    if names:
+        yield Finding("your names", "; ".join(names))
+
+
+def _missing(source: str) -> str:
+    return " (missing)" if os.path.isabs(source) and not os.path.exists(source) else ""
 
 
 def _repairs() -> Iterator[Finding]:

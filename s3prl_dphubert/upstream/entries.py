@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.user_names import NamedCheckpoint
 from ..errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +57,39 @@ class ReleasedModel:
                 "fetch it again with refresh (-r), or use another file: -u dphubert_local -k FILE"
             )
         return model
+
+
+@dataclass(frozen=True)
+class NamedEntry:
+    """A checkpoint that the user has named, as s3prl calls it: like the functions of this module.
+
+    Args:
+        checkpoint: the checkpoint and its options.
+    """
+
+    checkpoint: NamedCheckpoint
+
+    def __call__(
+        self, ckpt: Source = None, model_config: Source = None, refresh: bool = False, **options: Any
+    ) -> UpstreamExpert:
+        """Return the upstream.
+
+        Args:
+            ckpt: must be left out.
+            model_config: YAML file with options that override those of the name.
+            refresh: download the model even if it is in the cache.
+            options: options that override those of the file and of the name.
+
+        Raises:
+            DPHubertError: the model cannot be downloaded or loaded, or an option is wrong.
+        """
+        name, source = self.checkpoint.name, self.checkpoint.ckpt
+        if ckpt is not None:
+            raise ConfigError(f"{name}: ckpt (-k) is {str(ckpt)!r}, allowed: none, as it stands for {source}")
+        from .options import read_options
+
+        chosen = read_options(Path(model_config)) if model_config else {}
+        return dphubert_local(source, None, refresh, **{**self.checkpoint.options, **chosen, **options})
 
 
 DPHUBERT = ReleasedModel("dphubert", 23_585_946)

@@ -119,6 +119,51 @@ def registration():
     return steps
 
 
+def user_names(checkpoint):
+    import torch
+    import s3prl_dphubert
+    from s3prl import hub
+    from s3prl.nn import S3PRLUpstream
+    from s3prl_dphubert.errors import ConfigError
+
+    def said(function, *arguments, **options):
+        try:
+            function(*arguments, **options)
+        except ConfigError as error:
+            return str(error)
+        return "nothing"
+
+    wavs, lengths = torch.randn(1, 9000), torch.tensor([9000])
+    direct = S3PRLUpstream("dphubert_local", checkpoint).eval()(wavs, lengths)[0]
+    ready = S3PRLUpstream.available_names(only_registered_ckpt=True)
+    answers = {"ready": sorted(name for name in ready if name.startswith("my_"))}
+    by_name = S3PRLUpstream("my_model").eval()(wavs, lengths)[0]
+    answers["equal"] = all(torch.equal(a, b) for a, b in zip(direct, by_name))
+    # lhotse calls without arguments
+    answers["padding"] = [getattr(hub, "my_exact")().options.padding, hub.my_model().options.padding]
+    overridden = hub.my_exact(padding="batch")
+    answers["overridden"] = overridden.options.padding
+    s3prl_dphubert.register("my_second", checkpoint, precision="bf16")
+    s3prl_dphubert.register("my_second", checkpoint, precision="bf16")
+    answers["second"] = hub.my_second().options.precision
+    answers["refused"] = [
+        said(hub.my_model, ckpt=checkpoint),
+        said(s3prl_dphubert.register, "hubert", checkpoint),
+        said(s3prl_dphubert.register, "dphubert", checkpoint),
+        said(s3prl_dphubert.register, "my_second", "hubert_nano"),
+        said(s3prl_dphubert.register, "my_third", "nosuch"),
+        said(s3prl_dphubert.register, "my_third"),
+        said(s3prl_dphubert.register, padding="exact"),
+        said(s3prl_dphubert.register, "my_third", checkpoint, precison="bf16"),
+        said(s3prl_dphubert.unregister, "my_third"),
+    ]
+    s3prl_dphubert.unregister("my_second")
+    answers["left"] = sorted(name for name in hub.options() if name.startswith("my_"))
+    s3prl_dphubert.unregister()
+    answers["none"] = [name for name in hub.options() if name.startswith("my_")]
+    return answers
+
+
 if __name__ == "__main__":
     checkpoint, parts = sys.argv[1], sys.argv[2].split(",")
     answers = {"early": early}
@@ -196,6 +241,54 @@ def test_registering_and_removing(answers):
     assert said.count("s3prl has an upstream dpwavlm of its own, which stays") == 2
 
 
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory, checkpoint):
+    """File with two good names, one of s3prl's and one that cannot be one."""
+    path = tmp_path_factory.mktemp("names") / "upstreams.yaml"
+    lines = ("my_model: {0}", "my_exact: {{ckpt: {0}, padding: exact}}", "hubert: {0}", "my-name: {0}")
+    path.write_text("\n".join(lines).format(checkpoint) + "\n")
+    return {"S3PRL_DPHUBERT_UPSTREAMS": str(path)}
+
+
+def test_names_of_the_user(ask, listed, checkpoint):
+    found, said = ask("user_names", **listed)
+    found = found["user_names"]
+    assert found["ready"] == ["my_exact", "my_model"]
+    assert found["equal"] is True
+    assert found["padding"] == ["exact", "batch"] and found["overridden"] == "batch"
+    assert found["second"] == "bf16"
+    expected = (
+        f"ckpt (-k) is '{checkpoint}', allowed: none, as it stands for {checkpoint}",
+        "name is 'hubert', allowed: any but s3prl's own names",
+        "name is 'dphubert', allowed: any but this package's own names",
+        f"stands for {checkpoint} already; unregister('my_second') frees it",
+        "ckpt is 'nosuch', expected a path, a Hub id",
+        "ckpt is '', expected a path",
+        "name is None, allowed: letters, digits and _",
+        "precison: unknown field; available: precision, padding, features",
+        "name is 'my_third', allowed: dphubert, ",
+    )
+    assert len(found["refused"]) == len(expected)
+    for message, part in zip(found["refused"], expected, strict=True):
+        assert part in message and "\n" not in message
+    assert found["left"] == ["my_exact", "my_model"]
+    assert found["none"] == []
+    complaints = [line for line in said.splitlines() if line.startswith("s3prl-dphubert: left out, ")]
+    assert len(complaints) == 2 and "my-name" in complaints[0] and "'hubert'" in complaints[1]
+
+
+def test_a_name_of_the_user_trains_and_evaluates_in_s3prl(tmp_path, listed, checkpoint, monkeypatch):
+    experiment = Experiment("sid", tmp_path, ["-u", "my_model", "-f"])
+    experiment.one(experiment.train, **listed).ok()
+    done = experiment.one(experiment.evaluate, **listed).ok()
+    assert len(experiment.scores(done.out)) == 1
+    monkeypatch.setenv("S3PRL_DPHUBERT_UPSTREAMS", listed["S3PRL_DPHUBERT_UPSTREAMS"])
+    tuned, before = load_model(experiment.folder / "states-2.ckpt"), load_model(checkpoint)
+    assert tuned.config == before.config
+    pairs = zip(tuned.parameters(), before.parameters(), strict=True)
+    assert sum(not torch.equal(a, b) for a, b in pairs) > 40
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers(answers, ask, method):
     found = answers[0] if method == "fork" else ask(method)[0]
@@ -245,13 +338,15 @@ def test_fine_tuning_by_hand(tmp_path, checkpoint):
     assert "usage: run_downstream.py" in wrong.err and "invalid choice: 'nothing'" in wrong.err
 
 
-def test_doctor(tmp_path):
-    done = python("-m", "s3prl_dphubert.cli", "doctor", cwd=tmp_path).ok()
+def test_doctor(tmp_path, listed, checkpoint):
+    done = python("-m", "s3prl_dphubert.cli", "doctor", cwd=tmp_path, **listed).ok()
     lines = done.out.splitlines()
     assert (len(lines) <= 40 and max(map(len, lines)) <= 110) or "site-packages" in done.out
     rows = {line.split()[0]: line for line in lines if not line.startswith(" ")}
     assert "s3prl 0.4.18" in done.out and "on, by" in rows["plugin"]
-    assert rows["upstreams"].split(maxsplit=1)[1] == ", ".join(NAMES)
+    said = " ".join(done.out.split())
+    assert f"upstreams {', '.join(sorted([*NAMES, 'my_exact', 'my_model']))} your names" in said
+    assert f"my_exact is {checkpoint}; my_model is {checkpoint}; left out, " in said
     assert all(
         rows[task].endswith("ready")
         for task in ["PR", "ASR", "KS", "QbE", "SID", "ASV", "SD", "ER", "IC", "SF"]

@@ -304,6 +304,22 @@ def test_an_upstream_counts_by_its_content(tmp_path):
     assert UpstreamSpec("dphubert_local", str(other), options).content != first.content
 
 
+def test_a_name_of_the_user_counts_by_what_it_stands_for(tmp_path, monkeypatch):
+    model, names = upstream(tmp_path / "model"), tmp_path / "upstreams.yaml"
+    monkeypatch.setenv("S3PRL_DPHUBERT_UPSTREAMS", str(names))
+    names.write_text(f"my_model: {{ckpt: {model}, padding: exact}}\n")
+    first = UpstreamSpec("my_model")
+    assert first.arguments == ["-u", "my_model"] and first.title == "my_model"
+    options = tmp_path / "options.yaml"
+    options.write_text("padding: exact\n")
+    plain = UpstreamSpec("dphubert_local", str(model), options).content
+    assert first.content == plain | {"name": "my_model"}
+    options.write_text("padding: batch\n")
+    assert UpstreamSpec("my_model", options=options).content["options"] == {"padding": "batch"}
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    assert UpstreamSpec("my_model").content != first.content
+
+
 def test_a_repository_counts_by_its_commit(monkeypatch):
     def pinned(self, filename):
         return HubRepository(self.name, commit[filename])
