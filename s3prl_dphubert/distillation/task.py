@@ -225,14 +225,15 @@ class JointPruning(Distillation):
         return self.student.gates.config.estimator == "straight_through"
 
     def after_update(self, update: int) -> None:
-        """Move the gates towards the target if the budget asks for it, by their learning rate at most.
+        """Move the gates towards the target if the budget asks for it.
 
-        What moved them away in the last update alone remains for the penalty, whose multipliers so find
-        the values at which nothing does.
+        They move by twice their learning rate at most: AdamW moves them by about that rate, so that this
+        prevails. The penalty sees what the last update moved them away from the target, so that its
+        multipliers come to rest where nothing does.
         """
         if self.budget.constraint == "projection":
             train = self.config
-            limit = linear_schedule(update, train.gate_lr, train.warmup, train.updates)
+            limit = 2 * linear_schedule(update, train.gate_lr, train.warmup, train.updates)
             self.student.project(self.budget, self.full_costs, self.gaps, limit)
 
     def sample_masks(self, generator: torch.Generator) -> Masks:

@@ -99,12 +99,13 @@ def test_one_fault_hides_no_other():
     with pytest.raises(ConfigError) as caught:
         from_dict(CompressConfig, values, "run.yaml")
     batch = "seconds_per_batch, min_seconds, max_seconds, buckets, seed, crops"
+    dropouts = "projection_dropout, attention_dropout, ffn_dropout, dropout"
     assert [fault.partition("; available: updates")[0] for fault in caught.value.faults] == [
         "data.train is ['x.tsv'], expected a string",
         f"data.batch.bucket: unknown field; available: {batch}",
         "data.batch.buckets is 0, allowed: 1 or more",
         "objective.groups[1][1] is '8', expected an integer or a list of 2",
-        "student.colour: unknown field; available: layers, embed_dim, heads, ffn",
+        f"student.colour: unknown field; available: layers, embed_dim, heads, ffn, {dropouts}",
         "student: no field is given, allowed: any of layers, embed_dim, heads, ffn",
         "stage1.speed: unknown field",
         "stage1.lr is 'fast', expected a number",

@@ -116,6 +116,72 @@ def test_predlayer_predicts_from_the_last_layer():
     assert objective.depth == 12
 
 
+def test_gram_matrices_compare_frames_with_frames():
+    """Against numbers by numpy, for a student that is narrower than its teacher."""
+    student = [torch.randn(2, 5, 6) for _ in range(3)]
+    teacher = [torch.randn(2, 5, 8) for _ in range(5)]
+    config = ObjectiveConfig(groups=((0,), ((1, 2), (2, 4))), gram=2.0, gram_intra=0.5)
+    assert config.target_layers == [0, 2, 4, 1, 3]
+    objective = Objective(config, 6, 8, 2, 4)
+    loss, terms = objective(student, {n: teacher[n] for n in config.target_layers})
+    plain, _ = Objective.forward(objective, student, teacher)
+
+    def error(a, b, c, d):
+        products = [x.numpy() @ y.numpy().transpose(0, 2, 1) / x.shape[-1] for x, y in ((a, b), (c, d))]
+        return float(((products[0] - products[1]) ** 2).mean())
+
+    layers = [error(student[s], student[s], teacher[t], teacher[t]) for s, t in ((0, 0), (1, 2), (2, 4))]
+    inner = [error(student[s - 1], student[s], teacher[t - 1], teacher[t]) for s, t in ((1, 2), (2, 4))]
+    assert terms["gram"].item() == pytest.approx(sum(layers) / 3, rel=1e-5)
+    assert terms["gram_intra"].item() == pytest.approx(sum(inner) / 2, rel=1e-5)
+    rest = terms["l1"] + terms["cos"]
+    assert loss.item() == pytest.approx(
+        (rest + 2 * terms["gram"] + 0.5 * terms["gram_intra"]).item(), rel=1e-5
+    )
+    assert loss.item() == plain.item()
+
+
+def test_a_student_with_its_teachers_frames_has_no_gram_distance():
+    """A rotation of the width changes no product of two frames."""
+    teacher = [torch.randn(2, 5, 8) for _ in range(3)]
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0]
+    objective = Objective(ObjectiveConfig(groups=((0,), (1, 2)), gram=1.0, gram_intra=1.0), 8, 8, 2, 2)
+    _, terms = objective([state @ rotation for state in teacher], teacher)
+    assert terms["gram"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["gram_intra"].item() == pytest.approx(0, abs=1e-6)
+    assert terms["l1"].item() > 0.1
+
+
+def test_clusters_match_means_of_layers():
+    config = ObjectiveConfig(mode="clusters", groups=((0,), ((1, 2), (2, 4))), gram=1.0)
+    objective = Objective(config, 8, 8, 2, 4)
+    assert len(objective.projections) == 2
+    teacher = [torch.randn(2, 5, 8) for _ in range(5)]
+    # other layers than the teacher's, with the same mean
+    student = [teacher[0], teacher[2] + 1, teacher[4] - 1]
+    _, terms = objective(student, {n: teacher[n] for n in config.target_layers})
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {"l1": 0, "cos": -1, "gram": 0}, abs=1e-5
+    )
+    changed = objective([student[0], student[1] + 1, student[2]], teacher)[1]
+    assert changed["l1"].item() == pytest.approx(0.25, abs=1e-5)  # 0 and 0.5, of two groups
+
+
+def test_gram_matrices_need_matched_layers():
+    for values, message in (
+        (
+            {"mode": "distilhubert", "gram": 1.0},
+            "gram and gram_intra compare layers, allowed in distilhubert: 0",
+        ),
+        ({"mode": "clusters", "gram_intra": 1.0}, "gram_intra is 1.0, allowed in clusters: 0"),
+        ({"gram": -1.0}, "gram is -1.0, allowed: 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ObjectiveConfig(**values)
+    with pytest.raises(ConfigError, match="gram_intra needs a matched layer above 0"):
+        Objective(ObjectiveConfig(groups=((0,),), gram_intra=1.0), 8, 8, 2, 2)
+
+
 def test_pairs_match_layers_of_other_numbers():
     config = ObjectiveConfig(groups=[[0], [[1, 4], [2, 8], 3]])
     assert config.groups == ((0,), ((1, 4), (2, 8), 3))

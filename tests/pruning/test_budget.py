@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from s3prl_dphubert.checkpoints.load import load_model
+from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.compression.pipeline import compress
+from s3prl_dphubert.errors import ConfigError
+from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.model.cost import expected_widths
-from s3prl_dphubert.pruning.budget import Budget, Lagrangian
+from s3prl_dphubert.pruning.budget import Budget, Lagrangian, read_amount
 from s3prl_dphubert.pruning.gates import Gates
-from tests.helpers.compression_runs import make_place, read_config
+from s3prl_dphubert.utils.config_io import from_dict, to_dict
+from tests.helpers.compression_runs import STAGE, make_place, read_config
 from tests.helpers.models import tiny
 
 SHARES = {"parameters": 0.3, "macs": 0.35, "superb_macs": 0.4}
@@ -68,3 +72,79 @@ def test_gates_settle_where_the_tighter_budget_wants_them(shares, binding):
     reached = {count: value.item() for count, value in sparsity.items()}
     assert reached[binding] == pytest.approx(shares[binding], abs=0.01)
     assert all(reached[count] > share - 0.01 for count, share in shares.items())
+
+
+def test_amounts_are_read_from_numbers_and_texts():
+    for value, amount in (("24M", 24e6), ("8 G", 8e9), ("1.5k", 1500), (24_000_000, 24e6), (".5", 0.5)):
+        assert Budget(parameters=value).amounts == {"parameters": amount}
+    assert Budget(parameters="24M").shares == {}  # nothing else was asked for
+    assert Budget().shares == {"parameters": 0.75}
+    both = Budget({"parameters": 0.5, "macs": 0.3}, parameters="24M")
+    assert (both.shares, both.amounts, both.counts) == (
+        {"macs": 0.3},
+        {"parameters": 24e6},
+        ("parameters", "macs"),
+    )
+    assert str(both) == "sparsity 0.3 in macs; at most 24M parameters"
+    for budget in (both, Budget(macs="8G"), Budget(0.75, macs="8G")):
+        assert from_dict(Budget, to_dict(budget)) == budget
+    with pytest.raises(ConfigError) as caught:
+        Budget(parameters="24X", macs=-1, latency=True, curve="square", constraint="hard")
+    for part in (
+        "parameters is '24X', allowed: a number above 0, or a text such as 24M",
+        "macs is -1, allowed: a number above 0",
+        "latency is True, allowed",
+        "table is missing",
+        "curve is 'square', allowed: linear, cubic, cosine",
+        "constraint is 'hard', allowed: penalty, projection",
+    ):
+        assert part in str(caught.value)
+
+
+def test_amounts_become_shares_of_the_teacher():
+    budget = Budget(parameters="24M", macs="2G", seconds=1.0)
+    full = budget.costs(ModelConfig())
+    relative = budget.relative_to(full)
+    assert relative.shares == pytest.approx(
+        {"parameters": 1 - 24e6 / 94_371_456, "macs": 1 - 2e9 / full["macs"]}
+    )
+    assert relative.amounts == {}
+    assert relative.relative_to(full) == relative
+    assert budget.limits(full) == pytest.approx({"parameters": 24e6, "macs": 2e9})
+    with pytest.raises(
+        ConfigError, match="parameters is 95,000,000, allowed: less than the teacher's 94,371,456"
+    ):
+        Budget(parameters="95M").relative_to(Budget(parameters="95M").costs(ModelConfig()))
+
+
+def test_curves_of_the_target():
+    for curve, quarter, middle in (
+        ("linear", 0.25, 0.5),
+        ("cubic", 1 - 0.75**3, 0.875),
+        ("cosine", 0.146447, 0.5),
+    ):
+        budget = Budget(0.8, warmup=100, curve=curve)
+        rise = [budget.targets(update)["parameters"] for update in (0, 25, 50, 100, 1000)]
+        assert rise == pytest.approx([0, 0.8 * quarter, 0.8 * middle, 0.8, 0.8], abs=1e-6)
+        assert budget.targets(50, {"parameters": 0.4})["parameters"] == pytest.approx(0.4 + 0.4 * middle)
+
+
+@pytest.mark.parametrize("amounts", [{"parameters": "16k"}, {"macs": 620_000, "parameters": 17e3}])
+def test_a_run_keeps_amounts(tmp_path, amounts):
+    """From the forms that YAML has, with gates that end on the target."""
+    place = make_place(tmp_path)
+    stage1 = STAGE | {"updates": 40, "gate_lr": 0.3, "accumulate": 1}
+    budget = amounts | {"warmup": 10, "seconds": 1.0, "constraint": "projection", "curve": "cubic"}
+    config = CompressConfig.create(read_config(place), budget=budget | {"sparsity": {}}, stage1=stage1)
+    small = compress(config, tmp_path / "run")
+    limits = {count: read_amount(amount) for count, amount in amounts.items()}
+    used = {count: cost / limits[count] for count, cost in Budget(**budget).costs(small.config).items()}
+    assert 0.97 < max(used.values()) <= 1
+    last = [json.loads(row) for row in (tmp_path / "run" / "stage1" / "log.jsonl").read_text().splitlines()][
+        -1
+    ]
+    suffixes = [f"_{count}" for count in amounts] if len(amounts) > 1 else [""]
+    off = [last[f"sparsity{suffix}"] - last[f"target_sparsity{suffix}"] for suffix in suffixes]
+    assert abs(min(off)) < 0.005
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert f"at most {'16k' if len(amounts) == 1 else '17k'} parameters" in card
