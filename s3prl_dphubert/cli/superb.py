@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from . import superb_run
 
 if TYPE_CHECKING:
+    from ..superb.report.differences import Difference
+    from ..superb.report.tables import Summary
     from ..superb.scoring.score_file import ScoreRecord
     from ..superb.submission.archive import SubmissionChecks
 
@@ -43,6 +45,18 @@ def add(commands: Any) -> None:
         default="",
         metavar="NAME",
         help="results to report on, where there are several benchmarks'",
+    )
+    report.add_argument(
+        "--chain",
+        default="",
+        metavar="NAMES",
+        help="models from the worst to the best with commas between them, as random,early,late; a task that "
+        "does not put them in order is not scored",
+    )
+    report.add_argument(
+        "--against",
+        metavar="NAME",
+        help="list how all other models differ from this one, with 95 %% intervals over voices",
     )
     report.add_argument("--no-published", action="store_true", help="leave the published rows out")
     report.add_argument("--overwrite", action="store_true", help="replace reports that are there")
@@ -119,7 +133,7 @@ def _score(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from ..errors import ResultError
     from ..superb.report import tables, write
-    from ..superb.scoring import model_results, score_file
+    from ..superb.scoring import model_results, score_file, validity
 
     records = score_file.collect(arguments.folders)
     usable = [record for record in records if not record.caution]
@@ -131,6 +145,12 @@ def _report(arguments: argparse.Namespace) -> None:
     if not runs:
         raise ResultError("no result that belongs into a report")
     summary = tables.Summary(runs, benchmark=benchmark, remarks=_remarks(chosen))
+    if arguments.chain:
+        chain = validity.chain(arguments.chain.split(","), runs)
+        verdicts = [validity.judge(task, chain) for task in summary.tasks()]
+        summary = replace(summary, verdicts=verdicts)
+    if arguments.against:
+        summary = replace(summary, differences=_differences(summary, arguments.against))
     if summary.has_points:
         others = () if arguments.no_published else model_results.published()
         teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
@@ -157,6 +177,18 @@ def _remarks(records: Iterable[ScoreRecord]) -> list[str]:
     if unnamed:
         remarks.append(f"Results of {', '.join(unnamed)} that name no benchmark count as SUPERB's.")
     return list(dict.fromkeys(remarks))
+
+
+def _differences(summary: Summary, name: str) -> list[Difference]:
+    """Return how all other own models differ from the one of that name."""
+    from ..errors import ResultError
+    from ..superb.report.differences import compare
+
+    models = {model.name: model for model in summary.runs}
+    if name not in models:
+        raise ResultError(f"--against is {name!r}, allowed: {', '.join(models)}")
+    others = [model for model in summary.runs if model.name != name]
+    return [each for model in others for each in compare(model, models[name], summary.tasks())]
 
 
 def _submit(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,11 @@
 """The page of FreeSUPERB results, generated from the ``score.json`` files of its runs.
 
 ``python -m s3prl_dphubert.free_superb.results docs/results/free-superb`` fills in the numbers of the page
-beside that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision or
-runtime, with the downstream models that were trained on MODEL's hidden states.
+beside that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision
+or runtime, with the downstream models that were trained on MODEL's hidden states.
+
+``validity.yaml`` in the folder may name models that have to come out in their order, as
+``chain: [random, early, late]``; a task that does not put them in order gives no points.
 """
 
 from __future__ import annotations
@@ -14,17 +17,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..superb.report.tables import column_heading, format_value
+from ..superb.report import differences
+from ..superb.report.differences import column_heading
+from ..superb.report.tables import format_value, validity_table
 from ..superb.scoring.model_results import ModelResults, from_records
 from ..superb.scoring.relative_points import RelativePoints
 from ..superb.scoring.score_file import collect
+from ..superb.scoring.validity import Verdict, chain, judge
 from ..superb.tasks import all_tasks
 from ..superb.tasks.spec import SuperbTask
 from ..utils import markdown
+from ..utils.config_io import read_yaml
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
 
 ZERO, TOP = "fbank", "hubert_nano"
+CHAIN = "validity.yaml"
 SEPARATOR = ", "
 SMALLEST_SPAN = 5.0  # between the two, in percent: below it, one percent is worth more than 200 points
 
@@ -38,12 +46,14 @@ class Results:
         between: the two models that points are counted between.
         variants: models computed in another precision or runtime.
         firsts: name -> the model with the results of seed 0 alone.
+        verdicts: of the tasks, if the folder names a chain of models for the check of validity.
     """
 
     models: Sequence[ModelResults]
     between: RelativePoints
     variants: Sequence[ModelResults] = ()
     firsts: Mapping[str, ModelResults] = field(default_factory=dict)
+    verdicts: Sequence[Verdict] = ()
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -51,18 +61,22 @@ class Results:
 
         Raises:
             ResultError: there are none, or one cannot be used.
-            ConfigError: those of fbank or of the teacher are missing.
+            ConfigError: those of fbank, of the teacher or of a model of the chain are missing.
         """
         records = collect([folder])
         models = {model.name: model for model in from_records(records)}
         firsts = {model.name: model for model in from_records(each for each in records if each.seed == 0)}
         if missing := [name for name in (ZERO, TOP) if name not in models]:
             raise ConfigError(f"{folder}: holds no results of {', '.join(missing)}")
-        between = RelativePoints(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN)
+        judged = chain(list(listed), list(models.values())) if (listed := _chain(folder)) else []
+        verdicts = [judge(task, judged) for task in all_tasks() if judged and task.name in judged[-1].results]
+        unscored = frozenset(verdict.task.name for verdict in verdicts if not verdict.scored)
+        between = RelativePoints(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN, unscored)
         names = sorted(models)
         variants = [name for name in names if SEPARATOR in name]
-        others = [models[name] for name in names if name not in variants]
-        return cls([between.zero, between.top, *others], between, [models[name] for name in variants], firsts)
+        others = [models[name] for name in names if name not in (*variants, *listed)]
+        shown = [between.zero, between.top, *others]
+        return cls(shown, between, [models[name] for name in variants], firsts, verdicts)
 
     @property
     def tasks(self) -> list[SuperbTask]:
@@ -90,13 +104,15 @@ def numbers(results: Results) -> str:
         "## Results",
         _metrics(results),
         "Mean ± standard deviation (number of seeds); without one, seed 0 alone.",
+        validity_table(results.verdicts),
         "## Points",
         "![Points per task](free-superb.png)",
         _points(results),
         *_remarks(results),
+        *_intervals(results),
         *_variants(results),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _metrics(results: Results) -> str:
@@ -144,6 +160,8 @@ def _remarks(results: Results) -> list[str]:
 
 def _no_points(between: RelativePoints, task: SuperbTask) -> str:
     """Say why a task that both reference models have results of gives no points; empty where it does."""
+    if task.name in between.unscored:
+        return f"{task.name} gives no points: it fails the check of validity."
     both = all(task.name in model.results for model in (between.zero, between.top))
     if not both or between.task(task) is not None:
         return ""
@@ -181,6 +199,19 @@ def _comparisons(results: Results) -> list[str]:
     return lines
 
 
+def _intervals(results: Results) -> list[str]:
+    """Return the table of differences between any two models but the floor, where predictions tell them."""
+    models = [results.between.top, *results.others]
+    pairs = [(one, other) for index, one in enumerate(models) for other in models[index + 1 :]]
+    rows = [each for one, other in pairs for each in differences.compare(one, other, results.tasks)]
+    if not rows:
+        return []
+    note = (
+        "Paired bootstrap over the voices of the test sets. Where the interval holds 0, no model is better."
+    )
+    return ["## Differences", differences.table(rows), note]
+
+
 def _variants(results: Results) -> list[str]:
     """Compare each model with its other precisions and runtimes, on seed 0."""
     parts = []
@@ -208,6 +239,17 @@ def _differences(first: float, others: Sequence[float | None]) -> list[str]:
 
 def _amount(value: int | None, unit: float, digits: int) -> str:
     return f"{value / unit:.{digits}f}" if value else "–"
+
+
+def _chain(folder: Path) -> list[str]:
+    """Return the names of the models that a folder's check of validity is about; none without one."""
+    path = folder / CHAIN
+    if not path.exists():
+        return []
+    names = read_yaml(path).get("chain")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: chain is {names!r}, allowed: a list of names, the worst model first")
+    return names
 
 
 def main(argv: list[str] | None = None) -> None:

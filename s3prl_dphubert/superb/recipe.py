@@ -54,6 +54,7 @@ class RecipeNeeds:
         blocked: why the task cannot run, and what to do; the task is left out with this message.
         caution: why the result is excluded from scores and reports.
         benchmark: what results are compared within; those of another one never stand beside SUPERB's.
+        extra_metrics: metrics of the task to report that SUPERB does not.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -75,6 +76,7 @@ class RecipeNeeds:
     blocked: str = ""
     caution: str = ""
     benchmark: str = SUPERB
+    extra_metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("recipe", type_faults(self) or self._faults())
@@ -128,6 +130,12 @@ class TaskRecipe:
             f"{name} has {word!r}, allowed: {_ALLOWED}"
             for name in ("reference", "reference_dev", "obtain")
             for word in _unknown_placeholders(getattr(self.needs, name))
+        ]
+        extra = [metric.name for metric in self.task.metrics if metric.extra]
+        faults += [
+            f"extra_metrics has {name!r}, allowed: {', '.join(extra) or 'none'}"
+            for name in self.needs.extra_metrics
+            if name not in extra
         ]
         for part in self.task.parts:
             if part.name not in self.configs:

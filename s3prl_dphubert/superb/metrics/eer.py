@@ -64,22 +64,31 @@ class VerificationTrials:
         """
         groups = tuple(sorted({voice for _, voices in panels for voice in voices}))
         index = {voice: number for number, voice in enumerate(groups)}
-        pairs, numbers, counts = [], [], []
+        counted, numbers = [], []
         for number, (scores, voices) in enumerate(panels):
             ids = np.array([index[voice] for voice in voices])
             rows, columns = np.triu_indices(len(ids), 1)
-            values = scores[rows, columns]
-            first, second = np.minimum(ids[rows], ids[columns]), np.maximum(ids[rows], ids[columns])
-            same = first == second
-            shares = np.linspace(0, 1, bins // 2 + 1)[1:-1]
-            edges = np.sort(np.concatenate([np.quantile(values[kind], shares) for kind in (same, ~same)]))
-            code = first * len(groups) + second
-            interval = np.searchsorted(edges, values, side="right")
-            for pair in np.unique(code):
-                pairs.append((pair // len(groups), pair % len(groups)))
-                numbers.append(number)
-                counts.append(np.bincount(interval[code == pair], minlength=len(edges) + 1))
-        return cls(groups, np.array(pairs), np.array(numbers), np.array(counts))
+            counted.append(_count(scores[rows, columns], np.stack([ids[rows], ids[columns]], 1), bins))
+            numbers += [number] * len(counted[-1][0])
+        pairs, counts = (np.concatenate(each) for each in zip(*counted, strict=True))
+        return cls(groups, pairs, np.array(numbers), counts)
+
+    @classmethod
+    def of_trials(
+        cls, scores: np.ndarray, voices: Sequence[tuple[str, str]], bins: int = BINS
+    ) -> VerificationTrials:
+        """Count given trials as one panel.
+
+        Args:
+            scores: (N,) of the trials.
+            voices: the two voices of each.
+            bins: as for :meth:`of_scores`.
+        """
+        groups = tuple(sorted({voice for pair in voices for voice in pair}))
+        index = {voice: number for number, voice in enumerate(groups)}
+        ids = np.array([[index[first], index[second]] for first, second in voices]).reshape(-1, 2)
+        pairs, counts = _count(scores, ids, bins)
+        return cls(groups, pairs, np.zeros(len(pairs), int), counts)
 
     @property
     def _same(self) -> np.ndarray:
@@ -103,6 +112,25 @@ class VerificationTrials:
             sizes.append(same.sum(1) + different.sum(1))
         shares = np.array(sizes) / np.sum(sizes, axis=0)
         return 100 * np.sum(np.array(rates) * shares, axis=0)
+
+
+def _count(scores: np.ndarray, ids: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of voices (P, 2), and the trials of each in every interval of scores (P, K).
+
+    Args:
+        scores: (N,) of the trials.
+        ids: (N, 2) their voices.
+        bins: number of intervals.
+    """
+    pairs, code = np.unique(np.sort(ids, axis=1), axis=0, return_inverse=True)
+    same = ids[:, 0] == ids[:, 1]
+    if same.all() or not same.any():
+        raise ResultError("trials: no equal error rate without same and different voices")
+    shares = np.linspace(0, 1, bins // 2 + 1)[1:-1]
+    edges = np.sort(np.concatenate([np.quantile(scores[kind], shares) for kind in (same, ~same)]))
+    counts = np.zeros((len(pairs), len(edges) + 1), int)
+    np.add.at(counts, (code.reshape(-1), np.searchsorted(edges, scores, side="right")), 1)
+    return pairs, counts
 
 
 def _crossing(same: np.ndarray, different: np.ndarray) -> np.ndarray:

@@ -11,8 +11,11 @@ from typing import Any
 from ...utils import markdown as pages
 from ..scoring import points
 from ..scoring.model_results import MetricValue, ModelResults
+from ..scoring.validity import Verdict
 from ..tasks import all_tasks, core_tasks
 from ..tasks.spec import SUPERB, Metric, SuperbTask
+from .differences import Difference, column_heading
+from .differences import table as difference_table
 
 Cell = tuple[SuperbTask, Metric]
 
@@ -27,6 +30,8 @@ class Summary:
         teacher: the model against which lost points are counted, if any.
         benchmark: what all results are of. Points, scores and ranks are SUPERB's only.
         remarks: how results were made in another way than the benchmark's.
+        verdicts: whether tasks put models in order that must differ; empty if that was not checked.
+        differences: of models, with their intervals.
     """
 
     runs: Sequence[ModelResults]
@@ -34,6 +39,8 @@ class Summary:
     teacher: ModelResults | None = None
     benchmark: str = SUPERB
     remarks: Sequence[str] = ()
+    verdicts: Sequence[Verdict] = ()
+    differences: Sequence[Difference] = ()
 
     @property
     def has_points(self) -> bool:
@@ -78,10 +85,12 @@ def _columns(summary: Summary) -> list[Cell]:
 
 
 def format_value(value: MetricValue | None) -> str:
-    """Format a result: the mean, and of several seeds the standard deviation and their number."""
+    """Format a result: the mean, of several seeds the standard deviation and their number, standard error."""
     if value is None:
         return "–"
-    return f"{value.mean:.2f}" + (f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else "")
+    spread = f" ± {value.spread:.2f} ({value.seeds})" if value.seeds > 1 else ""
+    error = value.standard_error
+    return f"{value.mean:.2f}{spread}" + (f", SE {error:.2f}" if error is not None else "")
 
 
 def _whole(value: float) -> str:
@@ -102,12 +111,6 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return pages.table(head, ([pages.cell(name), *cells] for name, *cells in rows), rule=" --- ")
 
 
-def column_heading(task: SuperbTask, metric: Metric) -> str:
-    """Return the heading of a column: task, metric, unit, and an arrow towards better values."""
-    unit = f" {metric.unit}" if metric.unit else ""
-    return f"{task.name} {metric.title}{unit} {'↑' if metric.better == 'higher' else '↓'}"
-
-
 def markdown(summary: Summary) -> str:
     """Format the tables of results, points and lost points as Markdown."""
     columns, ranks = _columns(summary), summary.ranks()
@@ -120,9 +123,19 @@ def markdown(summary: Summary) -> str:
         total = [_score(model), f"{ranks[model.name]:.2f}"] if summary.has_points else []
         rows.append([name, *_size(model), *cells, *total])
     parts = [f"# {summary.benchmark}", _table(head, rows), _notes(summary)]
+    parts.append(validity_table(summary.verdicts))
+    parts.append(f"## Differences\n\n{difference_table(summary.differences)}" if summary.differences else "")
     if summary.has_points:
         parts += _point_tables(summary)
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def validity_table(verdicts: Sequence[Verdict]) -> str:
+    """Format which tasks count, and why; empty without verdicts."""
+    if not verdicts:
+        return ""
+    rows = [[each.task.name, "yes" if each.scored else "**no**", each.reason] for each in verdicts]
+    return f"## Validity\n\n{pages.table(['task', 'scored', 'in the order of the chain'], rows)}"
 
 
 def _point_tables(summary: Summary) -> list[str]:
@@ -155,6 +168,8 @@ def _point_tables(summary: Summary) -> list[str]:
 
 def _notes(summary: Summary) -> str:
     notes = ["Own runs are bold; ± is the standard deviation over seeds (their number)."]
+    if any(v.statistics for run in summary.runs for of in run.results.values() for v in of.values()):
+        notes[0] += " SE is the standard error over the voices of the test set, and over seeds."
     if summary.has_points:
         notes[0] += (
             " The score is the mean over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the "
@@ -181,7 +196,7 @@ def csv_table(summary: Summary) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     names = [f"{task.name} {metric.name}" for task, metric in columns]
-    spreads = [f"{name} {what}" for name in names for what in ("mean", "spread", "seeds")]
+    spreads = [f"{name} {what}" for name in names for what in ("mean", "spread", "seeds", "standard error")]
     writer.writerow(
         ["model", "source", "benchmark", "parameters", "macs", *spreads, "score", "score spread", "rank"]
     )
@@ -189,7 +204,9 @@ def csv_table(summary: Summary) -> str:
         cells: list[Any] = []
         for task, metric in columns:
             value = model.results.get(task.name, {}).get(metric.name)
-            cells += ["", "", ""] if value is None else [value.mean, value.spread, value.seeds]
+            known = [value.mean, value.spread, value.seeds] if value is not None else ["", "", ""]
+            error = value.standard_error if value is not None else None
+            cells += [*known, "" if error is None else error]
         tail = [model.score(), model.score_spread(), ranks[model.name]] if summary.has_points else [""] * 3
         size = [model.parameters, model.macs]
         writer.writerow([model.name, model.source, summary.benchmark, *size, *cells, *tail])
@@ -202,6 +219,20 @@ def to_dict(summary: Summary) -> dict[str, Any]:
     return {
         "benchmark": summary.benchmark,
         "remarks": list(summary.remarks),
+        "differences": [
+            {
+                "task": each.task.name,
+                "metric": each.metric.name,
+                "models": [each.first, each.second],
+                **vars(each.estimate),
+                "better": each.better or None,
+            }
+            for each in summary.differences
+        ],
+        "validity": [
+            {"task": each.task.name, "scored": each.scored, "reason": each.reason}
+            for each in summary.verdicts
+        ],
         "teacher": summary.teacher.name if summary.teacher else None,
         "models": [
             {
@@ -210,7 +241,7 @@ def to_dict(summary: Summary) -> dict[str, Any]:
                 "parameters": model.parameters,
                 "macs": model.macs,
                 "results": {
-                    task: {name: vars(value) for name, value in of.items()}
+                    task: {name: _plain(value) for name, value in of.items()}
                     for task, of in model.results.items()
                 },
                 **(_points(summary, model, ranks[model.name]) if summary.has_points else {}),
@@ -218,6 +249,11 @@ def to_dict(summary: Summary) -> dict[str, Any]:
             for model in summary.models
         ],
     }
+
+
+def _plain(value: MetricValue) -> dict[str, Any]:
+    named = {"mean": value.mean, "spread": value.spread, "seeds": value.seeds}
+    return named if value.standard_error is None else {**named, "standard_error": value.standard_error}
 
 
 def _points(summary: Summary, model: ModelResults, rank: float) -> dict[str, Any]:

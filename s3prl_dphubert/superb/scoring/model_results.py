@@ -16,6 +16,8 @@ from ..tasks import core_tasks, find
 from ..tasks.spec import Metric, SuperbTask
 from . import points
 from .score_file import ScoreRecord
+from .stored_statistics import from_plain
+from .uncertainty import Statistic, estimate
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 
@@ -28,11 +30,22 @@ class MetricValue:
         mean: in the unit of the leaderboard.
         spread: standard deviation over the seeds (n - 1), 0 for one seed.
         seeds: how many.
+        statistics: of each seed, the metric as a function of how often each voice of the test set counts;
+            none where a result lacks it.
     """
 
     mean: float
     spread: float = 0.0
     seeds: int = 1
+    statistics: tuple[Statistic, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error over the voices of the test set and the seeds, if known."""
+        if not self.statistics:
+            return None
+        error = estimate(self.statistics).standard_error
+        return error if math.isfinite(error) else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +134,9 @@ def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, MetricVa
         values = [run.metrics[metric.name] for run in runs if metric.name in run.metrics]
         if values:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            results[metric.name] = MetricValue(statistics.fmean(values), spread, len(values))
+            stored = [run.statistics[metric.name] for run in runs if metric.name in run.statistics]
+            own = tuple(map(from_plain, stored)) if len(stored) == len(values) else ()
+            results[metric.name] = MetricValue(statistics.fmean(values), spread, len(values), own)
     return results
 
 

@@ -22,18 +22,22 @@ class RelativePoints:
         top: model of 1000 points.
         smallest_span: difference between the two, in the metric's unit, below which a metric gives no points:
             a fraction of a percent would decide over hundreds of them.
+        unscored: names of tasks that give no points, as they fail the check of validity.
     """
 
     zero: ModelResults
     top: ModelResults
     smallest_span: float = 0.0
+    unscored: frozenset[str] = frozenset()
 
     def task(self, task: SuperbTask) -> SuperbTask | None:
         """Return the task with these two as its reference points.
 
-        ``None`` where a metric of one of the two is missing, ``top`` is not the better one, or they differ by
-        less than ``smallest_span``: points would have no meaning.
+        ``None`` where the task is unscored, a metric of one of the two is missing, ``top`` is not the better
+        one, or they differ by less than ``smallest_span``: points would have no meaning.
         """
+        if task.name in self.unscored:
+            return None
         moved = {metric.name: self._metric(task, metric) for metric in points.scored(task)}
         if not moved or None in moved.values():
             return None
