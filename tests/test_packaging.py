@@ -45,6 +45,7 @@ def test_size_and_licences(wheel):
         "s3prl_dphubert/superb/prepare/iemocap.yaml",
         "s3prl_dphubert/free_superb/packages.tsv",
         "s3prl_dphubert/free_superb/alignments.tsv.gz",
+        "s3prl_dphubert/free_superb/phones.tsv.gz",
         "s3prl_dphubert/free_superb/LICENSE.cmudict",
         "downstream_recipes/free_superb/pr/phonemes.txt",
         "downstream_recipes/pr/phonemes.txt",

@@ -1,8 +1,9 @@
-"""Make the tables that ship with FreeSUPERB, the times and pronunciations of words, by forced alignment.
+"""Make the tables that ship with FreeSUPERB, times of words and phones and a lexicon, by forced alignment.
 
-``python -m s3prl_dphubert.free_superb.align DIR`` aligns the labelled clips of ``DIR/corpus`` with pocketsphinx
-(PyPI, BSD; includes its acoustic model and the CMU dictionary) and writes ``DIR/alignments.tsv`` and
-``DIR/lexicon.tsv``; it takes about six minutes on one core. A build uses the copies beside this module.
+``python -m s3prl_dphubert.free_superb.align DIR`` aligns the labelled clips of ``DIR/corpus`` with
+pocketsphinx (PyPI, BSD; includes its acoustic model and the CMU dictionary) and writes
+``DIR/alignments.tsv``, ``DIR/phones.tsv`` and ``DIR/lexicon.tsv``; it takes about eight minutes on one core.
+A build uses the copies beside this module.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -55,6 +57,29 @@ class AlignedWord:
     phones: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class AlignedPhone:
+    """An aligned phone of the CMU dictionary without stress, or ``SIL``.
+
+    Attributes:
+        text: its symbol.
+        start: start in frames of 10 ms.
+        length: length in frames.
+    """
+
+    text: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Words and phones of a clip in their order; none if its text does not fit."""
+
+    words: tuple[AlignedWord, ...] = ()
+    phones: tuple[AlignedPhone, ...] = ()
+
+
 @cache
 def _decoder(search: int) -> Any:
     from pocketsphinx import Decoder
@@ -62,23 +87,25 @@ def _decoder(search: int) -> Any:
     return Decoder(lm=None, loglevel="FATAL", **SEARCHES[search])
 
 
-def align(clip: Clip, corpus: Path) -> list[AlignedWord]:
-    """Align the words of a clip; returns none if a word has no pronunciation or the text does not fit."""
+def align(clip: Clip, corpus: Path) -> Alignment:
+    """Align the words and phones of a clip; none if a word has no pronunciation or the text does not fit."""
     words = normalise(clip.text)
     if not words or any(_decoder(0).lookup_word(word.lower()) is None for word in words):
-        return []
+        return Alignment()
     silence = np.zeros(PAD * FRAME, np.int16)
     samples = np.concatenate([silence, soundfile.read(corpus / clip.path, dtype="int16")[0], silence])
-    first, second = (
-        _search(number, words, samples.tobytes(), clip.samples // FRAME) for number in range(len(SEARCHES))
-    )
+    audio, frames = samples.tobytes(), clip.samples // FRAME
+    first, second = (_search(number, words, audio, frames) for number in range(len(SEARCHES)))
     complete = all(tuple(word.text for word in result) == words for result in (first, second))
-    return first if complete and _agree(first, second) and _plausible(first) else []
+    if not (complete and _agree(first, second) and _plausible(first)):
+        return Alignment()
+    return Alignment(tuple(first), tuple(_phones(audio, frames)))
 
 
 def _search(number: int, words: tuple[str, ...], samples: bytes, frames: int) -> list[AlignedWord]:
     """Return the result of one search, which may lack words, in frames of the clip without padding."""
     decoder = _decoder(number)
+    decoder.reinit_feat()  # else the first frames depend on the clip before
     decoder.set_align_text(" ".join(words).lower())
     decoder.start_utt()
     decoder.process_raw(samples, full_utt=True)
@@ -95,6 +122,22 @@ def _search(number: int, words: tuple[str, ...], samples: bytes, frames: int) ->
         phones = tuple(decoder.lookup_word(segment.word).split())
         aligned.append(AlignedWord(spelling, start, end - start, phones))
     return aligned
+
+
+def _phones(audio: bytes, frames: int) -> Iterator[AlignedPhone]:
+    """Yield the phones of the words that the first search found last, in frames without padding."""
+    decoder = _decoder(0)
+    decoder.set_alignment()
+    decoder.reinit_feat()
+    decoder.start_utt()
+    decoder.process_raw(audio, full_utt=True)
+    decoder.end_utt()
+    for word in decoder.get_alignment():
+        for phone in word:
+            start = max(phone.start - PAD, 0)
+            end = min(phone.start + phone.duration - PAD, frames)
+            if end > start:
+                yield AlignedPhone(phone.name, start, end - start)
 
 
 def _agree(first: list[AlignedWord], second: list[AlignedWord]) -> bool:
@@ -119,18 +162,22 @@ def main(argv: list[str] | None = None) -> int:
     corpus = folder / "corpus"
     clips = read_clips(corpus / "clips.tsv")
     pronunciations: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
-    rows = ["name\twords\n"]
+    tables = {"alignments": ["name\twords\n"], "phones": ["name\tphones\n"]}
     with worker_pool() as workers:
         results = workers.map(partial(align, corpus=corpus), clips, chunksize=16)
         bar = tqdm(results, total=len(clips), desc="align", unit="clip")
-        for clip, words in zip(clips, bar, strict=True):
-            if words:
-                rows.append(f"{clip.name}\t{' '.join(f'{word.start}:{word.length}' for word in words)}\n")
-            for word in words:
+        for clip, result in zip(clips, bar, strict=True):
+            if result.words:
+                words = " ".join(f"{word.start}:{word.length}" for word in result.words)
+                phones = " ".join(f"{phone.text}:{phone.start}:{phone.length}" for phone in result.phones)
+                tables["alignments"].append(f"{clip.name}\t{words}\n")
+                tables["phones"].append(f"{clip.name}\t{phones}\n")
+            for word in result.words:
                 pronunciations[word.text][word.phones] += 1
-    write_text(folder / "alignments.tsv", "".join(rows))
     lines = (f"{word}\t{' '.join(_most_frequent(pronunciations[word]))}\n" for word in sorted(pronunciations))
-    write_text(folder / "lexicon.tsv", "".join(["word\tphones\n", *lines]))
+    tables["lexicon"] = ["word\tphones\n", *lines]
+    for name, rows in tables.items():
+        write_text(folder / f"{name}.tsv", "".join(rows))
     return 0
 
 

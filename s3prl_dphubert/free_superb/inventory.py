@@ -14,7 +14,7 @@ from ..utils.files import write_text
 from ..utils.hashing import sha256_tree
 from .clips import read_table
 from .layout import SYNTHESISED
-from .voices import OPERATOR, ROLES, UNHEARD
+from .voices import DEV, HELD_OUT, ROLES, TEST
 
 PAGE, SPLITS = "README.md", "splits.json"
 NAMES = [task.name for task in all_tasks()]
@@ -23,11 +23,11 @@ LABELS = ("KS", "ER")
 
 _NOTES = {
     "PR": "Reads the same files as ASR.",
-    "ASR": "`test-other` is out of domain: telephone prompts, another channel and another voice.",
+    "ASR": "All aligned speech. Five eighths of the training speech are by one voice, a tenth prompts.",
     "KS": "Single words cut out of sentences. `_silence_` is made of pauses. `down` is rare.",
     "QbE": "No training. Documents and queries are of different voices.",
-    "SID": "The same voices in all splits, as the protocol requires; the clips differ.",
-    "ASV": "600 pairs of the same voice, 600 of different voices; no test voice is in training.",
+    "SID": "The same voices in all splits, as the protocol requires; clips differ. No upstream heard any.",
+    "ASV": "All pairs of the test clips; no test voice is in training.",
     "SD": "Two voices recorded separately, with pauses and overlaps; turns come from the alignment.",
     "ER": "A smoke test: the prosody is synthesised. **Do not include it in any score.**",
     "IC": "Synthesised, as there are no free recordings; the test set has other voices of the synthesiser.",
@@ -46,7 +46,7 @@ class _Split:
 
 
 def count(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return task -> split -> files, minutes, voices, those that ``hubert_nano`` heard, and labels."""
+    """Return task -> split -> files, minutes, voices and labels."""
     tasks: dict[str, dict[str, _Split]] = {}
     for path in sorted((out / "manifests").glob("*.tsv")):
         for row in read_table(path):
@@ -66,12 +66,10 @@ def count(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _summary(split: _Split) -> dict[str, Any]:
-    recorded = {OPERATOR, *sum(ROLES.values(), ())} & split.voices
     return {
         "files": split.files,
         "minutes": round(split.seconds / 60, 2),
         "voices": sorted(split.voices),
-        "heard_by_hubert_nano": sorted(recorded - set(UNHEARD)),
         **({"labels": dict(sorted(split.labels.items()))} if split.labels else {}),
     }
 
@@ -103,24 +101,11 @@ def page(content: dict[str, Any]) -> str:
         HEAD,
         markdown.table(["task", "split", "files", "minutes", "voices"], rows),
         "\n".join(f"- **{task}**: {_NOTES[task]}" for task in tasks),
-        "## Test voices",
-        HEARD.format(unheard=", ".join(UNHEARD)),
-        _heard(tasks),
+        VOICES.format(dev=", ".join(ROLES[DEV]), test=", ".join(ROLES[TEST]), count=len(HELD_OUT)),
         *(_labels(task, tasks[task]) for task in LABELS if task in tasks),
         f"SHA-256 of all files of the tasks: `{content['sha256']}`.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _heard(tasks: dict[str, dict[str, dict[str, Any]]]) -> str:
-    rows = []
-    for task, splits in tasks.items():
-        for name, split in splits.items():
-            if name.startswith("test") or name == "documents":
-                heard = split["heard_by_hubert_nano"]
-                unheard = [voice for voice in split["voices"] if voice not in heard]
-                rows.append([task, name, ", ".join(unheard), ", ".join(heard)])
-    return markdown.table(["task", "test split", "voices not heard", "voices heard, unlabelled"], rows)
 
 
 def _labels(task: str, splits: dict[str, dict[str, Any]]) -> str:
@@ -146,12 +131,23 @@ Recordings: Flight of the Amazon Queen (John Passfield and Steven Stamatiadis, f
 English prompts (CC-BY-SA-3.0). `manifests/` lists source, licence, voices and split of each file; files
 without a source are marked "{SYNTHESISED}".
 No recording is redistributed: a build fetches the packages, verifies their SHA-256 and cuts everything
-locally. Word times were found by forced alignment with pocketsphinx
-(`python -m s3prl_dphubert.free_superb.align DIR` repeats it); only the times ship, the texts are in the packages.
+locally. Times of words and phones were found by forced alignment with pocketsphinx
+(`python -m s3prl_dphubert.free_superb.align DIR` repeats it); only the times ship, the texts are in the
+packages.
 The voices are characters of a game; one actor may speak several of them. Of the speakers in cut scenes only
-the hero can be identified; the lines of the others are not used."""
+the hero can be identified; the lines of the others are not used.
 
-HEARD = """A voice is for training, validation or testing, the same in every task but SID. `hubert_nano` was
-pre-trained, without labels, on these packages except for the lines of {unheard}.
-`--unlabelled` lists speech to train on that no test contains: without the test voices, the voice of the
-prompts in English and Spanish, unknown voices, and SID's validation and test clips."""
+MiniSUPERB ([arXiv 2305.19011](https://arxiv.org/abs/2305.19011)) is another benchmark. It keeps four tasks of
+SUPERB, samples their corpora, and is judged by how well its ranks agree with SUPERB's. FreeSUPERB has all
+tasks, but on speech that anybody may download without registration, and for models that two cores can train;
+its ranks have not been compared with SUPERB's."""
+
+VOICES = """## Voices
+
+A recorded voice is for training, validation or testing, the same in every task but SID. {count} voices are
+held out: {dev} validate, {test} test. No upstream may have heard them, with labels or without, if its
+results are to count. `--unlabelled` lists the speech to pre-train and compress with: all packages without the
+lines of these voices and of unknown ones. Of its clips 2.2 %, chosen by their names, validate.
+
+SID trains on voices that it tests on, as its protocol requires. It uses the held-out ones only, so that all
+upstreams meet them for the first time."""

@@ -30,7 +30,7 @@ class Piece:
     Attributes:
         path: path below the folder of a build; its suffix gives the format.
         task: name of the task.
-        split: ``train``, ``dev``, ``test``, or ``test-other`` for out-of-domain speech.
+        split: ``train``, ``dev`` or ``test``, or the task's own name for something else.
         voices: speakers in the file.
         render: returns the samples (T,) at 16 kHz.
         clips: recordings that the file is made of, below ``corpus``; none if it is synthesised.

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Segment:
+class AlignedUnit:
     """A word or phone with its start and end in seconds of the clip."""
 
     text: str
@@ -49,8 +49,8 @@ class Utterance:
 
     clip: Clip
     path: Path
-    words: tuple[Segment, ...] = ()
-    phones: tuple[Segment, ...] = ()
+    words: tuple[AlignedUnit, ...] = ()
+    phones: tuple[AlignedUnit, ...] = ()
 
     @property
     def split(self) -> str:
@@ -143,7 +143,7 @@ def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
     )
 
 
-def _words(clip: Clip, alignment: str | None) -> tuple[Segment, ...]:
+def _words(clip: Clip, alignment: str | None) -> tuple[AlignedUnit, ...]:
     """Return the words of a clip with their times, given as ``start:length`` in 10 ms for each."""
     if alignment is None:
         return ()
@@ -154,16 +154,16 @@ def _words(clip: Clip, alignment: str | None) -> tuple[Segment, ...]:
             "with python -m s3prl_dphubert.free_superb.align"
         )
     return tuple(
-        Segment(text, int(start) / 100, (int(start) + int(length)) / 100)
+        AlignedUnit(text, int(start) / 100, (int(start) + int(length)) / 100)
         for text, (start, length) in zip(texts, spans, strict=True)
     )
 
 
-def _phones(alignment: str) -> tuple[Segment, ...]:
+def _phones(alignment: str) -> tuple[AlignedUnit, ...]:
     """Return the phones of a clip with their times, given as ``PHONE:start:length`` in 10 ms for each."""
     parts = (part.split(":") for part in alignment.split())
     return tuple(
-        Segment(text, int(start) / 100, (int(start) + int(length)) / 100) for text, start, length in parts
+        AlignedUnit(text, int(start) / 100, (int(start) + int(length)) / 100) for text, start, length in parts
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from s3prl_dphubert.free_superb import align
-from s3prl_dphubert.free_superb.clips import Clip, read_table
+from s3prl_dphubert.free_superb.clips import Clip, read_clips
+from s3prl_dphubert.utils.readers import read_table
 from tests.helpers import debian_packages
 
 SAID = {
@@ -61,6 +62,34 @@ def test_pronunciations_are_those_of_the_words_said(folder):
     assert found["FIVE"] == "F AY V" and found["SIX"] == "S IH K S" and found["TWO"] == "T UW"
 
 
+def test_phones_lie_in_their_words_and_silence_between(folder):
+    """The phones of each word are those of its pronunciation, and all of them fill the clip in order."""
+    root, _ = folder
+    pronunciations = {row["word"]: row["phones"] for row in read_table(root / "lexicon.tsv")}
+    words = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv")}
+    found = {row["name"]: row["phones"].split() for row in read_table(root / "phones.tsv")}
+    assert found.keys() == words.keys()
+    for name, phones in found.items():
+        symbols, starts, lengths = zip(*(phone.split(":") for phone in phones), strict=True)
+        said = " ".join(pronunciations[word] for word in SAID[name].split())
+        assert " ".join(symbol for symbol in symbols if symbol != "SIL") == said
+        edges = np.array([*map(int, starts), int(starts[-1]) + int(lengths[-1])])
+        assert edges[0] == 0 and (np.diff(edges) == [int(length) for length in lengths]).all()
+        assert symbols[0] == symbols[-1] == "SIL"
+        spoken = [(a, b) for symbol, a, b in zip(symbols, edges, edges[1:], strict=False) if symbol != "SIL"]
+        for start, end in spans(words[name]):
+            inside = [(a, b) for a, b in spoken if start - 3 <= (a + b) / 2 <= end + 3]
+            assert inside and abs(inside[0][0] - start) <= 10 and abs(inside[-1][1] - end) <= 10
+
+
+def test_clip_is_aligned_alike_whatever_was_aligned_before(folder):
+    root, _ = folder
+    clips = read_clips(root / "corpus" / "clips.tsv")
+    forwards = [align.align(clip, root / "corpus") for clip in clips]
+    backwards = [align.align(clip, root / "corpus") for clip in reversed(clips)]
+    assert forwards == backwards[::-1] and any(result.words for result in forwards)
+
+
 def test_clip_without_words_is_left_out(folder):
     clip = Clip("p", "a", "v", "1949", 16_000)
-    assert align.align(clip, folder[0] / "corpus") == []
+    assert align.align(clip, folder[0] / "corpus") == align.Alignment()

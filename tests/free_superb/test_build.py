@@ -19,16 +19,18 @@ import yaml
 from s3prl_dphubert.data.manifest import Manifest
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
 from s3prl_dphubert.free_superb import build, clips, inventory, voices
-from s3prl_dphubert.free_superb.clips import normalise, read_table
-from s3prl_dphubert.free_superb.corpora import ks_corpus
+from s3prl_dphubert.free_superb.clips import normalise
+from s3prl_dphubert.free_superb.corpora import ks_corpus, sid_asv_corpus
 from s3prl_dphubert.free_superb.layout import SYNTHESISED
 from s3prl_dphubert.free_superb.sources import packages
 from s3prl_dphubert.free_superb.sources.espeak import Voice, speak
+from s3prl_dphubert.free_superb.utterance import load
 from s3prl_dphubert.superb import recipe
 from s3prl_dphubert.superb.metrics import mtwv
 from s3prl_dphubert.superb.metrics.der import read_rttm
 from s3prl_dphubert.superb.prepare import STEPS
 from s3prl_dphubert.utils import resources
+from s3prl_dphubert.utils.readers import read_table
 from tests.helpers import debian_packages
 from tests.helpers.golden import ROOT
 from tests.helpers.s3prl_runs import Experiment
@@ -36,11 +38,10 @@ from tests.helpers.s3prl_runs import Experiment
 pytestmark = pytest.mark.slow
 
 RECIPES = resources.find("downstream_recipes/free_superb")
-KNOWN = ("train", "dev", "test", "test-other", "documents")
 OPEN = ("SID",)
 """Tasks whose protocol has the test voices in training."""
 
-SEPARATE_QUERIES = "QbE"
+SYNTHETIC = ("ER", "IC", "SF")
 KILLED = """
 import sys
 from pathlib import Path
@@ -110,22 +111,25 @@ def test_two_builds_are_the_same_to_the_bit(debs, built, tmp_path):
 
 
 def check_voices(voices_of: dict[tuple[str, str], set[str]]) -> int:
-    """Compare the splits of each task; returns how many pairs were compared."""
+    """Compare each training split with the validation and test splits of all tasks; return how many pairs."""
     compared = 0
-    for (task, split), first in voices_of.items():
+    for (task, split), trained in voices_of.items():
+        if split != "train" or task in OPEN:
+            continue
         for (other, second_split), second in voices_of.items():
-            if task == other and split < second_split and task not in OPEN:
-                assert not first & second, (task, split, second_split)
+            if second_split != "train" and not other.startswith("ER"):
+                assert not trained & second, (task, split, other, second_split)
                 compared += 1
-        if task not in (*OPEN, "ER", "IC", "SF") and split in voices.SPLITS:
-            assert {voices.split_of(voice) for voice in first} <= {split, "dev"} - (
-                {"dev"} if split == "test" else set()
-            )
+    for (task, split), spoken in voices_of.items():
+        if split in ("dev", "test") and task not in SYNTHETIC:
+            assert spoken <= set(voices.HELD_OUT), (task, split)
+        if split in voices.SPLITS and task not in (*OPEN, *SYNTHETIC, "ASV"):
+            assert {voices.split_of(voice) for voice in spoken} == {split}, (task, split)
     return compared
 
 
 def test_no_test_voice_is_in_training(built):
-    assert check_voices(heard(rows(built))) >= 30
+    assert check_voices(heard(rows(built))) >= 100
 
 
 def test_no_test_voice_is_in_training_of_the_real_benchmark():
@@ -135,10 +139,22 @@ def test_no_test_voice_is_in_training_of_the_real_benchmark():
         for task, found in known.items()
         for split, values in found.items()
     }
-    assert len(known) == 12 and check_voices(voices_of) >= 40
-    for task in ("PR", "ASR", "SD", "SE", "SS"):
-        assert voices_of[task, "test"] == set(voices.UNHEARD)
-    assert voices_of["QbE", "documents"] == set(voices.UNHEARD)
+    assert len(known) == 12 and check_voices(voices_of) >= 150
+    for task in ("PR", "ASR", "KS", "SD", "SE", "SS"):
+        assert voices_of[task, "test"] == set(voices.ROLES["test"])
+        assert voices_of[task, "dev"] == set(voices.ROLES["dev"])
+    assert voices_of["PR", "train"] == set(voices.ROLES["train"])
+    assert voices_of["SID", "train"] == voices_of["ASV", "test"] == set(voices.HELD_OUT)
+    assert voices_of["QbE", "documents"] | voices_of["QbE", "test"] == set(voices.ROLES["test"])
+
+
+def test_verification_tries_all_pairs(built):
+    lines = (built / sid_asv_corpus.ASV_LIST).read_text().split("\n")[:-1]
+    files = {name for line in lines for name in line.split()[1:]}
+    assert len(lines) == len(set(lines)) == len(files) * (len(files) - 1) / 2
+    assert all((built / "VoxCeleb1_verification" / "test" / "wav" / name).is_file() for name in files)
+    for label, first, second in map(str.split, lines):
+        assert (first.partition("/")[0] == second.partition("/")[0]) == (label == "1")
 
 
 def test_clips_name_what_they_are_made_of(built):
@@ -154,15 +170,32 @@ def test_clips_name_what_they_are_made_of(built):
 def test_speech_without_labels_is_nobodys_who_is_tested(built):
     found = {name: Manifest.load(built / "unlabelled" / f"{name}.tsv") for name in ("train", "valid")}
     names = {name: {Path(entry.path).stem for entry in each.entries} for name, each in found.items()}
+    assert not names["train"] & names["valid"]
     spoken = {row["name"]: row["voice"] for row in read_table(built / "corpus" / "clips.tsv")}
-    assert {spoken.get(name, "other") for name in names["train"]} == {"bob", "tam", "witch", "joe", "other"}
-    assert {spoken[name] for name in names["valid"]} == {"lou", "death"}
-    tested = [row for row in rows(built) if row["task"] != "ER" and row["split"].startswith("test")]
-    sources = {Path(clip).stem for row in tested for clip in row["clips"].split() if row["task"] != "SE"}
-    assert sources and not sources & names["train"]
-    assert {name for name in names["train"] if name not in spoken} == {"asterisk__sounds__fr_CA_f_June__un"}
+    unnamed = {name for each in names.values() for name in each if name not in spoken}
+    assert unnamed == {"asterisk__sounds__fr_CA_f_June__un"}
+    used = {spoken[name] for each in names.values() for name in each - unnamed}
+    assert used == {"bob", "tam", "witch", "joe", voices.OPERATOR}
+    tested = [row for row in rows(built) if row["task"] != "ER" and row["split"] not in ("train",)]
+    tested = [row for row in tested if row["task"] != "SE"]  # babble of training voices
+    sources = {Path(clip).stem for row in tested for clip in row["clips"].split()}
+    assert len(sources) > 30 and not sources & (names["train"] | names["valid"])
     for entry in found["train"].entries:
         assert soundfile.info(entry.path).frames == entry.samples
+
+
+def test_validation_without_labels_is_chosen_by_name(built, debs, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "VALIDATION", 0.5)
+    other = make(debs, tmp_path / "half", "qbe", unlabelled=True)
+    found = {}
+    for name in ("train", "valid"):
+        manifest = Manifest.load(other / "unlabelled" / f"{name}.tsv")
+        found[name] = {Path(entry.path).relative_to(other / "corpus") for entry in manifest.entries}
+    assert not found["train"] & found["valid"]
+    assert 0.3 < len(found["valid"]) / len(found["train"] | found["valid"]) < 0.7
+    assert len({path.parts[0] for path in found["valid"]}) > 1
+    kept = Manifest.load(built / "unlabelled" / "valid.tsv").entries
+    assert {Path(entry.path).relative_to(built / "corpus") for entry in kept} <= found["valid"]
 
 
 def ends(group: int, seconds: float = 20) -> bool:
@@ -312,6 +345,16 @@ def test_same_text_and_voice_sound_the_same_whatever_was_said_before():
         speak("turn on the lights", Voice("nobody"))
 
 
+def test_utterances_have_words_and_phones(built, debs):
+    labelled = clips.read_clips(built / "corpus" / "clips.tsv")
+    utterances = load(labelled, built / "corpus", debs / "tables").utterances
+    aligned = [u for u in utterances if u.words]
+    assert len(aligned) > 90 and not any(u.phones for u in utterances if not u.words)
+    for utterance in aligned:
+        spoken = [phone for phone in utterance.phones if phone.text != "SIL"]
+        assert [(p.start, p.end) for p in spoken] == [(w.start, w.end) for w in utterance.words]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -342,7 +385,7 @@ def test_page_and_committed_page_come_from_the_splits(built):
     for task, found in counted.items():
         for split, values in found.items():
             assert f"| {task} | {split} | {values['files']} | {values['minutes']:.1f} |" in page
-    assert "| KS | test | chief, faye, henry, naomi | bud, jim |" in page
+    assert "13 voices are\nheld out: death, lou, oracle, prin, zombie validate, bud, chief, faye, " in page
     docs = ROOT / "docs" / "reference"
     assert (
         inventory.page(json.loads((docs / "free-superb.json").read_text()))

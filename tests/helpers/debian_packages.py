@@ -77,11 +77,21 @@ def build(folder: Path) -> tuple[Path, Path]:
         rows.append(f"{name}\t1.0\t{path.stat().st_size}\t{digest}\tpool/{path.name}")
     (tables / "packages.tsv").write_text("\n".join(rows) + "\n")
     table(tables / "alignments.tsv.gz", "name\twords", places)
+    table(tables / "phones.tsv.gz", "name\tphones", {name: phone_places(at) for name, at in places.items()})
     phones = {
         word: " ".join(phone.rstrip("012") for phone in said.split()) for word, said in corpora.WORDS.items()
     }
     table(tables / "lexicon.tsv.gz", "word\tphones", {**phones, **{k.upper(): "W ER D" for k in KEYWORDS}})
     return debs, tables
+
+
+def phone_places(words: str) -> str:
+    """Phones at the places of words, one for each, and silence between them, as ``phones.tsv`` has it."""
+    parts, end = [], 0
+    for start, length in (map(int, word.split(":")) for word in words.split()):
+        parts += [f"SIL:{end}:{start - end}", f"AH:{start}:{length}"]
+        end = start + length
+    return " ".join(parts)
 
 
 def table(path: Path, head: str, rows: dict[str, str]) -> None:
@@ -222,7 +232,6 @@ SMALL: dict[str, dict[str, object]] = {
         "MIXED": {"train": 2, "dev": 2, "test": 2},
     },
     "corpora.sf_corpus": {"REQUESTS": {"train": 3, "dev": 2, "test": 2}},
-    "corpora.sid_asv_corpus": {"LEAST": 5},
 }
 """Module of FreeSUPERB -> its constants for a slice of the benchmark."""
 

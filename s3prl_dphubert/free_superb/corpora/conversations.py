@@ -15,7 +15,6 @@ from ..utterance import Utterance, generator, shuffled
 LEVEL = 0.05  # root mean square of a voice before its gain
 SPREAD = 2.5  # dB by which a voice is louder or softer, at most
 GAP = 0.25  # seconds between two words of the same stretch of speech, at most
-SECONDS = (1.0, 6.0)  # length of a turn
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,12 @@ class Conversation:
 
 
 def converse(
-    utterances: list[Utterance], count: int, turns: int, overlap: tuple[float, float], purpose: str
+    utterances: list[Utterance],
+    count: int,
+    turns: int,
+    seconds: tuple[float, float],
+    overlap: tuple[float, float],
+    purpose: str,
 ) -> list[Conversation]:
     """Assemble conversations of all pairs of voices in turn.
 
@@ -80,11 +84,12 @@ def converse(
         utterances: recordings to use; those of a voice are used about equally often.
         count: number of conversations.
         turns: turns of each voice.
+        seconds: length of the shortest and the longest turn.
         overlap: range of the seconds by which a turn starts before the previous one ends; negative for a
             pause.
         purpose: name that the random numbers depend on.
     """
-    shortest, longest = SECONDS
+    shortest, longest = seconds
     queues: dict[str, list[Utterance]] = defaultdict(list)
     for u in shuffled(utterances, lambda u: u.clip.path, purpose):
         if u.words and shortest <= u.clip.seconds <= longest:

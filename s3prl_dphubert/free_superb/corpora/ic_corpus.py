@@ -61,7 +61,7 @@ def plan() -> CorpusPlan:
             name = speaker.partition("+")[2]
             commands = shuffled(sentences(), lambda command: command[0], f"ic/{speaker}")
             for number, (text, intent) in enumerate(commands[: COMMANDS[split]]):
-                path = f"wavs/speakers/{name}/{number:04}.wav"
+                path = f"wavs/speakers/{name}/{name}-{number:04}.wav"
                 voice = varied(speaker, generator("synthetic", speaker, "ic", number))
                 render = partial(speak, text, voice)
                 label = "/".join(intent)

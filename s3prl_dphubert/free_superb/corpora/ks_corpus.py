@@ -12,19 +12,16 @@ import numpy as np
 from ...constants import SAMPLE_RATE
 from ...errors import DataError
 from ..layout import CorpusPlan, Piece
-from ..utterance import Material, Utterance, Word, shuffled
+from ..utterance import AlignedUnit, Material, Utterance, shuffled
 from ..voices import DEV, ROLES, SPLITS, TEST, TRAIN
 
 ROOT, TEST_ROOT = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE, NOISE = "_unknown_", "_silence_", "_background_noise_"
-TOKENS = {TRAIN: 60, DEV: 30, TEST: 60}
-"""Most tokens of a keyword per split."""
+OTHERS = {TRAIN: 1200, DEV: 80, TEST: 176}
+"""Tokens of other words per split; in the test set twice as many as there are of all keywords."""
 
-OTHERS = {TRAIN: 400, DEV: 60, TEST: 60}
-"""Tokens of other words per split."""
-
-SILENCES = {TRAIN: 40, TEST: 40}
+SILENCES = {TRAIN: 80, TEST: 80}
 """Most files of silence per split."""
 
 MARGIN, FADE = 0.03, 0.01  # seconds kept at either side of a word, and of its fades
@@ -48,18 +45,18 @@ def plan(material: Material) -> CorpusPlan:
     return CorpusPlan(tuple(pieces), {})
 
 
-def _select_tokens(utterances: list[Utterance], split: str) -> dict[str, list[tuple[Utterance, Word]]]:
+def _select_tokens(utterances: list[Utterance], split: str) -> dict[str, list[tuple[Utterance, AlignedUnit]]]:
     """Return keyword or ``_unknown_`` -> selected words, each with its utterance."""
     words = [(u, word) for u in utterances for word in u.words if SHORTEST <= word.seconds <= LONGEST]
     words = shuffled(words, lambda pair: f"{pair[0].clip.path}/{pair[1].start:.2f}", "ks")
-    tokens: dict[str, list[tuple[Utterance, Word]]] = {}
+    tokens: dict[str, list[tuple[Utterance, AlignedUnit]]] = {}
     for label in (*KEYWORDS, UNKNOWN):
         labelled = [(u, word) for u, word in words if _label(word) == label]
-        tokens[label] = labelled[: (OTHERS if label == UNKNOWN else TOKENS)[split]]
+        tokens[label] = labelled[: OTHERS[split]] if label == UNKNOWN else labelled
     return tokens
 
 
-def _label(word: Word) -> str:
+def _label(word: AlignedUnit) -> str:
     """Return the class of a word; empty if it is too short or has an apostrophe."""
     text = word.text.lower()
     if text in KEYWORDS:
@@ -67,7 +64,7 @@ def _label(word: Word) -> str:
     return UNKNOWN if text.isalpha() and len(text) > 2 else ""
 
 
-def _word_pieces(label: str, tokens: list[tuple[Utterance, Word]], split: str) -> Iterator[Piece]:
+def _word_pieces(label: str, tokens: list[tuple[Utterance, AlignedUnit]], split: str) -> Iterator[Piece]:
     counts: Counter[tuple[str, str]] = Counter()
     for utterance, word in tokens:
         text, speaker = word.text.lower(), speaker_name(utterance.clip.voice)
@@ -78,7 +75,7 @@ def _word_pieces(label: str, tokens: list[tuple[Utterance, Word]], split: str) -
         yield Piece.of(utterance, path, "KS", split, partial(_one_second, utterance, word), label)
 
 
-def _one_second(utterance: Utterance, word: Word) -> np.ndarray:
+def _one_second(utterance: Utterance, word: AlignedUnit) -> np.ndarray:
     """Return a word in the middle of one second of digital silence (T,)."""
     audio = utterance.audio(max(word.start - MARGIN, 0.0), word.end + MARGIN)[:SAMPLE_RATE]
     ramp = np.arange(len(audio))
@@ -104,7 +101,7 @@ def _silence_pieces(utterances: list[Utterance], split: str) -> list[Piece]:
             length += end - start - FADE
             if length >= seconds:
                 folder = f"{TEST_ROOT}/{SILENCE}" if split == TEST else f"{ROOT}/{NOISE}"
-                path = f"{folder}/{voice}_{len(pieces):03}.wav"
+                path = f"{folder}/{speaker_name(voice)}_{len(pieces):03}.wav"
                 render = partial(_join, tuple(stretches), seconds)
                 clips = tuple(dict.fromkeys(u.clip.path for u, _, _ in stretches))
                 pieces.append(Piece(path, "KS", split, (voice,), render, clips, SILENCE))

@@ -8,16 +8,19 @@ from xml.sax.saxutils import quoteattr
 
 from ...constants import SAMPLE_RATE
 from ..layout import CorpusPlan, Piece
-from ..utterance import Material, Utterance, Word, shuffled
-from ..voices import DEV, ROLES, TEST, UNHEARD
+from ..utterance import AlignedUnit, Material, Utterance, shuffled
+from ..voices import DEV, ROLES, TEST
 
 ROOT = "quesst14Database"
-DOCUMENTS, DOCUMENT_SECONDS = 240, (1.0, 8.0)
-QUERIES = {DEV: 40, TEST: 50}
+DOCUMENTS, DOCUMENT_SECONDS = 300, (1.0, 10.0)
+DOCUMENT_VOICES = ("chief", "faye", "henry", "naomi")
+"""Voices of the documents; the other test voices say the queries."""
+
+QUERIES = {DEV: 50, TEST: 150}
 LISTED = {DEV: "dev", TEST: "eval"}
 """Names of the splits in QUESST."""
 
-SHORTEST, LETTERS, COMMON = 0.3, 4, 0.1
+SHORTEST, LETTERS, COMMON = 0.25, 4, 0.1
 """Least seconds and letters of a query, and the largest share of documents that may contain it."""
 
 MARGIN = 0.02  # seconds kept at either side of a word
@@ -25,13 +28,13 @@ LANGUAGE = "nnenglish"  # the language that SUPERB searches
 
 
 def plan(material: Material) -> CorpusPlan:
-    """Plan documents of voices that ``hubert_nano`` never heard, and queries of other voices.
+    """Plan documents of four test voices, and queries of the other voices that no upstream has heard.
 
     There is no training. As in QUESST, the two splits share the documents; their queries are different
     words by different voices.
     """
     documents = _documents(material)
-    places: dict[str, list[tuple[str, Word]]] = defaultdict(list)
+    places: dict[str, list[tuple[str, AlignedUnit]]] = defaultdict(list)
     for name, utterance in documents.items():
         for word in utterance.words:
             places[word.text].append((name, word))
@@ -59,17 +62,17 @@ def plan(material: Material) -> CorpusPlan:
 
 def _documents(material: Material) -> dict[str, Utterance]:
     shortest, longest = DOCUMENT_SECONDS
-    spoken = material.of_the_game(voices=UNHEARD)
+    spoken = material.of_the_game(voices=DOCUMENT_VOICES)
     suitable = [u for u in spoken if u.words and shortest <= u.clip.seconds <= longest]
     documents = shuffled(suitable, lambda u: u.clip.path, "qbe")[:DOCUMENTS]
     return {f"quesst14_{number:05}": utterance for number, utterance in enumerate(documents, start=1)}
 
 
 def _queries(
-    material: Material, split: str, places: dict[str, list[tuple[str, Word]]], used: set[str]
-) -> dict[str, tuple[Utterance, Word]]:
+    material: Material, split: str, places: dict[str, list[tuple[str, AlignedUnit]]], used: set[str]
+) -> dict[str, tuple[Utterance, AlignedUnit]]:
     """Return name -> one token of each suitable word that occurs in documents, but not in too many."""
-    voices = [voice for voice in ROLES[split] if voice not in UNHEARD]
+    voices = [voice for voice in ROLES[split] if voice not in DOCUMENT_VOICES]
     most = COMMON * len({name for occurrences in places.values() for name, _ in occurrences})
     tokens = [
         (u, word)
@@ -80,7 +83,7 @@ def _queries(
         and word.text not in used
         and 0 < len({name for name, _ in places.get(word.text, ())}) <= most
     ]
-    queries: dict[str, tuple[Utterance, Word]] = {}
+    queries: dict[str, tuple[Utterance, AlignedUnit]] = {}
     for u, word in shuffled(tokens, lambda pair: f"{pair[0].clip.path}/{pair[1].start:.2f}", "qbe"):
         queries.setdefault(word.text, (u, word))
     selected = list(queries.values())[: QUERIES[split]]
@@ -89,8 +92,8 @@ def _queries(
 
 def _truth(
     documents: dict[str, Utterance],
-    queries: dict[str, tuple[Utterance, Word]],
-    places: dict[str, list[tuple[str, Word]]],
+    queries: dict[str, tuple[Utterance, AlignedUnit]],
+    places: dict[str, list[tuple[str, AlignedUnit]]],
 ) -> dict[str, str]:
     """Return suffix -> content of the ground-truth files that score a search."""
     total = sum(utterance.clip.samples for utterance in documents.values()) / SAMPLE_RATE

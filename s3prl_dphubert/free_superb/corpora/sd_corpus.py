@@ -12,21 +12,23 @@ from ..voices import DEV, TEST, TRAIN
 from .conversations import Conversation, converse
 
 ROOT = "conversations"
-COUNTS = {TRAIN: 240, DEV: 40, TEST: 60}
-TURNS = 2
-"""Turns of each voice in a conversation."""
+COUNTS = {TRAIN: 300, DEV: 40, TEST: 84}
+"""Conversations; in the test set three of each pair of voices."""
+
+TURNS, SECONDS = 3, (1.5, 10.0)
+"""Turns of each voice in a conversation, and their shortest and longest length."""
 
 OVERLAP = (-0.5, 1.5)  # seconds
 
 
 def plan(material: Material) -> CorpusPlan:
-    """Plan three splits; the test set has only voices that ``hubert_nano`` never heard."""
+    """Plan the conversations of three splits, of different voices each."""
     pieces: list[Piece] = []
     texts: dict[str, str] = {}
     for split, count in COUNTS.items():
-        utterances = material.unheard_in_tests(split)
+        utterances = material.of_the_game(split)
         tables: dict[str, list[str]] = {}
-        for conversation in converse(utterances, count, TURNS, OVERLAP, f"sd-{split}"):
+        for conversation in converse(utterances, count, TURNS, SECONDS, OVERLAP, f"sd-{split}"):
             path = f"{ROOT}/{split}/wav/{conversation.name}.flac"
             pieces.append(
                 Piece(path, "SD", split, conversation.voices, conversation.render, conversation.clips)

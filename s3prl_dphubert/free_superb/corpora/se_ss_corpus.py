@@ -15,7 +15,7 @@ from .conversations import Conversation, converse
 NOISY_ROOT, MIXED_ROOT = "VoiceBank-DEMAND", "Libri2Mix"
 NOISY = {TRAIN: 300, DEV: 30, TEST: 60}
 MIXED = {TRAIN: 200, DEV: 30, TEST: 60}
-SECONDS = (1.5, 6.0)
+SECONDS, MIXED_SECONDS = (1.5, 6.0), (1.0, 6.0)
 RATIOS = {TRAIN: (0.0, 15.0), DEV: (2.5, 17.5), TEST: (2.5, 17.5)}
 """Ranges of the signal-to-noise ratio in dB."""
 
@@ -48,8 +48,8 @@ def separation(material: Material) -> CorpusPlan:
     """Plan mixtures of two voices, cut to the shorter one, and each voice alone, laid out like Libri2Mix."""
     pieces: list[Piece] = []
     for split, count in MIXED.items():
-        utterances = material.unheard_in_tests(split)
-        for talk in converse(utterances, count, 1, (60.0, 60.0), f"ss-{split}"):
+        utterances = material.of_the_game(split)
+        for talk in converse(utterances, count, 1, MIXED_SECONDS, (60.0, 60.0), f"ss-{split}"):
             folder = f"{MIXED_ROOT}/wav16k/min/{_PARTS[split]}"
             for kind, voice in (("mix_clean", None), ("s1", talk.voices[0]), ("s2", talk.voices[1])):
                 path, render = f"{folder}/{kind}/{talk.name}.wav", partial(_shortened, talk, voice)
@@ -59,7 +59,7 @@ def separation(material: Material) -> CorpusPlan:
 
 def _select(material: Material, split: str, count: int) -> list[Utterance]:
     shortest, longest = SECONDS
-    utterances = material.unheard_in_tests(split)
+    utterances = material.of_the_game(split)
     suitable = [u for u in utterances if u.words and shortest <= u.clip.seconds <= longest]
     return shuffled(suitable, lambda u: u.clip.path, "se")[:count]
 
