@@ -138,6 +138,21 @@ class SpeechModel(nn.Module):
 
     forward = extract_features
 
+    def unfreeze(self) -> None:
+        """Let gradients reach all parameters that hidden states depend on, but the extractor's fixed scale.
+
+        The others would stop DistributedDataParallel with its defaults, which waits for all gradients. They
+        are the final LayerNorm of pre-norm models and those before their sublayers without units.
+        """
+        self.requires_grad_(True)
+        self.feature_extractor.dummy_weight.requires_grad_(False)
+        transformer = self.encoder.transformer
+        if self.config.layer_norm_first:
+            transformer.layer_norm.requires_grad_(False)
+        for layer in transformer.layers:
+            for norm in layer.idle_norms():
+                norm.requires_grad_(False)
+
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """Convert lengths in samples (B,) to lengths in frames (B,)."""
         return frame_lengths(self.config, lengths)

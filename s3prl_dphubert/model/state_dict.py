@@ -125,6 +125,5 @@ def build_model(config: ModelConfig, state: dict[str, Tensor], source: str | Pat
         if not (bool(state[name].sum().isfinite()) or bool(state[name].isfinite().all())):
             raise CheckpointError(f"{source}: tensor {name} has non-finite values")
     model.load_state_dict({name: state[name].float() for name in shapes}, assign=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name != "feature_extractor.dummy_weight")
+    model.unfreeze()
     return model.eval()

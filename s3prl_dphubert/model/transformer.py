@@ -317,6 +317,16 @@ class TransformerLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.embed_dim, config.layer_norm_eps)
         self.adapter = Adapter(config) if config.adapter_dim else None
 
+    def idle_norms(self) -> list[nn.LayerNorm]:
+        """Return the norms before sublayers without units, whose output nothing reads in pre-norm models."""
+        if not self.layer_norm_first:
+            return []
+        units = {
+            self.layer_norm: None if self.attention is None else self.attention.out_proj,
+            self.final_layer_norm: None if self.feed_forward is None else self.feed_forward.output_dense,
+        }
+        return [norm for norm, output in units.items() if output is None or isinstance(output, OutputBias)]
+
     def attend(self, x: Tensor, padding: Tensor | None, table: Tensor | None, masks: Masks) -> Tensor:
         """Add the output of the attention sublayer to x (B, F, D)."""
         if self.attention is None:

@@ -25,7 +25,13 @@ def saved(tmp_path):
 
 def test_round_trip(saved):
     model = load_model(saved)
-    assert sorted(p.name for p in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_dphubert.py",
+        "preprocessor_config.json",
+    ]
     assert (saved / "README.md").read_text() == "# A card\n"
     assert len({path.stat().st_mode for path in saved.iterdir()}) == 1
     for a, b in zip(outputs(tiny("wavlm")), outputs(model), strict=True):

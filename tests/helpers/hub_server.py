@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -78,6 +79,33 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.answer(True)
+
+    def do_POST(self):
+        """Take what a client uploads; files of every size come inside the commit."""
+        self.hub.log.append(("POST", self.path, None))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit)/([^/?]+)(?:\?.*)?", self.path)
+        if self.path == "/api/repos/create":
+            values = json.loads(body)
+            name = f"{values.get('organization') or 'user'}/{values['name']}"
+            self.hub.repos.setdefault(name, Repo({}))
+            return self.reply({"url": f"{self.hub.url}/{name}"})
+        if self.path == "/api/validate-yaml":
+            return self.reply({"errors": [], "warnings": []})
+        if match is None:
+            return self.refuse(404, "")
+        if match[2] == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self.reply({"files": modes})
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                value = line["value"]
+                self.hub.repos[match[1]].files[value["path"]] = base64.b64decode(value["content"])
+        return self.reply({"commitUrl": f"{self.hub.url}/{match[1]}/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def reply(self, values):
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(values).encode(), True)
 
     def answer(self, with_body):
         self.hub.log.append((self.command, self.path, self.headers.get("Range")))
