@@ -4,8 +4,8 @@
 beside that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL computed in another precision
 or runtime, with the downstream models that were trained on MODEL's hidden states.
 
-``validity.yaml`` in the folder may name models that have to come out in their order, as
-``chain: [random, early, late]``; a task that does not put them in order gives no points.
+``page.yaml`` in the folder may name the two models that points are counted between, and models that have to
+come out in their order, as ``chain: [random, early, late]``: a task that fails gives no points.
 """
 
 from __future__ import annotations
@@ -27,14 +27,34 @@ from ..superb.scoring.validity import Verdict, chain, judge
 from ..superb.tasks import all_tasks
 from ..superb.tasks.spec import SuperbTask
 from ..utils import markdown
-from ..utils.config_io import read_yaml
+from ..utils.config_io import from_dict, read_yaml, type_faults
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
 
-ZERO, TOP = "fbank", "hubert_nano"
-CHAIN = "validity.yaml"
+PAGE = "page.yaml"
 SEPARATOR = ", "
 SMALLEST_SPAN = 5.0  # between the two, in percent: below it, one percent is worth more than 200 points
+
+
+@dataclass(frozen=True)
+class PageModels:
+    """Content of ``page.yaml``.
+
+    Args:
+        floor: name of the model of 0 points.
+        teacher: name of the model of 1000 points.
+        chain: names of the models of the check of validity, the worst first; none for no check.
+
+    Raises:
+        ConfigError: naming every field that is wrong.
+    """
+
+    floor: str = "fbank"
+    teacher: str = "hubert_nano"
+    chain: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ConfigError.raise_for("page", type_faults(self))
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,7 @@ class Results:
     """Results of all models on FreeSUPERB.
 
     Args:
-        models: models with results, ``fbank`` and the teacher first.
+        models: models with results, the floor and the teacher first.
         between: the two models that points are counted between.
         variants: models computed in another precision or runtime.
         firsts: name -> the model with the results of seed 0 alone.
@@ -61,20 +81,21 @@ class Results:
 
         Raises:
             ResultError: there are none, or one cannot be used.
-            ConfigError: those of fbank, of the teacher or of a model of the chain are missing.
+            ConfigError: those of the floor, the teacher or a model of the chain are missing.
         """
         records = collect([folder])
         models = {model.name: model for model in from_records(records)}
         firsts = {model.name: model for model in from_records(each for each in records if each.seed == 0)}
-        if missing := [name for name in (ZERO, TOP) if name not in models]:
+        page = from_dict(PageModels, read_yaml(folder / PAGE)) if (folder / PAGE).exists() else PageModels()
+        if missing := [name for name in (page.floor, page.teacher) if name not in models]:
             raise ConfigError(f"{folder}: holds no results of {', '.join(missing)}")
-        judged = chain(list(listed), list(models.values())) if (listed := _chain(folder)) else []
+        judged = chain(page.chain, list(models.values())) if page.chain else []
         verdicts = [judge(task, judged) for task in all_tasks() if judged and task.name in judged[-1].results]
         unscored = frozenset(verdict.task.name for verdict in verdicts if not verdict.scored)
-        between = RelativePoints(models.pop(ZERO), models.pop(TOP), SMALLEST_SPAN, unscored)
+        between = RelativePoints(models.pop(page.floor), models.pop(page.teacher), SMALLEST_SPAN, unscored)
         names = sorted(models)
         variants = [name for name in names if SEPARATOR in name]
-        others = [models[name] for name in names if name not in (*variants, *listed)]
+        others = [models[name] for name in names if name not in (*variants, *page.chain)]
         shown = [between.zero, between.top, *others]
         return cls(shown, between, [models[name] for name in variants], firsts, verdicts)
 
@@ -239,17 +260,6 @@ def _differences(first: float, others: Sequence[float | None]) -> list[str]:
 
 def _amount(value: int | None, unit: float, digits: int) -> str:
     return f"{value / unit:.{digits}f}" if value else "–"
-
-
-def _chain(folder: Path) -> list[str]:
-    """Return the names of the models that a folder's check of validity is about; none without one."""
-    path = folder / CHAIN
-    if not path.exists():
-        return []
-    names = read_yaml(path).get("chain")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: chain is {names!r}, allowed: a list of names, the worst model first")
-    return names
 
 
 def main(argv: list[str] | None = None) -> None:

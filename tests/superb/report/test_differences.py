@@ -101,22 +101,27 @@ def test_seeds_add_to_the_standard_error():
 
 
 def test_results_page_scores_only_tasks_in_the_order_of_its_chain(tmp_path):
-    floor, top = record("fbank", (10.0,) * 8), record("hubert_nano", (60.0, 62.0) * 4)
+    floor, top = record("fbank_no_cmvn", (10.0,) * 8), record("hubert_mini", (60.0, 62.0) * 4)
     page = tmp_path / "results.md"
     empty = f"{results.BEGIN}\n{results.END}\n"
     folder = write(tmp_path / "results", floor, top, RANDOM, EARLY, LATE, RIVAL)
     for models, line in (
-        ("[random, early, hubert_nano]", "| KS | yes | Acc 20.00 → 31.00 → 61.00 |"),
-        ("[early, random, hubert_nano]", "| KS | **no** | Acc 31.00 → 20.00 → 61.00: not in order |"),
+        ("[random, early, hubert_mini]", "| KS | yes | Acc 20.00 → 31.00 → 61.00 |"),
+        ("[early, random, hubert_mini]", "| KS | **no** | Acc 31.00 → 20.00 → 61.00: not in order |"),
     ):
-        (folder / results.CHAIN).write_text(f"chain: {models}\n")
+        (folder / results.PAGE).write_text(f"floor: fbank_no_cmvn\nteacher: hubert_mini\nchain: {models}\n")
         page.write_text(empty)
         results.main([str(folder)])
         text = page.read_text()
-        assert line in text and "hubert_nano − late | +18.00 [" in text and "random −" not in text
+        assert line in text and "hubert_mini − late | +18.00 [" in text and "random −" not in text
         scored = "yes" in line
         assert ("| KS | 0 | 1000 |" in text) is scored
         assert ("- KS gives no points: it fails the check of validity." in text) is not scored
-    (folder / results.CHAIN).write_text("chain: random\n")
-    with pytest.raises(ConfigError, match="chain is 'random', allowed: a list of names"):
-        results.main([str(folder)])
+    for text, message in (
+        ("chain: random\n", "chain is 'random'"),
+        ("floor: mfcc\n", "holds no results of mfcc, hubert_nano"),
+        ("flor: mfcc\n", "flor"),
+    ):
+        (folder / results.PAGE).write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            results.main([str(folder)])
