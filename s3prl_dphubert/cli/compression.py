@@ -17,6 +17,8 @@ def add(commands: Any) -> None:
     compress.add_argument("--out", required=True, type=Path, help="directory of the run")
     changes = "value of one field, as YAML (stage1.updates=20000); may be repeated"
     compress.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=changes)
+    sizes = "sizes from one stage 1, each distilled: shares to remove (0.5,0.75,0.9) or amounts (48M,24M)"
+    compress.add_argument("--sizes", metavar="SIZE,…", help=sizes)
 
     demo = commands.add_parser(
         "demo", help="compress hubert_nano on the included speech, then run s3prl's SID on the result"
@@ -33,9 +35,16 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ..utils.config_io import apply_changes, from_dict, read_yaml
 
     values = apply_changes(read_yaml(find_config(arguments.config)), arguments.set)
+    if arguments.sizes is not None:
+        values["sizes"] = [size.strip() for size in arguments.sizes.split(",")]
     config = from_dict(CompressConfig, values, arguments.config)
     compress(config, arguments.out)
-    if os.environ.get("RANK", "0") == "0":  # print once, not in every process of torchrun
+    if os.environ.get("RANK", "0") != "0":  # print once, not in every process of torchrun
+        return
+    if config.sizes:
+        print((arguments.out / "sizes.md").read_text(encoding="utf8"), file=sys.stderr, end="")
+        print("\n".join(str(arguments.out / str(size) / "model") for size in config.sizes))
+    else:
         print(render_summary(arguments.out), file=sys.stderr)
         print(arguments.out / "model")
 

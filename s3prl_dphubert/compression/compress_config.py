@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..data.dataset import DataConfig
 from ..distillation.objective import ObjectiveConfig
 from ..distillation.student_init import StudentConfig
 from ..errors import ConfigError
-from ..pruning.budget import Budget
+from ..pruning.budget import Budget, read_amount
 from ..pruning.gates import GateConfig
 from ..training.train_config import TrainConfig
 from ..utils import resources
@@ -47,6 +48,9 @@ class CompressConfig:
         cache_gigabytes: disk space that they may take.
         stage1: training with gates, which pruning follows.
         stage2: training of the pruned model or of the student.
+        sizes: several sizes of the budget's count from one stage 1, from the largest model to the smallest:
+            shares of the teacher to remove (``[0.5, 0.75, 0.9]``) or amounts (``[48M, 24M]``). Each is
+            trained in stage 2 and has a directory of its own. The budget's constraint is ``projection`` then.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -64,6 +68,7 @@ class CompressConfig:
     cache_gigabytes: float = 100.0
     stage1: TrainConfig | None = field(default_factory=TrainConfig)
     stage2: TrainConfig | None = field(default_factory=_stage2)
+    sizes: tuple[float | str, ...] = ()
 
     def __post_init__(self) -> None:
         faults = []
@@ -87,7 +92,20 @@ class CompressConfig:
         if self.stage1 is not None and self.budget.warmup > self.stage1.updates:
             allowed = f"0 to stage1.updates ({self.stage1.updates})"
             faults.append(f"budget.warmup is {self.budget.warmup}, allowed: {allowed}")
-        ConfigError.raise_for("run", faults)
+        ConfigError.raise_for("run", [*faults, *self._size_faults()])
+
+    def _size_faults(self) -> Iterator[str]:
+        if self.sizes and self.stage1 is None:
+            yield "sizes are given without stage1, allowed with it: stage 1 prunes"
+        elif self.sizes and len(self.budget.counts) != 1:
+            yield f"sizes are given and budget limits {', '.join(self.budget.counts)}, allowed: one count"
+        else:
+            for size in self.sizes:
+                amount = read_amount(size)
+                if amount is None or not 0 < amount < math.inf:
+                    yield f"sizes has {size!r}, allowed: shares between 0 and 1, or amounts such as 24M"
+        if len(set(map(str, self.sizes))) < len(self.sizes):
+            yield f"sizes is {list(self.sizes)}, allowed: each size once"
 
     @classmethod
     def create(cls, base: CompressConfig | str | Path | None = None, **fields: Any) -> CompressConfig:
@@ -98,7 +116,8 @@ class CompressConfig:
                 by default the published recipe, to which ``teacher`` and ``data`` have to be added.
             fields: values of this class's fields. A section is an object, which replaces that of the base,
                 or a mapping, whose values are laid over it. ``data`` may also be the path of the training
-                manifest, and ``budget`` the share of the teacher's parameters to remove.
+                manifest, and ``budget`` the share of the teacher's parameters to remove (0.75), or the most
+                parameters that remain (``24M``).
 
         Raises:
             ConfigError: listing every fault, or the base cannot be read.
@@ -116,6 +135,8 @@ class CompressConfig:
                 value = {"train": value}
             elif name == "budget" and is_number(value):
                 value = {"sparsity": value}
+            elif name == "budget" and isinstance(value, str):
+                value = {"parameters": value}
             if isinstance(value, Mapping):
                 values = merge(values, {name: dict(value)})
             else:

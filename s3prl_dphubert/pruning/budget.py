@@ -188,17 +188,37 @@ class Budget:
             initial: sparsity from which the targets rise, of a student that is smaller than its teacher
                 before any pruning; 0 by default.
         """
-        if update >= self.warmup:
-            return self.shares
+        progress = self.progress(update, self.warmup)
         first = {count: min((initial or {}).get(count, 0.0), share) for count, share in self.shares.items()}
-        progress = update / self.warmup
-        if self.curve == "cubic":
-            progress = 1 - (1 - progress) ** 3
-        elif self.curve == "cosine":
-            progress = (1 - math.cos(math.pi * progress)) / 2
         return {
-            count: first[count] + (share - first[count]) * progress for count, share in self.shares.items()
+            count: first[count] + (share - first[count]) * progress if progress < 1 else share
+            for count, share in self.shares.items()
         }
+
+    def progress(self, update: int, warmup: int) -> float:
+        """Return how far a target has risen at an update, counted from 0, of ``warmup`` updates; 0 to 1."""
+        if update >= warmup:
+            return 1.0
+        progress = update / warmup
+        if self.curve == "cubic":
+            return 1 - (1 - progress) ** 3
+        if self.curve == "cosine":
+            return (1 - math.cos(math.pi * progress)) / 2
+        return progress
+
+    def of_size(self, size: float | str) -> Budget:
+        """Return the same budget with another size of its count: a share to remove below 1, else an amount.
+
+        Raises:
+            ConfigError: the budget has several counts, or the size means nothing.
+        """
+        if len(self.counts) != 1:
+            raise ConfigError(f"budget: limits {', '.join(self.counts)}, allowed with sizes: one count")
+        (count,) = self.counts
+        amount = read_amount(size)
+        is_share = isinstance(amount, float | int) and 0 < amount < 1 and count != "latency"
+        changes: dict[str, Any] = {"sparsity": {count: amount} if is_share else {}}
+        return replace(self, **changes | {count: None if is_share else size})
 
 
 def read_amount(value: Any) -> float | None:

@@ -33,6 +33,7 @@ from ..utils.interrupts import delayed_interrupt
 from ..utils.malloc import keep_pages
 from .best_checkpoints import BestCheckpoints, write_checkpoint
 from .distributed import Processes
+from .gradient_exchange import GradientExchange
 from .metric_logger import MetricLogger
 from .nonfinite import SkipCounter
 from .optimizer import ScheduledAdamW
@@ -81,6 +82,7 @@ class Trainer:
         seed: seed of everything random.
         name: name in the progress bar and in warnings.
         processes: all processes of the run, and the device of this one; by default one process on the CPU.
+        milestones: updates after which a checkpoint is written and never deleted.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Trainer:
         seed: int = 0,
         name: str = "train",
         processes: Processes | None = None,
+        milestones: frozenset[int] = frozenset(),
     ) -> None:
+        self.milestones = milestones
         self.task, self.config, self.stream, self.folder = task, config, stream, folder
         self.seed, self.name = seed, name
         self.processes = processes or Processes()
@@ -100,6 +104,7 @@ class Trainer:
         self.optimizer = ScheduledAdamW(task.parameter_groups(), config.warmup, config.updates)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.update, self.skips = 0, SkipCounter(self.device)
+        self.exchange: GradientExchange | None = None  # of several processes, while they run
         self.validated = BestCheckpoints(folder, config.average_best, write=self.processes.main)
         if self.processes.main:
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +125,10 @@ class Trainer:
         if self.update >= self.config.updates:
             return
         self.processes.broadcast_module(self.task.module)
+        if self.processes.world > 1:
+            groups = self.optimizer.param_groups
+            last_first = [p for group in groups for p in reversed(group["params"])]  # as gradients come
+            self.exchange = GradientExchange(last_first, self.processes)
         self.task.module.train()
         if self.device.type == "cpu":
             keep_pages()
@@ -146,6 +155,8 @@ class Trainer:
             progress.close()
             if logger is not None:
                 logger.close()
+            if self.exchange is not None:
+                self.exchange.close()
 
     def micro_batches(self) -> Iterator[list[Batch]]:
         """Yield the micro-batches of this process for each remaining update."""
@@ -153,12 +164,15 @@ class Trainer:
         per_update = config.accumulate * world
         start, stop = self.update * per_update, config.updates * per_update
         with delayed_interrupt():
-            batches = iter(loader(self.stream, start, stop, config.num_workers, stride=world, offset=rank))
+            on_gpu = self.device.type != "cpu"
+            batches = iter(
+                loader(self.stream, start, stop, config.num_workers, world, rank, pin_memory=on_gpu)
+            )
         ready: list[list[Batch]] = []
         for _ in range(self.update, config.updates):
-            # One update ahead, so that audio is copied to a GPU while it computes.
-            ready.append([next(batches).start(self.device) for _ in range(config.accumulate)])
-            if len(ready) > 1 or self.device.type == "cpu":
+            # One update ahead, so that a GPU has its audio before it is done with the update before.
+            ready.append([next(batches).to(self.device) for _ in range(config.accumulate)])
+            if len(ready) > 1 or not on_gpu:
                 yield ready.pop(0)
         yield from ready
 
@@ -169,19 +183,27 @@ class Trainer:
             The scalars of this process, means over its micro-batches, still on the device.
         """
         world = self.processes.world
-        self.optimizer.zero_grad(set_to_none=True)
+        self._zero_gradients()
         self.optimizer.schedule(self.update)
         totals: Scalars = {}
         nan_if_bad = torch.zeros((), device=self.device)
         for index, batch in enumerate(batches):
             loss, scalars = self._forward(batch, index * world + self.processes.rank)
-            self.scaler.scale(loss / (len(batches) * world)).backward()
             nan_if_bad += loss.detach() * 0  # NaN if the loss is infinite or NaN
+            if self.exchange is not None and index == len(batches) - 1:
+                self.exchange.start(nan_if_bad)
+            self.scaler.scale(loss / (len(batches) * world)).backward()
             for name, value in {"loss": loss.detach(), **scalars}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
         norm = self._optimize(nan_if_bad)
         self.task.after_update(self.update)
         return totals | {"gradient_norm": norm}
+
+    def _zero_gradients(self) -> None:
+        if self.exchange is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.exchange.reset()
 
     def _forward(self, batch: Batch, micro: int) -> tuple[Tensor, Scalars]:
         """Compute loss and scalars of a micro-batch, given its index within the update."""
@@ -190,10 +212,12 @@ class Trainer:
             return self.task.step(batch.to(self.device), self.update, generator)
 
     def _optimize(self, nan_if_bad: Tensor) -> Tensor:
-        """Sum the gradients of all processes, step if all is finite, and return the gradient norm (0-d)."""
-        gradients = self.optimizer.dense_gradients()
-        gradients[0] += nan_if_bad.to(gradients[0])  # the sum over processes carries the NaN to all of them
-        self.processes.sum(gradients)
+        """Finish the sum of all processes' gradients, step if all is finite, and return their norm (0-d)."""
+        if self.exchange is None:
+            gradients = self.optimizer.dense_gradients()
+            gradients[0] += nan_if_bad.to(gradients[0])
+        else:
+            self.exchange.finish()
         self.scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip).detach()
@@ -212,7 +236,7 @@ class Trainer:
         if self.device.type == "cpu" or update == config.updates:
             return True
         intervals = config.log_every, config.validate_every, config.save_every, config.max_nonfinite
-        return any(update % interval == 0 for interval in intervals)
+        return update in self.milestones or any(update % interval == 0 for interval in intervals)
 
     def read_scalars(self, scalars: Scalars) -> dict[str, float]:
         """Return the last update's scalars, averaged over processes; of a skipped one only the learning rate.
@@ -240,7 +264,8 @@ class Trainer:
         must_log = self.update % config.log_every == 0 or last or "valid_loss" in scalars
         if must_log and logger is not None:
             logger.write(self.update, self.skips.total, scalars)
-        if (self.update % config.save_every == 0 or last) and self.processes.main:
+        is_due = self.update % config.save_every == 0 or last or self.update in self.milestones
+        if is_due and self.processes.main:
             self.save()
 
     def validate(self) -> dict[str, float]:
@@ -269,9 +294,14 @@ class Trainer:
             "validated": self.validated.losses,
             "environment": self.environment(),
         }
-        write_checkpoint(content, self.folder / f"state-{self.update:08d}.pt")
+        write_checkpoint(content, self._state(self.update))
+        kept = {self._state(update) for update in self.milestones}
         for old in self.states()[: -self.config.keep]:
-            old.unlink()
+            if old not in kept:
+                old.unlink()
+
+    def _state(self, update: int) -> Path:
+        return self.folder / f"state-{update:08d}.pt"
 
     def states(self) -> list[Path]:
         """Return the checkpoints, oldest first."""

@@ -12,7 +12,7 @@ from tests.helpers.models import tiny
 
 
 def test_units_are_reopened_by_their_openness_over_all_layers():
-    """Each layer keeps 6 of 24 units for certain; what is left of layer 1 is nearly open, all else is shut."""
+    """Each layer keeps 6 of 24 units for certain; those left in layer 1 are nearly open, others are shut."""
     config = tiny("hubert").config
     gates = Gates(config, GateConfig(kinds=("ffn",)))
     order = {}
