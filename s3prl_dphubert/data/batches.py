@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..constants import SAMPLE_RATE
 from ..errors import ConfigError, DataError
 from ..utils.config_io import is_int, is_number
+from ..utils.device_copies import start_copy
 from .audio import TOLERANCE, read
 from .manifest import Manifest, Skipped
 
@@ -44,17 +45,17 @@ class Batch(NamedTuple):
     keys: tuple[bytes, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        return self._replace(waveforms=self.waveforms.to(device), lengths=self.lengths.to(device))
+        """Return the batch with its waveforms on a device; its lengths stay where the host reads them.
 
-    def start(self, device: torch.device) -> Batch:
-        """Start the copy to a GPU without waiting for it; on the CPU return the batch as it is."""
-        if device.type != "cuda":
+        The copy to a GPU is started, but not waited for.
+        """
+        if self.waveforms.device.type == device.type:
             return self
-        return self._replace(
-            waveforms=self.waveforms.pin_memory().to(device, non_blocking=True),
-            lengths=self.lengths.pin_memory().to(device, non_blocking=True),
-        )
+        return self._replace(waveforms=start_copy(self.waveforms, device))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory; a loader's thread does this ahead of the training."""
+        return self._replace(waveforms=self.waveforms.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,13 @@ def _unchanged(batch: Any) -> Any:
 
 
 def loader(
-    stream: BatchStream, start: int, stop: int, num_workers: int = 0, stride: int = 1, offset: int = 0
+    stream: BatchStream,
+    start: int,
+    stop: int,
+    num_workers: int = 0,
+    stride: int = 1,
+    offset: int = 0,
+    pin_memory: bool = False,
 ) -> DataLoader[Batch]:
     """Load the micro-batches of one process in order.
 
@@ -270,6 +277,7 @@ def loader(
         stride: number of training processes.
         offset: rank of this process. It loads the indices that are ``offset`` modulo ``stride``, so that a
             micro-batch belongs to the same process wherever a run is resumed.
+        pin_memory: put batches into pinned memory, for copies to a GPU that nobody waits for.
     """
     return DataLoader(
         stream,
@@ -277,6 +285,7 @@ def loader(
         sampler=range(start + (offset - start) % stride, stop, stride),
         num_workers=num_workers,
         collate_fn=_unchanged,
+        pin_memory=pin_memory,
         # Otherwise the loader draws from torch's global generator, which changes the caller's random numbers.
         generator=torch.Generator().manual_seed(0),
     )

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ..data.feature_store import Block, FeatureStore
+from ..utils.device_copies import start_copy, start_copy_back
 
 log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 
 
 class TargetCache:
@@ -25,19 +27,32 @@ class TargetCache:
         layers: matched layers.
         width: width D of the teacher.
         gigabytes: disk space that the cache may take; targets that do not fit are computed each time.
+        device: device of the targets.
     """
 
-    def __init__(self, folder: Path, layers: Sequence[int], width: int, gigabytes: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layers: Sequence[int],
+        width: int,
+        gigabytes: float,
+        device: torch.device = CPU,
+    ) -> None:
+        self.device = device
         self.folder, self.layers, self.width = folder, list(layers), width
         self.limit = round(gigabytes * 1e9)
         self.stores: dict[str, FeatureStore] = {}
         self.hits = self.misses = 0  # utterances
         self._warned = False
+        self._copied: Callable[[], None] | None = None  # stores what a GPU has computed for the last batch
 
     def get(
         self, keys: Sequence[bytes], precision: str, compute: Callable[[], Sequence[Tensor]]
     ) -> Mapping[int, Tensor]:
         """Return the targets of a batch.
+
+        A GPU is not waited for: targets go there from pinned memory in float16, and those that it computes
+        are stored while it works on the next batch.
 
         Args:
             keys: keys of its utterances, 16 bytes each.
@@ -45,34 +60,53 @@ class TargetCache:
             compute: returns all hidden states of the teacher, each (B, F, D).
 
         Returns:
-            Matched layer -> (B, F, D) float32, on the CPU if all of them were cached.
+            Matched layer -> (B, F, D) float32.
         """
+        self.flush()
         store = self._store(precision)
         places = store.find(keys)
         pairs = zip(keys, places, strict=True)
         blocks = [None if place is None else store.read(key, place) for key, place in pairs]
         if all(block is not None for block in blocks):
             self.hits += len(keys)
+            layers = [
+                _stack([block[place] for block in blocks if block is not None], 0)
+                for place in range(len(self.layers))
+            ]
             return {
-                layer: _stack([block[place] for block in blocks if block is not None], 0).float()
-                for place, layer in enumerate(self.layers)
+                layer: start_copy(states, self.device).float()
+                for layer, states in zip(self.layers, layers, strict=True)
             }
         began = time.monotonic()
         states = compute()
         rounded = [states[layer].half() for layer in self.layers]
         seconds = (time.monotonic() - began) / len(keys)
         self.misses += len(keys)
-        by_utterance = _stack(rounded, 1).cpu()  # (B, layers, F, D)
+        by_utterance, copied = start_copy_back(_stack(rounded, 1))  # (B, layers, F, D)
         missing = [i for i, block in enumerate(blocks) if block is None]
-        store.append(
-            Block(keys[i], by_utterance[i], seconds)
-            for i in missing
-            if bool(by_utterance[i].isfinite().all())
-        )
-        if store.closed and not self._warned:
-            self._warned = True
-            log.warning("cache_teacher: %s; further targets are computed each time", store.closed)
+
+        def append() -> None:
+            copied()
+            store.append(
+                Block(keys[i], by_utterance[i], seconds)
+                for i in missing
+                if bool(by_utterance[i].isfinite().all())
+            )
+
+        self._copied = append
+        if self.device.type == "cpu":
+            self.flush()
         return {layer: values.float() for layer, values in zip(self.layers, rounded, strict=True)}
+
+    def flush(self) -> None:
+        """Store what was computed for the last batch."""
+        append, self._copied = self._copied, None
+        if append is not None:
+            append()
+        closed = [store.closed for store in self.stores.values() if store.closed]
+        if closed and not self._warned:
+            self._warned = True
+            log.warning("cache_teacher: %s; further targets are computed each time", closed[0])
 
     def _store(self, precision: str) -> FeatureStore:
         if precision not in self.stores:

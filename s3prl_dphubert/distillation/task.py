@@ -119,8 +119,7 @@ class Distillation:
             return self.targets(waveforms)
         precision = self._teacher_precision(waveforms.device.type)
         with torch.no_grad():
-            targets = self.cache.get(batch.keys, precision, lambda: self.targets(waveforms))
-        return {layer: states.to(waveforms.device) for layer, states in targets.items()}
+            return self.cache.get(batch.keys, precision, lambda: self.targets(waveforms))
 
     def _teacher_precision(self, device: str) -> str:
         active = torch.is_autocast_enabled(device)
@@ -150,15 +149,22 @@ class Distillation:
             return {}
         was_training = self.module.training
         self.module.eval()
-        totals: dict[str, float] = {}
+        rows: list[Tensor] = []
+        names: list[str] = []
         for batch in self.valid:
-            waveforms = batch.waveforms.to(self.device)
+            waveforms = batch.to(self.device).waveforms
             targets = self.targets(waveforms)
             loss, terms = self.objective(self.model.extract_features(waveforms, masks=masks)[0], targets)
-            for name, value in {"loss": loss, **terms}.items():
-                totals[name] = totals.get(name, 0.0) + float(value) / len(self.valid)
+            names = ["loss", *terms]
+            rows.append(torch.stack([loss.double(), *(value.double() for value in terms.values())]))
         self.module.train(was_training)
-        return totals
+        columns = torch.stack(
+            rows, 1
+        ).tolist()  # read once, so that a GPU is not kept waiting between batches
+        return {
+            name: sum(value / len(self.valid) for value in column)
+            for name, column in zip(names, columns, strict=True)
+        }
 
 
 class JointPruning(Distillation):

@@ -13,11 +13,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,7 +31,8 @@ START_TIMEOUT = timedelta(minutes=10)  # for all processes to appear: imports fr
 # A long validation of process 0 must not exceed this; dead processes are for the heartbeat to detect.
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 CONNECT_TIMEOUT = timedelta(seconds=5)  # for an answer from a store that exists
-BUCKET = 16 * 2**20  # elements of one collective operation
+BUCKET = 8 * 2**20  # elements of one collective operation
+AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 ADDRESS, FAILURE = "place", "failed"  # keys of the stores
 
 
@@ -88,6 +89,16 @@ class Processes:
         """Replace each tensor by its sum over all processes."""
         self._in_place(dist.all_reduce, tensors)
 
+    def start_sum(self, tensor: Tensor) -> Any:
+        """Start to replace a tensor by its sum over all processes; give the result to :meth:`finish_sum`."""
+        with self._explaining_failures():
+            return dist.all_reduce(tensor, async_op=True)
+
+    def finish_sum(self, work: Any) -> None:
+        """Let what follows wait for a sum: the host on a CPU, the device's stream on a GPU."""
+        with self._explaining_failures():
+            work.wait()
+
     def broadcast_module(self, module: nn.Module) -> None:
         """Copy the parameters and buffers of process 0 to all processes."""
         self._in_place(partial(dist.broadcast, src=0), list(module.state_dict().values()))
@@ -96,7 +107,7 @@ class Processes:
         """Apply a collective operation to many tensors, a bucket of them at a time."""
         if self.world == 1:
             return
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors):
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
             with self._explaining_failures():
                 operation(flat)
@@ -131,8 +142,9 @@ class Processes:
         return ""
 
 
-def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
+def buckets(tensors: Iterable[AnyTensor]) -> Iterator[list[AnyTensor]]:
+    """Divide tensors, in their order, into lists of at most :data:`BUCKET` elements."""
+    bucket: list[AnyTensor] = []
     for tensor in tensors:
         if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:
             yield bucket

@@ -85,7 +85,7 @@ class UpstreamExpert(nn.Module):
     def _together(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
         if min(lengths) == waveforms.shape[1]:
             return self._extract(waveforms)
-        return self._extract(waveforms, torch.tensor(lengths, device=waveforms.device))
+        return self._extract(waveforms, torch.tensor(lengths))
 
     def _each_alone(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
         """Run the utterances of one length at a time, and repeat their last frames up to the longest's end.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,3 +17,18 @@ def start_copy(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def start_copy_back(tensor: Tensor) -> tuple[Tensor, Callable[[], None]]:
+    """Start the copy of a tensor to the host; of the CPU's return itself.
+
+    Returns:
+        The copy, and a function that waits until it is complete.
+    """
+    if tensor.device.type != "cuda":
+        return tensor, lambda: None
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype).pin_memory()
+    copy.copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event.synchronize
