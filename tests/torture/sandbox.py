@@ -1,0 +1,230 @@
+"""Children that do one thing under limits, and what became of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3prl_dphubert.cli import main
+from s3prl_dphubert.errors import DPHubertError
+
+MEMORY, SECONDS = 2 << 30, 20
+"""Bytes and seconds that an input of at most 10 MB may take."""
+
+SOUND, REFUSED, SAME, FAILED, SKIPPED = "sound", "refused", "same", "failed", "skipped"
+GOOD = (SOUND, REFUSED, SAME, SKIPPED)
+_LINE = "s3prl-dphubert: "
+_RUNNING = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
+"""Events of Python that mean that a file has had something executed, or called somebody."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its part, what was tried, its number and how it ended.
+
+    Args:
+        part: kills, damage, disk, processes or submission.
+        kind: of the input, command or condition.
+        number: of the case, which together with the seed is all that it depends on.
+        outcome: sound, refused or same (as undisturbed), failed, or skipped.
+        detail: what went wrong, or why it was skipped.
+        seconds: it took.
+        disturbances: kills or faults in it.
+    """
+
+    part: str
+    kind: str
+    number: int
+    outcome: str
+    detail: str = ""
+    seconds: float = 0.0
+    disturbances: int = 1
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Child:
+    """A process that was forked from this one, in a session of its own."""
+
+    pid: int
+    output: Path
+    began: float = field(default_factory=time.monotonic)
+    code: int | None = None
+    seconds: float = 0.0
+
+    def wait(self, seconds: float) -> Child:
+        """Wait for its end; after so many seconds it is killed, and its code is ``None``."""
+        until = time.monotonic() + seconds
+        pause = 0.001
+        while time.monotonic() < until:
+            if self.ended():
+                return self
+            time.sleep(pause)
+            pause = min(0.05, 1.5 * pause)
+        self.kill()
+        self.code = None
+        return self
+
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code, self.seconds = os.waitstatus_to_exitcode(status), time.monotonic() - self.began
+        return self.code is not None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to its whole group."""
+        if self.code is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill its group, and wait."""
+        self.signal(signal.SIGKILL)
+        if self.code is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.code, self.seconds = os.waitstatus_to_exitcode(status), time.monotonic() - self.began
+
+    @property
+    def text(self) -> str:
+        """What it printed to stderr."""
+        return self.output.read_text(encoding="utf8", errors="replace")
+
+
+def fork(function: Callable[[], Any], output: Path, *, prepare: Callable[[], None] | None = None) -> Child:
+    """Run a function in a child.
+
+    Its exit code is the number that the function returns, otherwise 0, and 1 with a traceback if it raises.
+
+    Args:
+        function: to run.
+        output: file for stderr; stdout goes nowhere.
+        prepare: called before, such as to set limits.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return Child(pid, output)
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        null, file = os.open(os.devnull, os.O_RDWR), os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, target in ((0, null), (1, null), (2, file)):
+            os.dup2(target, number)
+        sys.stdin, sys.stdout = os.fdopen(0, "r", closefd=False), os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False, errors="backslashreplace")
+        if prepare is not None:
+            prepare()
+        answer = function()
+        code = answer if isinstance(answer, int) else 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def command(*words: Any) -> Callable[[], int]:
+    """The command line, to be run in a child."""
+    return lambda: main([str(word) for word in words])
+
+
+def as_command(use: Callable[[], Any]) -> Callable[[], int]:
+    """A function or command, that ends as a command does: an error of the package is a line and code 2."""
+
+    def run() -> int:
+        try:
+            answer = use()
+        except DPHubertError as error:
+            print(f"{_LINE}{error}", file=sys.stderr)
+            return 2
+        return answer if isinstance(answer, int) else 0
+
+    return run
+
+
+def bounded() -> None:
+    """Limit memory, and note on stderr if anything is executed or called."""
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def watch(event: str, arguments: Any) -> None:
+        if event in _RUNNING:
+            os.write(2, f"\nEXECUTED {event}\n".encode())
+
+    sys.addaudithook(watch)
+
+
+def judged(child: Child) -> tuple[str, str]:
+    """Return how a command on a damaged input ended, and what is wrong with that."""
+    text = child.text
+    if child.code is None:
+        return FAILED, f"took more than the time allowed: {text[-300:]}"
+    if "EXECUTED" in text:
+        return FAILED, f"something was executed: {text[-300:]}"
+    if child.code not in (0, 2):
+        return FAILED, f"exit code {child.code}: {text[-1500:]}"
+    if child.code == 0:
+        return SOUND, ""
+    fault = line_fault(text)
+    return (FAILED, fault) if fault else (REFUSED, text.strip()[-200:])
+
+
+def line_fault(text: str) -> str:
+    """Return what keeps a refusal from being one printable line; progress bars and warnings may precede."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    own = [line for line in lines if line.startswith(_LINE)]
+    if len(own) != 1 or lines[-1] != own[0]:
+        return f"not one line at the end: {text[-1500:]}"
+    if not own[0].isprintable():
+        return f"control characters: {own[0]!r}"
+    if re.search(r"Traceback|needs more memory than there is|out of memory|MemoryError", text):
+        return f"asks for more memory than allowed, or has a traceback: {text[-1500:]}"
+    return ""
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NEW_MOUNTS, _PRIVATE, _READ_ONLY_AGAIN = 0x00020000, 0x40000 | 0x4000, 0x20 | 0x1
+
+
+def own_disk(place: Path, size: int | None) -> None:
+    """Give this process, and no other, a disk in memory at a folder: of so many bytes, or one to read only.
+
+    Raises:
+        OSError: the system does not allow it.
+    """
+    if _LIBC.unshare(_NEW_MOUNTS) or _LIBC.mount(b"none", b"/", None, _PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "no mounts of one's own")
+    options = b"size=%d" % (size if size is not None else 1 << 20)
+    if _LIBC.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, options):
+        raise OSError(ctypes.get_errno(), "no disk in memory")
+    if size is None and _LIBC.mount(None, os.fsencode(place), None, _READ_ONLY_AGAIN, None):
+        raise OSError(ctypes.get_errno(), "no disk to read only")
+
+
+def may_mount(folder: Path) -> bool:
+    """Whether this process may have disks of its own; asked in a child."""
+    place = folder / "mount"
+    place.mkdir(exist_ok=True)
+    child = fork(lambda: own_disk(place, 1 << 20), folder / "mount.txt").wait(10)
+    return child.code == 0
