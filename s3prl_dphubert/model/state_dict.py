@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from ..errors import CheckpointError, DPHubertError, RunError
 from ..utils import pickle_bounds
-from ..utils.readers import open_zip
 from .model_config import ModelConfig
 from .speech_model import SpeechModel
 
@@ -31,7 +31,7 @@ def load_weights_only(path: str | Path) -> Any:
         CheckpointError: the file is missing, damaged or holds other objects.
     """
     try:
-        with open_zip(Path(path), CheckpointError) as archive:
+        with zipfile.ZipFile(path) as archive:
             pickle_bounds.check_archive(archive)
             for name in archive.namelist():
                 if name.endswith("data.pkl"):

@@ -40,9 +40,9 @@ def reading(path: Path | str, error: type[DPHubertError], kind: str) -> Iterator
         raise
     except FileNotFoundError as cause:
         raise error(f"{path}: no such file") from cause
-    except OSError as cause:
-        raise error(f"{path}: cannot be read ({cause.strerror or cause})") from cause
     except Exception as cause:  # values of other types and sizes provoke errors of any class
+        if isinstance(cause, OSError) and cause.errno is not None:  # of the system, not of a library's own
+            raise error(f"{path}: cannot be read ({cause.strerror or cause})") from cause
         raise error(f"{path}: not readable as {kind} ({_reason(cause)})") from cause
 
 

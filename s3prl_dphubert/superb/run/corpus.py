@@ -120,7 +120,7 @@ def list_audio(task: SuperbTask, config: Config) -> dict[str, list[Path]]:
         splits = listed if isinstance(listed, Mapping) else {"": listed}
         return {name: sorted(set(files)) for name, files in splits.items()}
     except DataError as error:
-        raise ListsError(str(error)) from error
+        raise ListsError(f"{task.name}: the lists of its audio cannot be read ({error})") from error
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         reason = f"{type(error).__name__} {error}"
         raise ListsError(f"{task.name}: the lists of its audio cannot be read ({reason})") from error

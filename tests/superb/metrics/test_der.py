@@ -182,5 +182,5 @@ def test_activities_that_are_no_probabilities_are_refused(values, tmp_path):
         file.create_dataset("T_hat", data=values)
     with pytest.raises(ResultError, match=r"allowed: \(F, speakers\) of 0 to 1"):
         read_activity(path)
-    with pytest.raises(ResultError, match="not an HDF5 file"):
+    with pytest.raises(ResultError, match="not readable as HDF5"):
         read_activity(b"no HDF5")

@@ -194,7 +194,7 @@ def test_sd_without_mixtures_or_turns(data, tmp_path):
     with pytest.raises(DataError, match=rf"{audio}: no such file; .*LibriMix"):
         prepare("SD", data, out)
     replace(root / "metadata/mixture_dev_mix_both.csv", "mixture_ID\n1_2\n")
-    with pytest.raises(DataError, match="has no mixture_ID and length"):
+    with pytest.raises(DataError, match="has no column length"):
         prepare("SD", data, out)
     shutil.rmtree(root)
     with pytest.raises(DataError, match=r"max: no such folder; it holds Libri2Mix .*generate_librimix_sd.sh"):

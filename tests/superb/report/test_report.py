@@ -87,7 +87,7 @@ def test_wrong_records_are_refused(changes, message):
     ("text", "message"),
     [
         ("{", "not readable as JSON"),
-        ("[]", "holds list, allowed: a mapping"),
+        ("[]", "holds list, expected a mapping"),
         ('{"version": 2}', "version is 2, allowed: 1"),
         ('{"version": 1, "speed": 3}', "speed: unknown field"),
         ('{"version": 1}', "task is missing"),

@@ -63,7 +63,7 @@ def test_a_recipe_of_no_task_or_without_a_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="unknown task 'xx'; available: PR"):
         load(place.rename(tmp_path / "recipes" / "xx"))
     (tmp_path / "recipes" / "xx" / "recipe.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"recipe\.yaml: not readable"):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: no such file"):
         load((tmp_path / "recipes" / "xx").rename(tmp_path / "recipes" / "ks"))
 
 
