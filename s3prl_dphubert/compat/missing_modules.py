@@ -74,6 +74,12 @@ def _distributions() -> dict[str, Any]:
     return {"get_distribution": metadata.distribution}
 
 
+def _distances() -> dict[str, Any]:
+    from ..utils.edit_distance import edit_distance
+
+    return {"eval": edit_distance}
+
+
 def _missing(package: str) -> bool:
     if package in sys.modules:
         return False
@@ -116,6 +122,7 @@ def _patch(package: str, module: str, use: str, modules: Contents, versions: str
 _DISTUTILS = {"distutils": dict, "distutils.util": lambda: {"strtobool": _strtobool}}
 _CATALYST = {"catalyst": dict, "catalyst.data": dict, "catalyst.data.sampler": _sampler}
 _ASTEROID = {"asteroid": dict, "asteroid.metrics": _metrics, "asteroid.losses": _losses}
+_DISTANCES = {"editdistance": _distances}
 _RESOURCES = {"pkg_resources": _distributions}
 _DCASE = {"dcase_util": dict, "dcase_util.containers": dict}
 
@@ -127,6 +134,11 @@ PATCHES = (
     _patch("more_itertools", "s3prl.task.event_prediction", "HEAR's events", {"more_itertools": dict}),
     _patch("distutils", "s3prl.upstream.mockingjay.builder", "strtobool", _DISTUTILS),
     _patch("distutils", "s3prl.upstream.distiller.builder", "strtobool", _DISTUTILS),
+    *(
+        _patch("editdistance", f"s3prl.{name}", "error rates; it has no wheel for Python 3.13", _DISTANCES)
+        for name in ("metric.common", "downstream.asr.expert", "downstream.ctc.metric")
+    ),
+    _patch("editdistance", "s3prl.downstream.speech_translation.expert", "error rates", _DISTANCES),
     _patch("pkg_resources", "pyworld", "its version; VC's score needs it", _RESOURCES, "pyworld 0.3.5"),
     _patch("pkg_resources", "webrtcvad", "its version; s3prl's evaluate.py needs it", _RESOURCES, "2.0.10"),
     *(

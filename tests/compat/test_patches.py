@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -66,7 +67,7 @@ def patch(needed=lambda module: True, apply=lambda module: None, **options):
 
 
 def test_the_table_says_what_each_patch_is_for():
-    assert len(compat.PATCHES) == 44
+    assert len(compat.PATCHES) == 48
     assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
     assert all(patch.reason and patch.versions for patch in compat.PATCHES)
     assert {patch.module for patch in compat.PATCHES} == compat.MODULES
@@ -357,3 +358,30 @@ def test_the_switch(monkeypatch):
     assert not vars(module).keys() & {"load", "info", "sox_effects"}
     monkeypatch.delenv("S3PRL_DPHUBERT_COMPAT")
     assert compat.enabled()
+
+
+WITHOUT_EDITDISTANCE = """
+import importlib.abc, json, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "editdistance":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "editdistance" else find(name, *rest)
+from s3prl_dphubert import compat
+compat.apply()
+from s3prl.downstream.asr import expert
+from s3prl.downstream.ctc.metric import cer, per, wer
+print(json.dumps([expert.editdistance.eval("kitten", "sitting"), wer(["a b d"], ["a b c d"]),
+                  cer(["abd"], ["abcd"]), per(["A B"], ["A C B"]), "editdistance" in sys.modules]))
+"""
+
+
+@pytest.mark.s3prl
+def test_error_rates_without_editdistance(tmp_path):
+    """It has no wheel for Python 3.13, where a C++ compiler would have to build it."""
+    printed = python("-c", WITHOUT_EDITDISTANCE, cwd=tmp_path).ok().out
+    assert json.loads(printed.splitlines()[-1]) == [3, 0.25, 0.25, 1 / 3, False]

@@ -16,9 +16,10 @@ from typing import Protocol
 import numpy as np
 
 from ...errors import ResultError
+from ...utils.edit_distance import edit_distance
 from ...utils.readers import read_lines
 from ..scoring.uncertainty import Ratio, Statistic
-from .parsers import Output, edit_distance
+from .parsers import Output
 
 BINS = 100  # of scores of trials; interpolation makes them exact to 0.1 % of equal errors
 FIRST_FIELD = r"([^-]+)-"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ResultError
+from ...utils.edit_distance import edit_distance
 from ...utils.readers import read_words
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf"
@@ -121,17 +122,6 @@ class WordErrors:
             raise ResultError(f"{folder / self.name}-hyp.ark and -ref.ark are empty or of other utterances")
         errors = sum(edit_distance(hypotheses[name], words) for name, words in references.items())
         return 100 * errors / sum(map(len, references.values()))
-
-
-def edit_distance(hypothesis: list[str], reference: list[str]) -> int:
-    """Return the fewest insertions, deletions and substitutions that turn one sequence into the other."""
-    row = list(range(len(reference) + 1))
-    for index, token in enumerate(hypothesis, start=1):
-        before, row[0] = row[0], index
-        for column, other in enumerate(reference, start=1):
-            best = min(row[column] + 1, row[column - 1] + 1, before + (token != other))
-            before, row[column] = row[column], best
-    return row[-1]
 
 
 def _texts(path: Path) -> dict[str, list[str]]:

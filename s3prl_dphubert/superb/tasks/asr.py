@@ -66,7 +66,7 @@ TASK = SuperbTask(
     ),
     split=TEST,
     checkpoint="dev-clean-best.ckpt",
-    packages=("editdistance", "pandas"),
+    packages=("pandas",),
     reuse=FeatureReuse(reason="whole files; SpecAugment masks hidden states, not waveforms"),
     audio=audio,
     predictions=(

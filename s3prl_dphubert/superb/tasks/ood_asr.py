@@ -44,6 +44,5 @@ TASK = SuperbTask(
         for part, rate in ERROR_RATES.items()
     ),
     parts=tuple(TaskPart(part) for part in ERROR_RATES),
-    packages=("editdistance",),
     audio=audio,
 )

@@ -51,7 +51,6 @@ TASK = SuperbTask(
             statistic=TextErrors("test"),
         ),
     ),
-    packages=("editdistance",),
     audio=audio,
     predictions=(
         Prediction(

@@ -87,7 +87,6 @@ TASK = SuperbTask(
         Metric("f1", "F1", "%", HIGHER, Printed("test slot_type_f1: {}", 100), fbank=69.64, sota=89.81),
         Metric("cer", "CER", "%", LOWER, Printed("test slot_value_cer: {}", 100), fbank=52.94, sota=21.76),
     ),
-    packages=("editdistance",),
     reuse=FeatureReuse(reason="whole files; SpecAugment masks hidden states, not waveforms"),
     audio=audio,
     predictions=(

@@ -44,7 +44,7 @@ TASK = SuperbTask(
     position=13,
     downstream="speech_translation",
     metrics=(Metric("bleu", "BLEU", "", HIGHER, Printed("BLEU = {}"), fbank=2.32, sota=20.01),),
-    packages=("sacrebleu", "sentencepiece", "editdistance"),
+    packages=("sacrebleu", "sentencepiece"),
     blocked=blocked,
     predictions=(  # no audio list: its tables are fairseq's
         Prediction("st_public/predict.tsv", "output-st-test.tsv", prediction_formats.translations),

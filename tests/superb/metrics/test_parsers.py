@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from s3prl_dphubert.errors import ResultError
-from s3prl_dphubert.superb.metrics.parsers import Output, edit_distance
+from s3prl_dphubert.superb.metrics.parsers import Output
 from s3prl_dphubert.superb.tasks import all_tasks, core_tasks, find
+from s3prl_dphubert.utils.edit_distance import edit_distance
 from tests.helpers.golden import GOLDEN
 
 SINGLE = {
