@@ -13,6 +13,7 @@ from typing import Any
 
 from s3prl_dphubert.cli import build_parser
 from s3prl_dphubert.compression.compress_config import CompressConfig
+from s3prl_dphubert.distillation.frame_masking import MaskingConfig
 from s3prl_dphubert.distillation.student_init import StudentConfig
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.superb.tasks import all_tasks
@@ -78,6 +79,7 @@ def run_config() -> str:
         ("gates", [run.gates]),
         ("budget", [run.budget]),
         ("objective", [run.objective]),
+        ("objective.masking", [MaskingConfig()]),
         ("student", [StudentConfig(layers=1)]),
         ("stage1 and stage2", [run.stage1, run.stage2]),
     ]

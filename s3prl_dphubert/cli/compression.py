@@ -1,4 +1,4 @@
-"""Commands that compress: ``compress`` and ``demo``."""
+"""Commands that compress: ``compress``, ``cluster-layers`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def add(commands: Any) -> None:
     compress.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=changes)
     sizes = "sizes from one stage 1, each distilled: shares to remove (0.5,0.75,0.9) or amounts (48M,24M)"
     compress.add_argument("--sizes", metavar="SIZE,…", help=sizes)
+
+    clusters = commands.add_parser("cluster-layers", help="group a teacher's layers by their similarity")
+    clusters.set_defaults(run=_cluster_layers)
+    clusters.add_argument("teacher", help="name, path or Hub id of the teacher")
+    clusters.add_argument("manifest", type=Path, help="utterances to compare the layers on")
+    clusters.add_argument("--clusters", type=int, default=4, help="number of groups (default 4)")
+    clusters.add_argument("--batches", type=int, default=8, help="batches of 60 s to read (default 8)")
 
     demo = commands.add_parser(
         "demo", help="compress hubert_nano on the included speech, then run s3prl's SID on the result"
@@ -47,6 +54,19 @@ def _compress(arguments: argparse.Namespace) -> None:
     else:
         print(render_summary(arguments.out), file=sys.stderr)
         print(arguments.out / "model")
+
+
+def _cluster_layers(arguments: argparse.Namespace) -> None:
+    from ..checkpoints.load import load_model
+    from ..data.batches import BatchConfig, validation_batches
+    from ..data.manifest import Manifest
+    from ..distillation.layer_clusters import cluster_layers, layer_similarities
+
+    settings = BatchConfig(seconds_per_batch=60.0, min_seconds=0.5)
+    batches = validation_batches(Manifest.load(arguments.manifest), settings, arguments.batches)
+    model = load_model(arguments.teacher)
+    similarities = layer_similarities(model, (batch.waveforms for batch in batches))
+    print(f"groups: {cluster_layers(similarities, arguments.clusters)}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -39,6 +39,7 @@ class StudentConfig:
         attention_dropout: dropout probability of the attention weights.
         ffn_dropout: dropout probability of the feed-forward's inner units.
         dropout: dropout probability of each sublayer's output and after the positional convolution.
+        projection_norm: whether the feature projection begins with a LayerNorm.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -52,6 +53,7 @@ class StudentConfig:
     attention_dropout: float | None = None
     ffn_dropout: float | None = None
     dropout: float | None = None
+    projection_norm: bool | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, list):
@@ -113,6 +115,8 @@ class StudentConfig:
             "heads": tuple(teacher.heads[layer] for layer in layers),
             "ffn": tuple(self.ffn or teacher.ffn[layer] for layer in layers),
         }
+        if self.projection_norm is not None:
+            changes["projection_norm"] = self.projection_norm
         shape = replace(teacher, **(changes | self.dropouts))
         if not (self.embed_dim or self.heads):
             return shape

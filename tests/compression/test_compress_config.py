@@ -99,7 +99,7 @@ def test_one_fault_hides_no_other():
     with pytest.raises(ConfigError) as caught:
         from_dict(CompressConfig, values, "run.yaml")
     batch = "seconds_per_batch, min_seconds, max_seconds, buckets, seed, crops"
-    dropouts = "projection_dropout, attention_dropout, ffn_dropout, dropout"
+    dropouts = "projection_dropout, attention_dropout, ffn_dropout, dropout, projection_norm"
     assert [fault.partition("; available: updates")[0] for fault in caught.value.faults] == [
         "data.train is ['x.tsv'], expected a string",
         f"data.batch.bucket: unknown field; available: {batch}",

@@ -38,8 +38,7 @@ CONFIG = {
 PREFIXES = {
     "feature_extractor.conv_layers.0.layer_norm.": "feature_extractor.conv_layers.0.2.",
     **{f"feature_extractor.conv_layers.{i}.conv.": f"feature_extractor.conv_layers.{i}.0." for i in range(7)},
-    "encoder.feature_projection.layer_norm.": "post_extract_proj.0.",
-    "encoder.feature_projection.projection.": "post_extract_proj.1.",
+    "encoder.feature_projection.projection.": "post_extract_proj.",
     "encoder.transformer.pos_conv_embed.conv.": "encoder.pos_conv.0.",
     "encoder.transformer.layer_norm.": "encoder.layer_norm.",
     "encoder.transformer.layers.": "encoder.layers.",
@@ -58,7 +57,7 @@ def parts() -> tuple[SpeechModel, SpeechModel, Objective]:
     """A teacher of 3 layers, its student of 2 and the heads, with weights that any machine draws alike."""
     teacher = tiny("hubert")
     _draw(teacher, "teacher", 0.3)
-    student = init_student(teacher, StudentConfig(layers=2, **dict.fromkeys(DROPOUTS, 0.0)))
+    student = init_student(teacher, StudentConfig(layers=2, projection_norm=False, **dict.fromkeys(DROPOUTS, 0.0)))
     objective = Objective(OBJECTIVE, 32, 32, 2, 3)
     _draw(objective, "heads", 0.2)
     return teacher, student, objective
@@ -91,11 +90,7 @@ def name_in_s3prl(name: str) -> str:
 
 
 def fill(model: Any, student: SpeechModel, objective: Objective) -> None:
-    """Copy the weights into s3prl's ``DistillerModel``, in eval mode; it gets HuBERT's LayerNorm of features.
-
-    s3prl's distiller copies the projection of its teacher, but not the LayerNorm before it.
-    """
-    model.post_extract_proj = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 32))
+    """Copy the weights into s3prl's ``DistillerModel``, and set it to eval mode."""
     state = {**student.state_dict(), **objective.state_dict()}
     del state["feature_extractor.dummy_weight"]
     own = model.state_dict()
