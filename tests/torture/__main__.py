@@ -23,6 +23,8 @@ SHARES = {"damage": 0.35, "kills": 0.3, "disk": 0.15, "processes": 0.12, "submis
 ALL = {"damage": 20_000, "kills": 500, "disk": 1000, "processes": 140, "submission": 1000}
 """Part -> trials of ``--all``; of kills, the kills themselves."""
 
+SLOW_FROM = 400  # seconds of kills from which s3prl's commands are among them: each takes half a minute
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
@@ -75,7 +77,9 @@ def run(arguments: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of all parts, each within its time or up to its number of trials."""
     from tests.torture import commands, damaged_files, disk, kills, processes, submission
 
-    slow = arguments.all or arguments.minutes >= 5
+    whole = sum(SHARES[part] for part in arguments.parts)
+    seconds = {part: 60 * arguments.minutes * SHARES[part] / whole for part in arguments.parts}
+    slow = arguments.all or seconds.get("kills", 0) >= SLOW_FROM
     parts = {
         "damage": damaged_files.trials,
         "kills": partial(kills.trials, commands=commands.COMMANDS + commands.SLOW_COMMANDS * slow),
@@ -83,9 +87,8 @@ def run(arguments: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
         "processes": processes.trials,
         "submission": submission.trials,
     }
-    whole = sum(SHARES[part] for part in arguments.parts)
     for part in arguments.parts:
-        end, done = time.monotonic() + 60 * arguments.minutes * SHARES[part] / whole, 0
+        end, done = time.monotonic() + seconds[part], 0
         for trial in parts[part](arguments.seed, out / part):
             yield trial.row()
             done += trial.disturbances
