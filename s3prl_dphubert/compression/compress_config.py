@@ -40,6 +40,8 @@ class CompressConfig:
         data: audio to train and to validate on.
         seed: seed of everything random.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for ``cuda`` where there is a GPU, else ``cpu``.
+        deterministic: on a GPU, use only kernels that add in a fixed order, so that a resumed run ends with
+            the same weights to the bit, as on the CPU; slower.
         gates: units that are gated.
         budget: share of the teacher's cost to remove.
         objective: hidden states to match, and their distance.
@@ -60,6 +62,7 @@ class CompressConfig:
     data: DataConfig
     seed: int = 0
     device: str = "auto"
+    deterministic: bool = False
     gates: GateConfig = field(default_factory=GateConfig)
     budget: Budget = field(default_factory=Budget)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

@@ -32,6 +32,7 @@ from ..data.dataset import DataConfig
 from ..errors import ConfigError
 from ..model import SpeechModel
 from ..pruning.budget import Budget
+from ..training.determinism import deterministic_kernels, say_repeatable
 from ..training.distributed import join
 from .compress_config import CompressConfig
 from .compression_run import CompressionRun
@@ -88,6 +89,11 @@ def compress(
     out = Path(out)
     if not isinstance(config, CompressConfig) or fields:
         config = CompressConfig.create(config, **fields)
-    with join(config.device) as processes, run_directory(config, out) if processes.main else nullcontext():
+    with (
+        deterministic_kernels(config.deterministic),
+        join(config.device) as processes,
+        run_directory(config, out) if processes.main else nullcontext(),
+    ):
+        say_repeatable(processes.device)
         kind = SeveralSizes if config.sizes else CompressionRun
         return kind(config, out, processes).finish()

@@ -23,8 +23,8 @@ from .compress_config import CompressConfig
 
 log = logging.getLogger(__name__)
 CHANGEABLE = re.compile(
-    r"device|budget\.tolerance"
-    r"|stage[12]\.(accumulate|precision|num_workers|max_nonfinite|save_every|keep|log_every)"
+    r"device|deterministic|budget\.tolerance"
+    r"|stage[12]\.(accumulate|precision|compile|num_workers|max_nonfinite|save_every|keep|log_every)"
 )
 """Fields that say how a run is computed, not what it computes; a run may continue with other values."""
 CONFIG, INPUTS = "config.yaml", "inputs.json"

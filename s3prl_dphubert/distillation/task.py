@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data.batches import Batch
 from ..model import SpeechModel
+from ..model.compilation import CompiledFunction
 from ..model.inference.folded import FoldedModel, fold
 from ..model.masks import NO_MASKS, Masks
 from ..model.sparse.sparse_forward import sparse_features
@@ -50,6 +51,7 @@ class Distillation:
         self.model, self.objective = student, objective
         self.config, self.valid = config, valid
         self.cache: TargetCache | None = None
+        self._compiled: dict[SpeechModel, CompiledFunction] = {}
         self._folded: dict[str, FoldedModel] = {}  # the teacher as a CPU runs it, by precision
         self.module: nn.Module = nn.ModuleDict({"student": student, "objective": objective})
         self.module.to(self.device)
@@ -98,7 +100,15 @@ class Distillation:
             corrupt = partial(masking, mask=masked)
         if waveforms.device.type == "cpu" and not self.closed_units_learn:
             return sparse_features(self.model, waveforms, masks, corrupt), masked
-        return self.model.extract_features(waveforms, masks=masks, corrupt=corrupt)[0], masked
+        return self._gpu_features(self.model)(waveforms, masks=masks, corrupt=corrupt)[0], masked
+
+    def _gpu_features(self, model: SpeechModel) -> Callable[..., Any]:
+        """Return how hidden states of a model are computed in training on a GPU, compiled if asked for."""
+        if not self.config.compile or self.device.type == "cpu":
+            return model.extract_features
+        if model not in self._compiled:
+            self._compiled[model] = CompiledFunction(model.extract_features)
+        return self._compiled[model]
 
     @property
     def closed_units_learn(self) -> bool:
@@ -133,7 +143,7 @@ class Distillation:
         precision = self._teacher_precision(device.type)
         if device.type != "cpu":
             with autocast(device, precision):
-                return self.teacher.extract_features(waveforms, num_layers=depth)[0]
+                return self._gpu_features(self.teacher)(waveforms, num_layers=depth)[0]
         if precision not in self._folded:
             self._folded[precision] = fold(self.teacher, precision)
         return self._folded[precision].extract_features(waveforms, num_layers=depth)[0]

@@ -250,16 +250,59 @@ class Attention(nn.Module):
             proj(x).unflatten(-1, (len(self.heads), self.head_dim)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        bias = padding
-        if self.gated and table is not None:
-            position = self.position_bias(x, table)
-            bias = position if padding is None else position + padding
         dropout = self.attention_dropout if self.training else 0.0
-        bias = None if bias is None else bias.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        if self.gated and table is not None:
+            out = self._attend_gated(q, k, v, x, padding, table, dropout)
+        else:
+            bias = None if padding is None else padding.to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         if mask is not None:
             out = out * mask[:, None, None].to(out.dtype)
         return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _attend_gated(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor,
+        padding: Tensor | None,
+        table: Tensor,
+        dropout: float,
+    ) -> Tensor:
+        """q, k, v (B, H, F, D / H) -> (B, H, F, D / H), with position biases gated by x (B, F, D)."""
+        if x.is_cuda and torch.compiler.is_compiling() and not dropout and not torch.is_grad_enabled():
+            gate, scale = self.gru_rel_pos_linear, self.gru_rel_pos_const
+            factors, rows = position_factors(x, table, gate, scale, self.head_ids)
+            return flex_attend(q, k, v, factors, rows, padding)
+        bias = self.position_bias(x, table)
+        bias = bias if padding is None else bias + padding
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
+
+
+def flex_attend(
+    q: Tensor, k: Tensor, v: Tensor, factors: Tensor, table: Tensor, padding: Tensor | None = None
+) -> Tensor:
+    """Attention whose position biases a compiled kernel computes as it goes, so that none are in memory.
+
+    Args:
+        q: (B, H, F, D / H); likewise k and v.
+        k: as q.
+        v: as q.
+        factors: by query (B, H, F, 1), as of :func:`position_factors`.
+        table: biases (H, F, F), which the factors multiply.
+        padding: (B, 1, 1, F), added to the scores.
+
+    Returns:
+        (B, H, F, D / H).
+    """
+    from torch.nn.attention.flex_attention import flex_attention  # takes a third of a second
+
+    def add_bias(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        score = score + factors[b, h, query, 0] * table[h, query, key]
+        return score if padding is None else score + padding[b, 0, 0, key]
+
+    return flex_attention(q, k, v, score_mod=add_bias)  # type: ignore[return-value]
 
 
 class FeedForward(nn.Module):

@@ -175,6 +175,10 @@ def join(device: str) -> Iterator[Processes]:
             f"device is {device!r}, and torch sees no GPU here; allowed: cpu (compress: --set device=cpu)"
         )
     if os.environ.get("WORLD_SIZE", "1") == "1":
+        _, _, number = device.partition(":")
+        if number and int(number) >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise RunError(f"device is {device!r}, allowed with the GPUs here: cuda:0 to cuda:{last}")
         yield Processes(device=device)
         return
     rank, world, device = _own_place(device)

@@ -29,6 +29,8 @@ class TrainConfig:
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
         teacher_precision: precision of the teacher, which has no gradients to lose; ``None`` for that of
             the student.
+        compile: on a GPU, compile teacher and student with torch.compile, which needs a C compiler and
+            minutes at the start; where it fails, the run goes on without.
         max_nonfinite: number of updates in a row with a non-finite loss or gradient that ends the run.
         save_every: updates between checkpoints.
         keep: number of checkpoints to keep.
@@ -53,6 +55,7 @@ class TrainConfig:
     accumulate: int = 4
     precision: str = "fp32"
     teacher_precision: str | None = None
+    compile: bool = False
     max_nonfinite: int = 20
     save_every: int = 1000
     keep: int = 2

@@ -50,6 +50,7 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
 
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
+    fixed = {"deterministic": int(torch.are_deterministic_algorithms_enabled())} if cuda else {}
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -60,6 +61,7 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
         "threads": torch.get_num_threads(),
         "processes": processes,
         "micro-batches an update": accumulate * processes,
+        **fixed,
     }
 
 
@@ -71,12 +73,30 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def package_version(name: str) -> str:
     """Return the version of a package, of s3prl wherever it is from; empty if it is not installed."""
-    if name == "s3prl":
-        return s3prl_version()
+    return s3prl_version() if name == "s3prl" else distribution_version(name)
+
+
+def distribution_version(name: str) -> str:
+    """Return the version of a package as it was installed under this name; empty if it was not."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system reports it."""
+    return cpuinfo().get("model name", "") or platform.processor() or platform.machine()
+
+
+def cpuinfo() -> dict[str, str]:
+    """Return the fields of the first core in ``/proc/cpuinfo``; empty where there is none."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def changes(before: Environment, now: Environment) -> str:

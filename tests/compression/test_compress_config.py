@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from s3prl_dphubert import compress
+from s3prl_dphubert.cli import main
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.distillation.student_init import StudentConfig
-from s3prl_dphubert.errors import ConfigError
+from s3prl_dphubert.errors import ConfigError, RunError
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.model.cost import parameters
 from s3prl_dphubert.training.train_config import TrainConfig
@@ -262,3 +265,25 @@ def test_resources_name_their_neighbours():
         resources.find("upstream_configs/nothing.yaml")
     with pytest.raises(resources.ResourceError, match="allowed: a path below"):
         resources.find("../setup.cfg")
+
+
+def test_what_ships_runs_on_a_gpu_where_there_is_one():
+    for path in sorted(resources.find("upstream_configs").glob("*.yaml")):
+        assert CompressConfig.create(path).device == "auto", path.name
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_missing_gpu_is_one_line_before_anything_is_read_or_written(tmp_path, monkeypatch, capsys, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "run"
+    assert main(["compress", "dphubert_base", "--out", str(out), "--set", f"device={device}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"device is '{device}', and torch sees no GPU here" in line
+    assert not out.exists()
+
+
+def test_a_gpu_beyond_those_of_the_machine_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(RunError, match=r"device is 'cuda:2', allowed with the GPUs here: cuda:0 to cuda:1"):
+        compress("dphubert_base", tmp_path / "run", device="cuda:2")
