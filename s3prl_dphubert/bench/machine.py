@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -45,10 +44,10 @@ class Stopwatch:
 
 def machine() -> dict[str, str]:
     """Return processor, relevant CPU flags, cores and memory, as far as the system reports them."""
-    fields = _cpuinfo()
+    fields = environment.cpuinfo()
     flags = fields.get("flags", fields.get("Features", "")).split()
     facts = {
-        "processor": fields.get("model name", "").strip() or platform.processor() or platform.machine(),
+        "processor": environment.processor(),
         "family, model": f"{fields.get('cpu family', '?')}, {fields.get('model', '?')}",
         "flags": " ".join(flag for flag in FLAGS if flag in flags) or torch.backends.cpu.get_cpu_capability(),
         "cores": str(os.cpu_count()),
@@ -63,13 +62,3 @@ def machine() -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return the versions of the installed packages that compute."""
     return environment.versions(PACKAGES)
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return the fields of the first core in ``/proc/cpuinfo``; empty where there is none."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}

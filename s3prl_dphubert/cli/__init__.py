@@ -13,11 +13,11 @@ from typing import Any
 
 from ..errors import DPHubertError, printable
 from ..version import __version__
-from . import bench, compression, data, export, models, s3prl_commands, superb
+from . import bench, compression, data, export, models, probes, s3prl_commands, superb
 from .machine_trouble import describe
 
 RENAMED = {"mini-superb": "free-superb"}
-GROUPS = (data, compression, models, bench, export, s3prl_commands, superb)
+GROUPS = (data, compression, models, bench, export, s3prl_commands, superb, probes)
 
 
 class CommandParser(argparse.ArgumentParser):

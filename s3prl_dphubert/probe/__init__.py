@@ -1,0 +1,1 @@
+"""Converged linear probes of hidden states for words, phones and speakers, on any aligned corpus."""

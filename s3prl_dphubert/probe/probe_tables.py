@@ -1,0 +1,64 @@
+"""Tables of probes in Markdown: scores of models, paired differences, and the check of an order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..superb.scoring.uncertainty import Estimate
+from ..utils.markdown import cell, table
+from .comparison import ProbeDifference, ProbeOrder
+from .probe_record import BEST_LAYER, HEADS, METRICS, PROBES, ProbeRecord, direction
+
+
+def scores_table(records: Sequence[ProbeRecord]) -> str:
+    """Return scores ± standard errors in percent, one column for each model."""
+    rows = [["parameters, M", *(f"{(record.facts.get('parameters') or 0) / 1e6:.3f}" for record in records)]]
+    for probe in PROBES:
+        for head in HEADS:
+            scores = [record.score(probe, head) for record in records]
+            if any(scores):
+                cells = (_amount(score.estimate) if score else "–" for score in scores)
+                rows.append([f"{_title(probe)}, {head}", *cells])
+        if any(record.score(probe, BEST_LAYER) for record in records):
+            rows.append([f"{probe}, layer chosen", *(_layers(record, probe) for record in records)])
+    rows.append(["minutes", *(f"{sum(record.seconds.values()) / 60:.1f}" for record in records)])
+    return table(["", *(cell(record.model) for record in records)], rows)
+
+
+def differences_table(differences: Sequence[ProbeDifference]) -> str:
+    """Return paired differences with their 95 % intervals and conclusions."""
+    rows = [
+        [_title(each.probe), each.head, f"{each.estimate.value:+.2f}", interval(each.estimate), each.verdict]
+        for each in differences
+    ]
+    first, second = cell(differences[0].first), cell(differences[0].second)
+    return table(["probe", "head", f"{first} ahead of {second} by", "95 % interval", "conclusion"], rows)
+
+
+def orders_table(orders: Sequence[ProbeOrder]) -> str:
+    """Return the steps from each model to the next, and whether the probe ranks them as it must."""
+    rows = []
+    for each in orders:
+        steps = (f"{step.estimate.value:+.2f} {interval(step.estimate)}" for step in each.steps)
+        rows.append([_title(each.probe), each.head, *steps, "valid" if each.is_valid else "not valid"])
+    heads = (f"{cell(step.second)} → {cell(step.first)}" for step in orders[0].steps)
+    return table(["probe", "head", *heads, "order"], rows)
+
+
+def interval(estimate: Estimate) -> str:
+    """Return a 95 % interval as text."""
+    return f"[{estimate.low:+.2f}, {estimate.high:+.2f}]"
+
+
+def _title(probe: str) -> str:
+    return f"{probe} ({METRICS[probe]} % {'↑' if direction(probe) > 0 else '↓'})"
+
+
+def _amount(estimate: Estimate) -> str:
+    return f"{estimate.value:.1f} ± {estimate.standard_error:.1f}"
+
+
+def _layers(record: ProbeRecord, probe: str) -> str:
+    score = record.score(probe, BEST_LAYER)
+    layers = score.details.get("layer", []) if score else []
+    return ", ".join(map(str, sorted(set(layers)))) or "–"
