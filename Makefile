@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
+ESPNET ?= espnet or ks or resumes and sid or interface or name or doctor
 
-.PHONY: demo test test-fast test-legacy lint docs pages clean
+.PHONY: demo test test-fast test-legacy test-espnet lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -19,6 +20,11 @@ test-fast: .venv/installed
 test-legacy: .venv-legacy/installed
 	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest -m '' -k '$(LEGACY)' \
 		tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain
+
+# ESPnet's fork of s3prl, ESPnet's frontend and training program, lhotse's extractor.
+test-espnet: .venv-espnet/installed
+	.venv-espnet/bin/python -m pytest -m '' -k '$(ESPNET)' tests/end_to_end/test_espnet.py \
+		tests/end_to_end/test_downstreams.py tests/upstream/test_registry.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -50,5 +56,14 @@ pages: .venv/installed
 		torch==2.8.0 torchaudio==2.8.0 'huggingface_hub<1' 'transformers<5'
 	touch $@
 
+# ESPnet asks for pyworld, which is compiled; what its speech recognition imports has wheels.
+.venv-espnet/installed: setup.cfg setup.py pyproject.toml
+	$(PYTHON) -m venv .venv-espnet
+	.venv-espnet/bin/python -m pip install --quiet -e '.[espnet-s3prl]' pytest asteroid-filterbanks \
+		configargparse einops fast-bss-eval g2p_en humanfriendly hydra-core jamo jaconv kaldiio lhotse \
+		lightning nltk opt-einsum pypinyin sentencepiece torch_complex typeguard unidecode
+	.venv-espnet/bin/python -m pip install --quiet --no-deps ci_sdr espnet==202511 espnet_tts_frontend
+	touch $@
+
 clean:
-	rm -rf .venv .venv-legacy build demo-output *.egg-info
+	rm -rf .venv .venv-legacy .venv-espnet build demo-output *.egg-info

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import autoload, compat
 from .superb.tasks import all_tasks
 from .superb.tasks.spec import SuperbTask
-from .utils.environment import package_version
+from .utils.environment import S3PRL, distribution_version, package_version
 from .utils.files import user_cache_dir
 
 PTH = "s3prl_dphubert.pth"
@@ -46,6 +46,11 @@ class Finding:
 def examine() -> list[Finding]:
     """Examine the environment, with s3prl installed or not."""
     findings = [Finding("python", f"{platform.python_version()}, {sys.executable}"), _versions(), _route()]
+    if len(installed := [name for name in S3PRL if distribution_version(name)]) > 1:
+        text = (
+            f"{' and '.join(installed)} write into the same folder: uninstall both, then install one of them"
+        )
+        findings.append(Finding("s3prl", text, broken=True))
     if not package_version("s3prl"):
         return [*findings, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
     with _quiet():

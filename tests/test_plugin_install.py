@@ -117,6 +117,17 @@ def test_doctor_without_anything(from_wheel):
     assert "off, S3PRL_DPHUBERT_PLUGIN is 0; use `s3prl-dphubert run_downstream` or" in said
 
 
+def test_doctor_warns_of_s3prl_and_its_fork_together(tmp_path, from_wheel):
+    for name in ("s3prl", "espnet-s3prl"):
+        info = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    done = from_wheel.run("-m", "s3prl_dphubert.cli", "doctor", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "s3prl and espnet-s3prl write into the same folder: uninstall both, then install one" in said
+
+
 def test_a_broken_package_does_not_stop_the_interpreter(tmp_path, from_wheel):
     made = copy(from_wheel, tmp_path / "environment")
     (made.site / "s3prl_dphubert" / "autoload.py").write_text("def start(:\n")

@@ -105,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> RunPlan:
     from ..superb.recipe import recipe_root
-    from ..superb.run.feature_cache import UPSTREAMS, FeatureCache
+    from ..superb.run.feature_cache import FeatureCache, is_ours
     from ..superb.run.plan import RunPlan, choose
     from ..superb.run.upstream_spec import UpstreamSpec
 
@@ -117,7 +117,7 @@ def _plan(arguments: argparse.Namespace) -> RunPlan:
             arguments.tasks,
             recipe_root(arguments.recipes) if arguments.recipes else None,
             arguments.set,
-            arguments.upstream in UPSTREAMS,
+            is_ours(arguments.upstream),
         ),
         data=Path(os.path.abspath(arguments.data)),
         out=Path(os.path.abspath(arguments.out)),
@@ -143,14 +143,14 @@ def _recipe(arguments: argparse.Namespace) -> None:
     from ..errors import ConfigError, DataError
     from ..superb.prepare import STEPS
     from ..superb.recipe import recipe_root
-    from ..superb.run.feature_cache import UPSTREAMS
+    from ..superb.run.feature_cache import is_ours
     from ..superb.run.plan import RunPlan, choose
     from ..superb.run.upstream_spec import UpstreamSpec
     from ..superb.tasks import find
 
     root = recipe_root(arguments.recipes) if arguments.recipes else None
     name = find(arguments.task).name
-    recipes = choose(name, root, arguments.set, arguments.upstream in UPSTREAMS)
+    recipes = choose(name, root, arguments.set, is_ours(arguments.upstream))
     data = Path(os.path.abspath(arguments.data))
     plan = RunPlan(UpstreamSpec("fbank"), recipes, data, out=data)
     (recipe,) = recipes

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ...checkpoints import user_names
 from ...errors import ConfigError
 from ...utils.config_io import merge, read_yaml
 from ...utils.files import write_text
@@ -18,6 +19,11 @@ from .upstream_spec import UpstreamSpec
 
 UPSTREAMS = ("dphubert", "dpwavlm", "dphubert_local", "dphubert_url", "dphubert_hub")
 """Upstreams of this package, which can keep hidden states."""
+
+
+def is_ours(name: str) -> bool:
+    """Return whether an upstream is of this package, or a name of the user's for a checkpoint."""
+    return name in UPSTREAMS or user_names.find(name) is not None
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,9 @@ class FeatureCache:
         """
         given = read_yaml(upstream.options) if upstream.options else {}
         faults = []
-        if upstream.name not in UPSTREAMS:
-            faults.append(f"upstream is {upstream.name}, allowed: {', '.join(UPSTREAMS)}")
+        if not is_ours(upstream.name):
+            allowed = f"{', '.join(UPSTREAMS)}, or a name in {user_names.FILES}"
+            faults.append(f"upstream is {upstream.name}, allowed: {allowed}")
         if given.get("padding", "exact") != "exact":
             faults.append(f"options have padding: {given['padding']}, allowed: exact")
         ConfigError.raise_for("--cache-features", faults)

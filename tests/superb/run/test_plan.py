@@ -17,7 +17,7 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, ResultError, RunError
 from s3prl_dphubert.superb.recipe import load
 from s3prl_dphubert.superb.run import fingerprints, preflight, selection
-from s3prl_dphubert.superb.run.feature_cache import FeatureCache
+from s3prl_dphubert.superb.run.feature_cache import FeatureCache, is_ours
 from s3prl_dphubert.superb.run.part_run import PartRun, TaskContext
 from s3prl_dphubert.superb.run.plan import choose
 from s3prl_dphubert.superb.run.progress import Reporter
@@ -316,6 +316,7 @@ def test_a_name_of_the_user_counts_by_what_it_stands_for(tmp_path, monkeypatch):
     assert first.content == plain | {"name": "my_model"}
     options.write_text("padding: batch\n")
     assert UpstreamSpec("my_model", options=options).content["options"] == {"padding": "batch"}
+    assert is_ours("my_model") and is_ours("dphubert_hub") and not is_ours("my_other")
     (model / "config.json").write_text((model / "config.json").read_text() + " ")
     assert UpstreamSpec("my_model").content != first.content
 
