@@ -67,6 +67,18 @@ def test_configurations_from_a_base_and_changes():
     )
     assert (macs.budget.shares, macs.stage1.updates, macs.stage1.warmup) == ({"macs": 0.6}, 20_000, 15_000)
     assert (macs.stage2, macs.data) == (None, config.data)
+    own = {"teacher": "hubert_nano", "data": "x.tsv"}
+    for budget, amounts, shares in (
+        ("24M", {"parameters": 24e6}, {}),
+        ({"macs": "8G"}, {"macs": 8e9}, {}),
+        ({"parameters": 1e6, "sparsity": {"macs": 0.5}}, {"parameters": 1e6}, {"macs": 0.5}),
+        (Budget(parameters="2M", warmup=7), {"parameters": 2e6}, {}),
+    ):
+        created = CompressConfig.create(**own, budget=budget).budget
+        assert (created.amounts, created.shares) == (amounts, shares)
+    over = CompressConfig.create("dphubert_base", budget={"parameters": "24M", "macs": "20G"})
+    assert (over.budget.amounts, over.budget.shares) == ({"parameters": 24e6, "macs": 20e9}, {})
+    assert CompressConfig.create(**own, sizes=[0.5, "0.75", "1M"]).sizes == (0.5, 0.75, "1M")
     shipped = CompressConfig.create("distilhubert", student=StudentConfig(layers=3))
     assert (shipped.student.layers, shipped.stage1) == (3, None)
     with pytest.raises(ConfigError) as caught:

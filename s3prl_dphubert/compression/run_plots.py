@@ -52,7 +52,7 @@ def plot_training(run: Path, target: Path) -> None:
 
 
 def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
-    """Plot expected and target sparsity of each count; skipped updates have none."""
+    """Plot target and expected sparsity of each count, and say where they end; skipped updates have none."""
     names = list(dict.fromkeys(name for row in rows for name in row if name.startswith("sparsity")))
     for name, style in zip(names, ("-", "-.", ":"), strict=False):
         count = name.removeprefix("sparsity_") if len(names) > 1 else ""
@@ -60,7 +60,8 @@ def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
             dashed = "--" if label == "target" else style
             points = [(row["update"], row[key]) for row in rows if key in row]
             if points:
-                axis.plot(*zip(*points, strict=True), dashed, color=color, label=f"{label} {count}")
+                name_and_end = f"{label} {count}".strip() + f", {points[-1][1]:.3f} at the end"
+                axis.plot(*zip(*points, strict=True), dashed, color=color, label=name_and_end)
     axis.axvline(rows[-1]["update"], color="grey", linewidth=0.8)
     axis.set(ylabel="sparsity", ylim=(-0.05, 1))
     axis.legend()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..utils.device_copies import start_copy
 
 LOSSES = ("all", "masked")
 
@@ -75,8 +76,7 @@ class FrameMasking(nn.Module):
         first = torch.rand(batch, starts, generator=generator).topk(count).indices  # (B, spans)
         places = (first[..., None] + torch.arange(length)).flatten(1)
         mask = torch.zeros(batch, frames, dtype=torch.bool).scatter_(1, places, True)
-        device = self.embedding.device
-        return mask.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else mask
+        return start_copy(mask, self.embedding.device)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Put the embedding in place of the masked frames (B, F) of x (B, F, D)."""

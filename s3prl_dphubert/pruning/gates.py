@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..model.masks import Masks
 from ..model.model_config import ModelConfig
 from ..utils.config_io import is_int
+from ..utils.device_copies import start_copy
 
 TEMPERATURE = 2 / 3
 STRETCH = 0.1
@@ -185,10 +186,7 @@ class Gates(nn.Module):
         """Sample the masks of one training step, with noise from a generator of the CPU."""
         alpha = self._log_alphas()
         uniform = torch.rand(len(alpha), generator=generator).clamp(EDGE, 1 - EDGE)
-        if alpha.device.type == "cuda":
-            uniform = uniform.pin_memory()
-        uniform = uniform.to(alpha.device, non_blocking=True)
-        rows = self._split(sample(alpha, uniform, self.config.estimator))
+        rows = self._split(sample(alpha, start_copy(uniform, alpha.device), self.config.estimator))
         for kind, index, gates in self.items():
             rows[kind][index] = self._keep_least(rows[kind][index], kind, gates)
         return Masks(**rows, exact=self.config.exact)

@@ -14,7 +14,7 @@ from s3prl_dphubert.utils import resources
 from tests.helpers.models import tiny
 
 BATCH = {"seconds_per_batch": 6.0, "min_seconds": 0.4, "max_seconds": 2.0, "buckets": 3}
-BUDGET = {"sparsity": 0.4, "warmup": 4, "tolerance": 1.0}
+BUDGET = {"sparsity": 0.4, "warmup": 4, "tolerance": 1.0, "constraint": "projection"}
 STAGE1 = {"lr": 1e-3, "gate_lr": 0.2, "warmup": 3}
 STAGE2 = {"lr": 5e-4, "warmup": 2}
 
