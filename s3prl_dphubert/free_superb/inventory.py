@@ -145,9 +145,10 @@ its ranks have not been compared with SUPERB's."""
 VOICES = """## Voices
 
 A recorded voice is for training, validation or testing, the same in every task but SID. {count} voices are
-held out: {dev} validate, {test} test. No upstream may have heard them, with labels or without, if its
-results are to count. `--unlabelled` lists the speech to pre-train and compress with: all packages without the
-lines of these voices and of unknown ones. Of its clips 2.2 %, chosen by their names, validate.
+held out: {dev} validate, and
+{test} test. No upstream may have heard them, with labels or without,
+if its results are to count. `--unlabelled` lists the speech to pre-train and compress with: all packages
+without the lines of these voices and of unknown ones. Of its clips 2.2 %, chosen by their names, validate.
 
 SID trains on voices that it tests on, as its protocol requires. It uses the held-out ones only, so that all
 upstreams meet them for the first time."""

@@ -13,8 +13,8 @@ from ..voices import DEV, TEST, TRAIN
 from .conversations import Conversation, converse
 
 NOISY_ROOT, MIXED_ROOT = "VoiceBank-DEMAND", "Libri2Mix"
-NOISY = {TRAIN: 300, DEV: 30, TEST: 60}
-MIXED = {TRAIN: 200, DEV: 30, TEST: 60}
+NOISY = {TRAIN: 300, DEV: 30, TEST: 120}
+MIXED = {TRAIN: 200, DEV: 30, TEST: 112}
 SECONDS, MIXED_SECONDS = (1.5, 6.0), (1.0, 6.0)
 RATIOS = {TRAIN: (0.0, 15.0), DEV: (2.5, 17.5), TEST: (2.5, 17.5)}
 """Ranges of the signal-to-noise ratio in dB."""
