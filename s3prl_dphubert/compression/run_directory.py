@@ -23,7 +23,7 @@ from .compress_config import CompressConfig
 
 log = logging.getLogger(__name__)
 CHANGEABLE = re.compile(
-    r"device|deterministic|budget\.tolerance"
+    r"device|deterministic|budget\.tolerance|card(\..*)?"
     r"|stage[12]\.(accumulate|precision|compile|num_workers|max_nonfinite|save_every|keep|log_every)"
 )
 """Fields that say how a run is computed, not what it computes; a run may continue with other values."""
@@ -102,7 +102,7 @@ def pin_inputs(config: CompressConfig, teacher: SpeechModel, out: Path) -> None:
         "data.valid": config.data.valid,
         "budget.table": config.budget.table,
     }
-    digests = {"teacher": sha256_model(teacher.config.to_dict(), teacher.state_dict())}
+    digests = {"teacher": sha256_model(teacher.config.identity(), teacher.state_dict())}
     for field, source in files.items():
         if source is not None:
             try:

@@ -14,6 +14,7 @@ Heads = tuple[int, ...]
 
 # A damaged file might ask for a thousand million; the largest models have 48 layers and 7 convolutions.
 MAX_LAYERS, MAX_CONVOLUTIONS, MAX_HEADS = 1000, 100, 1000
+_LATER = {"pos_conv_batch_norm": False, "projection_norm": True, "layer_norm_eps": 1e-5, "adapter_dim": 0}
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,14 @@ class ModelConfig:
         """Return plain values for JSON or YAML."""
         return asdict(self)
 
+    def identity(self) -> dict[str, Any]:
+        """Return the values by which digests tell shapes apart.
+
+        Fields that came later are left out where they have their first meaning, so that digests that were
+        made before them stay the same.
+        """
+        return {name: v for name, v in self.to_dict().items() if _LATER.get(name, ...) != v}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Inverse of :meth:`to_dict`.
@@ -209,14 +218,7 @@ class ModelConfig:
 
 def with_later_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add the fields that earlier checkpoints did not have yet, with the values that they meant."""
-    return {
-        "normalize_eps": 1e-5,
-        "pos_conv_batch_norm": False,
-        "projection_norm": True,
-        "layer_norm_eps": 1e-5,
-        "adapter_dim": 0,
-        **values,
-    }
+    return {"normalize_eps": 1e-5, **_LATER, **values}
 
 
 def _length_faults(values: Mapping[str, Any]) -> Iterator[str]:

@@ -278,7 +278,7 @@ def fingerprint(model: SpeechModel, precision: str, device: torch.device) -> str
 
     These are the model's configuration and weights, the precision and the kind of device.
     """
-    settings = [FORMAT, model.config.to_dict(), precision, device.type]
+    settings = [FORMAT, model.config.identity(), precision, device.type]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

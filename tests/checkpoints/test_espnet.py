@@ -13,6 +13,7 @@ from s3prl_dphubert.errors import CheckpointError
 from tests.checkpoints import test_fairseq as of_fairseq
 from tests.checkpoints import test_torchaudio as of_torchaudio
 from tests.helpers.hidden_states import assert_parity, scramble
+from tests.helpers.hub_server import Repo, served, use
 
 MASKING = {
     "mask_prob": 0.8,
@@ -92,6 +93,21 @@ def test_torchaudios_hubert(shape, tmp_path):
 def test_the_trainers_own_checkpoint(experiment):
     original, path = experiment
     assert_parity(load_model(path.with_name("checkpoint.pth")), of_torchaudio.runner(original))
+
+
+def test_a_checkpoint_on_the_hub(experiment, tmp_path, monkeypatch):
+    original, path = experiment
+    files = {f"exp/run/{name}": path.with_name(name).read_bytes() for name in (path.name, "config.yaml")}
+    with served() as server:
+        server.repos["espnet/model"] = Repo(files)
+        use(server, tmp_path, monkeypatch)
+        model = load_model("espnet/model/exp/run/valid.loss.ave.pth")
+        assert server.fetched() == ["valid.loss.ave.pth", "config.yaml"]
+        del server.repos["espnet/model"].files["exp/run/config.yaml"]
+        server.repos["espnet/model"].commit = "b" * 40
+        with pytest.raises(CheckpointError, match=r"whose config\.yaml is missing beside it"):
+            load_model("espnet/model/exp/run/valid.loss.ave.pth")
+    assert_parity(model, of_torchaudio.runner(original))
 
 
 @pytest.mark.parametrize("shape", ["base", "large"])

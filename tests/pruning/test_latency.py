@@ -122,3 +122,10 @@ def test_lines_are_fitted_without_negative_parts():
     with pytest.raises(ConfigError, match="the model is pruned"):
         measure(replace(tiny("hubert").config, ffn=(24, 24, 8)), Settings())
     assert units.SHARES[-1] == 1
+
+
+def test_models_with_adapters_are_refused():
+    config = tiny("mms").config
+    with pytest.raises(ConfigError, match=r"adapter_dim is 6, allowed: 0, as tables time no adapters"):
+        table_of(config).check(config)
+    table_of(config).check(replace(config, adapter_dim=0))
