@@ -1,9 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
+MINUTES ?= 10
+SEED ?= 0
 ESPNET ?= espnet or ks or resumes and sid or interface or name or doctor
 
-.PHONY: demo test test-fast test-legacy test-espnet lint docs pages clean
+.PHONY: demo test test-fast test-legacy test-espnet torture release-check lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -25,6 +27,10 @@ test-legacy: .venv-legacy/installed
 test-espnet: .venv-espnet/installed
 	.venv-espnet/bin/python -m pytest -m '' -k '$(ESPNET)' tests/end_to_end/test_espnet.py \
 		tests/end_to_end/test_downstreams.py tests/upstream/test_registry.py
+
+# Kills, damage, full disks: docs/explanation/reliability.md.
+torture: .venv/installed
+	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
-"""Build steps beyond those of setuptools.
+"""Build steps beyond those of setuptools, and the description for the package index.
 
 A wheel also carries the configurations and recipes, which lie at the checkout's root, and a ``.pth``
 file beside the package that lets the plugin in when s3prl is imported. An editable install has the
 ``.pth`` file too: what its build writes to ``install_lib`` goes into site-packages as it is.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -32,4 +33,16 @@ class BuildWithShippedFiles(build_py):
             shutil.copytree(ROOT / name, target)
 
 
-setup(cmdclass={"build_py": BuildWithShippedFiles})
+def description() -> str:
+    """Return the README with links that work outside the repository."""
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    (home,) = set(re.findall(r"https://github\.com/[\w-]+/s3prl-dphubert\b", text))
+    text = re.sub(r"\]\((?!https?:|#)([^)]+)\)", rf"]({home}/blob/main/\1)", text)
+    return re.sub(r'(src|srcset)="(?!https?:)', rf'\1="{home}/raw/main/', text)
+
+
+setup(
+    cmdclass={"build_py": BuildWithShippedFiles},
+    long_description=description(),
+    long_description_content_type="text/markdown",
+)
