@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
+import yaml
 
 from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.cli import main
@@ -16,8 +19,9 @@ from s3prl_dphubert.model.cost import parameters
 from s3prl_dphubert.pruning.budget import Budget
 from s3prl_dphubert.pruning.budget_steps import SteppedBudget
 from s3prl_dphubert.training.trainer import Trainer
-from s3prl_dphubert.utils.config_io import from_dict
+from s3prl_dphubert.utils.config_io import from_dict, to_dict
 from tests.helpers.compression_runs import STAGE, make_place, settings
+from tests.helpers.forked_processes import finish, run
 
 SIZES = (0.15, 0.3, "17k")
 FILES = ("pruned/model.safetensors", "projections.safetensors", "model/model.safetensors", "results.json")
@@ -83,7 +87,7 @@ def test_the_target_stops_at_each_size():
         SteppedBudget.of(budgets, 2)
 
 
-def _stop(run, folder, update, trainer):
+def _stop(trained, folder, update, trainer):
     after = trainer.after_step
 
     def stop(*arguments):
@@ -92,7 +96,7 @@ def _stop(run, folder, update, trainer):
             raise KeyboardInterrupt
 
     trainer.after_step = stop
-    run(trainer)
+    trained(trainer)
 
 
 @pytest.mark.slow
@@ -103,9 +107,9 @@ def _stop(run, folder, update, trainer):
 def test_a_run_that_was_interrupted_ends_alike(place, whole, tmp_path, monkeypatch, folder, update):
     """After the first size was complete, after stage 1, and within the second size."""
     out = tmp_path / "halves"
-    run = Trainer.run
+    trained = Trainer.run
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "run", lambda self: partial(_stop, run, folder, update)(self))
+        patch.setattr(Trainer, "run", lambda self: partial(_stop, trained, folder, update)(self))
         compress(several(place), out)
     compress(several(place), out)
     for size in SIZES:
@@ -116,8 +120,6 @@ def test_a_run_that_was_interrupted_ends_alike(place, whole, tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_a_finished_run_does_nothing_and_a_lost_size_is_made_anew(place, whole, monkeypatch):
-    import shutil
-
     out = whole[0]
     before = (out / "0.3" / "model" / "model.safetensors").read_bytes()
     with monkeypatch.context() as patch:
@@ -126,6 +128,24 @@ def test_a_finished_run_does_nothing_and_a_lost_size_is_made_anew(place, whole, 
     shutil.rmtree(out / "0.3")
     compress(several(place), out)
     assert (out / "0.3" / "model" / "model.safetensors").read_bytes() == before
+
+
+def accumulated(place, out, accumulate):
+    config = several(place)
+    stages = {name: replace(getattr(config, name), accumulate=accumulate) for name in ("stage1", "stage2")}
+    compress(replace(config, device="cpu", **stages), out)
+
+
+@pytest.mark.slow
+@pytest.mark.torchrun
+def test_two_processes_make_the_sizes_of_one_that_accumulates_two(place, tmp_path):
+    finish(run(tmp_path / "one", accumulated, place, tmp_path / "whole", 2))
+    finish(run(tmp_path / "two", accumulated, place, tmp_path / "halves", 1, world=2))
+    for size in SIZES:
+        one, two = (load_model(tmp_path / name / str(size) / "model") for name in ("whole", "halves"))
+        assert one.config == two.config
+        for name, tensor in one.state_dict().items():
+            torch.testing.assert_close(two.state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
 
 
 def test_sizes_that_mean_nothing(place):
@@ -149,10 +169,6 @@ def test_sizes_that_mean_nothing(place):
 
 @pytest.mark.slow
 def test_the_command_prints_the_table(place, whole, tmp_path, capsys):
-    import yaml
-
-    from s3prl_dphubert.utils.config_io import to_dict
-
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(to_dict(several(place)) | {"sizes": []}))
     main(["compress", str(file), "--out", str(whole[0]), "--sizes", ",".join(map(str, SIZES))])

@@ -67,6 +67,7 @@ def differing(a, b):
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", list(OPTIONS))
 def test_interrupted_training_equals_undisturbed(place, tmp_path, option):
     """Stopped an update after a checkpoint: the same weights to the bit, also those that are averaged."""

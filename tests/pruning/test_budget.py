@@ -129,6 +129,7 @@ def test_curves_of_the_target():
         assert budget.targets(50, {"parameters": 0.4})["parameters"] == pytest.approx(0.4 + 0.4 * middle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amounts", [{"parameters": "16k"}, {"macs": 620_000, "parameters": 17e3}])
 def test_a_run_keeps_amounts(tmp_path, amounts):
     """From the forms that YAML has, with gates that end on the target."""

@@ -88,6 +88,7 @@ def pulled(constraint: str, worth: float, updates: int = 150) -> float:
     return tightest(student, budget, full)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worth", [1e-4, 1e-3, 1e-2])
 def test_gates_end_on_the_target_whatever_units_are_worth(worth):
     """The penalty alone ends beyond it here, the further the less units are worth."""
