@@ -143,7 +143,7 @@ def _times(config: ModelConfig, settings: Settings) -> dict[str, float]:
     def best(call: Callable[[], object]) -> float:
         return _best_time(call, settings.repeats)
 
-    times["projection"] = best(lambda: model.projection(model.projection_norm(x)))
+    times["projection"] = best(lambda: model.project(x))
     x = torch.randn(frames, config.embed_dim)
     times["positions"] = best(lambda: model.positional(x, packing, frames))
     layer: Any = model.layers[0]

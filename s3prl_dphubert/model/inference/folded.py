@@ -102,7 +102,7 @@ class FoldedModel(nn.Module):
             return [empty, *(empty.clone() for _ in self.layers[:depth])], lengths
         with torch.autocast(waveforms.device.type, enabled=False):
             x = self.extractor(waveforms.float(), unpadded)
-            x = self.projection(x if self.projection_norm is None else self.projection_norm(x)).float()
+            x = self.project(x).float()
             x = unpadded.move(x, packing)
             states = [x, *self._transformer(x, packing, frames, depth)]
         return [packing.unpack(state, frames) for state in states], lengths
@@ -121,6 +121,10 @@ class FoldedModel(nn.Module):
             x = layer(x, packing, tables)
             states.append(x)
         return states
+
+    def project(self, x: Tensor) -> Tensor:
+        """Feature projection of x (N, C) -> (N, D), in the type of the products."""
+        return self.projection(x if self.projection_norm is None else self.projection_norm(x))
 
     def positional(self, x: Tensor, packing: Packing, frames: int) -> Tensor:
         """Positional convolutions of x (N, D) -> (N, D); no utterance has more than ``frames`` frames."""
