@@ -27,6 +27,14 @@ def cost_lines(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sparsity_lines(results: dict[str, Any]) -> list[str]:
+    """Return target and expected sparsity at the end of stage 1; none without stage 1."""
+    return [
+        f"{f'sparsity in {count}':<24}{row['expected']:8.3f} by the gates, target {row['target']:.3f}"
+        for count, row in results.get("sparsity", {}).items()
+    ]
+
+
 def loss_lines(results: dict[str, Any]) -> list[str]:
     """Return the validation losses in the order of training; there may be none."""
     rows = [(title, results["valid"][key]) for key, title in LOSSES.items() if results["valid"].get(key)]
@@ -42,4 +50,4 @@ def render_summary(out: Path) -> str:
         f"      s3prl-dphubert export {model} model.onnx --format onnx",
         f"      s3prl-dphubert superb run --upstream dphubert_local --ckpt {model} --data DIR --out DIR",
     ]
-    return "\n".join([*cost_lines(results), *loss_lines(results), *following])
+    return "\n".join([*cost_lines(results), *sparsity_lines(results), *loss_lines(results), *following])

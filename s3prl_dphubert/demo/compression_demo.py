@@ -10,7 +10,7 @@ from ..checkpoints.model_card import units_table
 from ..checkpoints.teachers import TEACHERS
 from ..compression.compress_config import CompressConfig
 from ..compression.pipeline import compress
-from ..compression.run_summary import cost_lines, loss_lines
+from ..compression.run_summary import cost_lines, loss_lines, sparsity_lines
 from ..data.manifest import scan, write
 from ..errors import RunError
 from ..model.profiler import real_time_factors
@@ -54,7 +54,7 @@ def show(run: Path, settings: CompressConfig) -> None:
     results = read_json(run / "results.json", RunError)
     teacher, model = load_model(settings.teacher), load_model(run / "model")
     print(f"\n{units_table(model.config)}\n")
-    print("\n".join([*cost_lines(results), "", *loss_lines(results)]))
+    print("\n".join([*cost_lines(results), *sparsity_lines(results), "", *loss_lines(results)]))
     speed = real_time_factors({"teacher": teacher, "compressed": model})
     ratio = speed["compressed"] / speed["teacher"]
     print(f"\nreal-time factor        {speed['teacher']:.4f} -> {speed['compressed']:.4f}   {ratio:.2f} x")

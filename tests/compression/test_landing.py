@@ -9,6 +9,7 @@ import pytest
 from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.compression import run_plots
 from s3prl_dphubert.compression.compress_config import CompressConfig
+from s3prl_dphubert.compression.run_summary import render_summary
 from s3prl_dphubert.data.manifest import scan, write
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import from_dict, merge, read_yaml
@@ -53,6 +54,11 @@ def test_shipped_configurations_land_on_their_target(place, tmp_path, monkeypatc
     assert min(off.values()) == pytest.approx(0, abs=0.005)
     assert min(rows[WARMUP + 10][f"sparsity{s}"] - config.budget.shares[c]
                for s, c in zip(suffixes, config.budget.counts, strict=True)) > -0.05  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    ends = {count: row["expected"] - row["target"] for count, row in results["sparsity"].items()}
+    assert list(ends) == list(config.budget.counts)
+    assert min(ends.values()) == pytest.approx(0, abs=0.005)
+    assert all(f"sparsity in {count}" in render_summary(tmp_path / "run") for count in ends)
     budget = config.budget
     limits = budget.limits(budget.costs(load_model(config.teacher).config))
     used = [cost / limits[count] for count, cost in budget.costs(model.config).items()]
