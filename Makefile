@@ -32,6 +32,10 @@ test-espnet: .venv-espnet/installed
 torture: .venv/installed
 	$(BIN)/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
 
+# Build, twine, installation in empty environments; PYTHONS="--python PATH --python PATH" names interpreters.
+release-check: .venv/installed
+	$(BIN)/python .ci/release.py check $(PYTHONS)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -79,4 +79,4 @@ def test_a_new_door_is_found(tmp_path, statement):
 
 def test_the_policy_refers_to_the_page():
     assert "(docs/explanation/security.md)" in (ROOT / "SECURITY.md").read_text(encoding="utf8")
-    assert "(../../SECURITY.md)" in PAGE.read_text(encoding="utf8")
+    assert "`SECURITY.md`" in PAGE.read_text(encoding="utf8")
