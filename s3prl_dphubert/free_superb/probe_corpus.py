@@ -1,4 +1,4 @@
-"""The aligned corpus of a FreeSUPERB build, for the probes: all recordings of the game whose times are known."""
+"""The aligned corpus of a FreeSUPERB build for probes: recordings of the game whose words have times."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ class AlignedCorpus:
                 raise DataError(f"{each.path}: split is {shown(each.split)}, allowed: {', '.join(SPLITS)}")
             if splits.setdefault(each.speaker, each.split) != each.split:
                 raise DataError(
-                    f"{self.name}: speaker {shown(each.speaker)} is in {splits[each.speaker]} and {each.split}, "
-                    "allowed: one split for each"
+                    f"{self.name}: speaker {shown(each.speaker)} is in {splits[each.speaker]} and "
+                    f"{each.split}, allowed: one split for each"
                 )
             if each.path in paths:
                 raise DataError(f"{self.name}: path {each.path} is there twice")
@@ -108,7 +108,7 @@ class AlignedCorpus:
         """Digest of names of files, voices, splits and times: results compare only if it is the same."""
         digest = hashlib.sha256()
         for each in self.utterances:
-            times = [[(s.label, round(s.start / UNIT)) for s in kind] for kind in (each.words, each.phones)]
+            times = " / ".join(" ".join(map(_written, kind)) for kind in (each.words, each.phones))
             digest.update(f"{each.path.name}\t{each.speaker}\t{each.split}\t{times}\n".encode())
         return digest.hexdigest()
 

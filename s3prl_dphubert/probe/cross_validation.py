@@ -137,7 +137,7 @@ class ClassificationProbe:
         """Classify by a discriminant on one layer, layer and shrinkage chosen on the development part.
 
         Returns:
-            The result on the chosen layers, and the accuracy (L + 1) of each layer, its shrinkage chosen alike.
+            The result on the chosen layers, and the accuracy of each layer, its shrinkage chosen alike.
         """
         folds, classes = list(self.partition.folds()), len(self.probe.classes)
         labels = torch.from_numpy(self.probe.labels)
@@ -172,7 +172,7 @@ class ClassificationProbe:
         return HeadResult(self._ratio(chosen_correct), choices), [self._ratio(row) for row in correct]
 
     def by_weights(self, states: PooledStates) -> HeadResult:
-        """Classify by a discriminant on a weighted sum of layers, the shrinkage chosen on the development part."""
+        """Classify by a discriminant on a weighted sum of layers, the shrinkage chosen as before."""
         labels, classes = self.probe.labels, len(self.probe.classes)
         always = self.partition.rows(ALWAYS)
         basis = LayerBasis.of(states, always if len(always) else np.arange(len(self.probe)))

@@ -1,7 +1,7 @@
 """Linear discriminant analysis from sums over samples, in closed form.
 
-The within-class covariance S is shrunk towards its diagonal, (1 - s) S + s diag S (Schäfer and Strimmer, 2005,
-target D), so that layers with a few large dimensions are no special case.
+The within-class covariance S is shrunk towards its diagonal, (1 - s) S + s diag S (Schäfer and Strimmer,
+2005, target D), which dimensions of different sizes leave as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 SHRINKAGES = (0.001, 0.01, 0.1, 0.3)
-_FLOOR = 1e-6  # least variance of a dimension, relative to the mean over dimensions
+_RIDGE = 1e-6  # added to the variance of a dimension, relative to it; covers rounding
+_FLOOR = 1e-8  # the same relative to the mean over dimensions, for those that are constant
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ClassMoments:
         covariance = (self.gram - self.means.T @ self.sums) / freedom
         diagonal = covariance.diagonal().clamp(min=0)
         diagonal = diagonal + _FLOOR * diagonal.mean().clamp(min=1e-12)
-        return (1 - shrinkage) * covariance + torch.diag(diagonal * shrinkage + _FLOOR * diagonal)
+        return (1 - shrinkage) * covariance + torch.diag((shrinkage + _RIDGE) * diagonal)
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,18 @@ class LinearHead:
 def discriminant(moments: ClassMoments, shrinkage: float) -> LinearHead:
     """Return the classifier of Gaussian classes with a shared covariance and the classes' frequencies."""
     factor = torch.linalg.cholesky(moments.within(shrinkage))
-    weight = torch.cholesky_solve(moments.means.T, factor)
-    bias = (moments.counts / moments.counts.sum()).log() - (moments.means.T * weight).sum(0) / 2
+    centre = moments.sums.sum(0) / moments.counts.sum()
+    deviations = torch.where((moments.counts > 0)[:, None], moments.means - centre, 0.0)
+    weight = torch.cholesky_solve(deviations.T, factor)
+    bias = (moments.counts / moments.counts.sum()).log() - ((deviations / 2 + centre).T * weight).sum(0)
     return LinearHead(weight.float(), bias.float())
 
 
 def projection(moments: ClassMoments, shrinkage: float) -> Tensor:
     """Return directions (D, C - 1 or fewer) that best separate the classes, white within classes.
 
-    Fisher's criterion: eigenvectors of the covariance between classes, which count alike however frequent they
-    are, after the one within classes has been made the identity.
+    Fisher's criterion: principal directions of the class means, which count alike however frequent
+    the classes are, in coordinates in which the covariance within classes is the identity.
     """
     factor = torch.linalg.cholesky(moments.within(shrinkage))
     means = moments.means[moments.counts > 0]

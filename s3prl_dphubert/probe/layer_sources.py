@@ -1,4 +1,4 @@
-"""Sources of hidden states: checkpoints, random weights, s3prl's upstreams, and spectral features as floors."""
+"""Sources of hidden states: checkpoints, random weights, s3prl's upstreams, and spectra as floors."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from .. import compat
-from ..checkpoints.load import load_model
+from ..checkpoints.load import EXPORTED, load_model
 from ..constants import SAMPLE_RATE
 from ..errors import ConfigError
 from ..model import SpeechModel
 from ..upstream.entries import dphubert_local
 from ..upstream.expert import UpstreamExpert
 from ..upstream.options import Options
-from ..utils.hashing import sha256_model, sha256_tensors
+from ..utils.hashing import sha256_file, sha256_model, sha256_tensors
 
 LOG_MEL, MFCC = "log-mel", "mfcc"
 FLOORS = (LOG_MEL, MFCC)
 RANDOM, S3PRL = "random:", "s3prl:"
 SOURCES = (
-    f"a checkpoint as for load_model, {RANDOM}CHECKPOINT for random weights of its architecture, {S3PRL}UPSTREAM, "
-    f"{LOG_MEL} or {MFCC}"
+    f"a checkpoint as for load_model, {RANDOM}CHECKPOINT for random weights of its architecture, "
+    f"{S3PRL}UPSTREAM, {LOG_MEL} or {MFCC}"
 )
 LEAST_SAMPLES = 400
 _WINDOW, _HOP = 25.0, 20.0  # ms
@@ -74,7 +74,11 @@ def open_source(text: str, device: str = "cpu", name: str = "") -> LayerSource:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return _own(UpstreamExpert(SpeechModel(config), Options(padding="exact")), name, device)
-    return _own(dphubert_local(text, padding="exact"), name, device)
+    expert = dphubert_local(text, padding="exact")
+    if Path(text).suffix in EXPORTED:
+        files = [path for path in (Path(text), Path(text).with_suffix(".bin")) if path.is_file()]
+        return _own(expert, name, "cpu", sha256_file(*files))
+    return _own(expert, name, device)
 
 
 def default_name(text: str) -> str:
@@ -85,17 +89,16 @@ def default_name(text: str) -> str:
     return f"random {last}" if prefix == RANDOM else last
 
 
-def _own(expert: UpstreamExpert, name: str, device: str) -> LayerSource:
+def _own(expert: UpstreamExpert, name: str, device: str, digest: str = "") -> LayerSource:
     expert = expert.to(device).eval()
     config = expert.model.config
 
     def states(waveform: Tensor) -> list[Tensor]:
         return [state[0].cpu() for state in expert([waveform.to(device)])["hidden_states"]]
 
-    weights = list(expert.model.state_dict().items())
     facts = {
         "parameters": sum(parameter.numel() for parameter in expert.model.parameters()),
-        "sha256": sha256_model(config.to_dict(), dict(weights)),
+        "sha256": digest or sha256_model(config.to_dict(), expert.model.state_dict()),
     }
     return LayerSource(name, states, config.stride, config.min_samples / 2, facts)
 
@@ -124,12 +127,12 @@ def _s3prl(upstream: str, name: str, device: str) -> LayerSource:
 
 
 def _floor(kind: str, name: str) -> LayerSource:
-    """Return log-mel or MFCC features with Kaldi's defaults but a hop of 20 ms, without mean normalisation."""
+    """Return log-mel or MFCC features as Kaldi's but with a hop of 20 ms, without mean normalisation."""
     try:
         from torchaudio.compliance import kaldi
     except ImportError as error:
-        message = "needs torchaudio: pip install 's3prl-dphubert[torchaudio]', or leave the floors out (--no-floors)"
-        raise ConfigError(f"{kind}: {message}") from error
+        remedy = "pip install 's3prl-dphubert[torchaudio]', or leave the floors out (--no-floors)"
+        raise ConfigError(f"{kind}: needs torchaudio: {remedy}") from error
 
     def states(waveform: Tensor) -> list[Tensor]:
         options = {

@@ -1,11 +1,11 @@
 """Softmax weights of layers as in SUPERB, learnt with a linear classifier on the weighted sum to convergence.
 
-SUPERB (Yang et al., Interspeech 2021, section 3) trains both by stochastic gradients, so that the weights depend on
-learning rate and number of steps. Here the classifier is always the best one for the weights, in closed form: what is
-left is a function of the weights alone (variable projection, Golub and Pereyra 1973), which L-BFGS maximises from
-equal weights. Least squares on class indicators gives the function tr(T⁻¹B) / (C - 1), the share of variance between
-classes, with the covariances T of all samples and B of the class means; it does not depend on the scale of the sum.
-Both are sums over pairs of layers, so the samples are read once.
+SUPERB (Yang et al., Interspeech 2021) trains both by stochastic gradients, so that the weights depend on
+learning rate and number of steps. Here the classifier is always the best one for the weights, in closed
+form. What is left is a function of the weights alone (variable projection, Golub and Pereyra 1973), which
+L-BFGS maximises from equal weights. For least squares on class indicators it is tr(T⁻¹B) / (C - 1), the
+share of variance between classes, with the covariances T of all samples and B of the class means, whatever
+the scale of the sum. Both are sums over pairs of layers, so the samples are read once.
 """
 
 from __future__ import annotations

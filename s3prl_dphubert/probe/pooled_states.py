@@ -1,4 +1,4 @@
-"""Hidden states of all samples, pooled as each probe needs them, computed once for a model and kept on disk."""
+"""Hidden states of all samples, pooled as each probe needs them, computed once for a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..constants import SAMPLE_RATE
-from ..data.audio import probe, read
+from ..data import audio
 from ..errors import DataError
 from .aligned_corpus import AlignedCorpus
 from .layer_sources import LEAST_SAMPLES, LayerSource
@@ -61,7 +61,7 @@ def durations(corpus: AlignedCorpus) -> np.ndarray:
     Raises:
         DataError: a recording is missing or unreadable.
     """
-    return np.array([probe(each.path).samples_16k / SAMPLE_RATE for each in corpus.utterances])
+    return np.array([audio.probe(each.path).samples_16k / SAMPLE_RATE for each in corpus.utterances])
 
 
 @contextmanager
@@ -111,7 +111,7 @@ class _Extraction:
     def run(self, index: int) -> None:
         """Compute one recording and store the vectors of its samples."""
         path = self.corpus.utterances[index].path
-        waveform = read(path)
+        waveform = audio.read(path)
         if len(waveform) < LEAST_SAMPLES:
             waveform = np.pad(waveform, (0, LEAST_SAMPLES - len(waveform)))
         hidden = torch.stack(self.source.states(torch.from_numpy(waveform)))  # (L + 1, F, D)

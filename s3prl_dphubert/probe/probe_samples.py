@@ -1,7 +1,7 @@
 """Samples of each probe: stretches of recordings with their labels, the same for every model.
 
-A stretch becomes one vector: a word the means over its three thirds, a phone the frame at its time, an utterance
-the mean and standard deviation over its frames (Snyder et al., ICASSP 2018).
+A stretch becomes one vector: a word the means over its three thirds, a phone the frame at its time, an
+utterance the mean and standard deviation over its frames (Snyder et al., ICASSP 2018).
 """
 
 from __future__ import annotations

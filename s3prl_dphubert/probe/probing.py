@@ -44,8 +44,8 @@ class ProbeSuite:
         """Read the headers of the recordings and list the samples.
 
         Raises:
-            DataError: a recording is missing, fewer than two voices lie outside ``train``, or there is nothing
-                to classify.
+            DataError: a recording is missing, fewer than two voices lie outside ``train``, or there is
+                nothing to classify.
         """
         lengths = durations(corpus)
         probes = samples(corpus, lengths)

@@ -19,7 +19,7 @@ from .report_plots import INK, LINES
 
 BETTER, WORSE, OPEN = "#1f6f8b", "#d1495b", "#8a949d"
 STYLES = {HIGHER: (BETTER, ">", BETTER), LOWER: (WORSE, "<", WORSE), NO_CONCLUSION: (OPEN, "o", "white")}
-"""Colour, marker and filling of each conclusion: marks point to the better side, so that no colour is needed."""
+"""Colour, marker and filling of each conclusion; marks point to the better side and need no colour."""
 BAND = "#f4f6f8"
 
 

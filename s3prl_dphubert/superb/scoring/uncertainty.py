@@ -1,9 +1,9 @@
 """Standard errors of scores and paired differences of models, by the bootstrap over voices.
 
-Utterances of a voice resemble each other, so voices are drawn with replacement, not utterances, and two models
-are scored on the same draws (Bisani and Ney, ICASSP 2004). With few voices G the spread over the draws is too
-small by √((G - 1) / G) and a normal interval too narrow: the first is corrected, and the interval uses Student's
-t with G - 1 degrees of freedom (Hesterberg, The American Statistician 69(4), 2015).
+Utterances of a voice resemble each other, so voices are drawn with replacement, not utterances, and two
+models are scored on the same draws (Bisani and Ney, ICASSP 2004). With few voices G the spread over the
+draws is too small by √((G - 1) / G) and a normal interval too narrow: the first is corrected, and the
+interval uses Student's t with G - 1 degrees of freedom (Hesterberg, The American Statistician 69(4), 2015).
 
 Where a recipe made several models, one for each seed, the variance over the seeds is added to that over the
 voices, with Welch's and Satterthwaite's degrees of freedom for the sum (Biometrics Bulletin 2(6), 1946).
