@@ -96,7 +96,8 @@ class UpstreamExpert(nn.Module):
         rows: dict[int, list[Tensor]] = {}
         for length in sorted(set(lengths)):
             indices = [index for index, other in enumerate(lengths) if other == length]
-            hidden = self._extract(waveforms[indices, :length])
+            rows_of_length = torch.stack([waveforms[index, :length] for index in indices])
+            hidden = self._extract(rows_of_length)
             filled = [_repeat_last(state, frames) for state in hidden]
             rows.update({index: [state[i] for state in filled] for i, index in enumerate(indices)})
         ordered = (rows[index] for index in range(len(lengths)))

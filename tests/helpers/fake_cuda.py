@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 WAITING = (
     "_local_scalar_dense",  # item, float, int, bool and tolist of one number
@@ -35,17 +36,19 @@ class Waits(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
-        self.operations = 0
+        self.types: dict[str, set[torch.dtype]] = {}  # operation -> types of its first argument
         self.answer: float | None = None  # to whoever reads a number, which a fake tensor has not
         self.pinned: dict[int, Tensor] = {}  # by id
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
-        tensors = [a for a in args if isinstance(a, Tensor)]
+        tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         if any(t.device.type == "cuda" for t in tensors):
-            self.operations += 1
+            self.types.setdefault(name, set()).add(tensors[0].dtype)
             masks = args[1] if name in ("index", "index_put", "index_put_") else []
+            if name == "prod" and tensors[0].requires_grad:
+                self.found.append("prod, whose gradient looks for zeros")
             if name in WAITING or any(m is not None and m.dtype == torch.bool for m in masks):
                 self.found.append(name)
         if name == "_local_scalar_dense" and self.answer is not None:
@@ -84,15 +87,17 @@ def fake_cuda() -> Iterator[Waits]:
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "fake")
         patch.setattr(torch.cuda, "synchronize", lambda *_: waits.found.append("synchronize"))
+        patch.setattr(torch.cuda, "Event", Event)
         patch.setattr(torch.Tensor, "pin_memory", pin_memory)
         patch.setattr(torch.Tensor, "is_pinned", lambda tensor, *_: id(tensor) in waits.pinned)
         patch.setattr(torch.Tensor, "backward", backward)
+        patch.setattr(torch.autograd, "grad", gradients_of)
         patch.setattr(nn.Module, "_apply", apply)
         with FakeTensorMode(allow_non_fake_inputs=True), waits:
             yield waits
 
 
-def apply(module: nn.Module, function: Callable[[Tensor], Tensor]) -> nn.Module:
+def apply(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
     """Replace parameters and buffers; those of a fake device stay, as torch cannot swap them."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
@@ -105,9 +110,30 @@ def apply(module: nn.Module, function: Callable[[Tensor], Tensor]) -> nn.Module:
     return module
 
 
+class Event:
+    """An event that is over as soon as it is recorded."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
 @torch.no_grad()
 def backward(loss: Tensor, gradient: Tensor | None = None) -> None:
     """Run the backward pass node by node, since torch's engine asks for the streams of a real device."""
+    _run(loss, torch.ones_like(loss) if gradient is None else gradient, {})
+
+
+@torch.no_grad()
+def gradients_of(loss: Tensor, inputs: Tensor) -> tuple[Tensor]:
+    """Return the gradient of a loss (0-d) for one leaf, and leave those of others as they are."""
+    caught: dict[int, Tensor] = {id(inputs): torch.zeros_like(inputs)}
+    _run(loss, torch.ones_like(loss), caught)
+    return (caught[id(inputs)],)
+
+
+def _run(loss: Tensor, gradient: Tensor, caught: dict[int, Tensor]) -> None:
+    """Visit nodes after all that need their output; ``caught`` takes the place of leaves' gradients."""
     root = loss.grad_fn
     waiting: dict[Any, int] = {}  # node -> edges to it that have no gradient yet
     stack, seen = [root], {root}
@@ -118,15 +144,19 @@ def backward(loss: Tensor, gradient: Tensor | None = None) -> None:
                 if node not in seen:
                     seen.add(node)
                     stack.append(node)
-    arrived: dict[Any, list[Tensor | None]] = {
-        root: [torch.ones_like(loss) if gradient is None else gradient]
-    }
+    arrived: dict[Any, list[Tensor | None]] = {root: [gradient]}
     ready = [root]
     while ready:
         node = ready.pop()
-        out = node(*_fitting(node, arrived.pop(node)))
-        gradients = out if isinstance(out, tuple) else (out,)
-        for (following, number), value in zip(node.next_functions, gradients, strict=False):
+        given = _fitting(node, arrived.pop(node))
+        if caught and hasattr(node, "variable"):
+            if id(node.variable) in caught:
+                caught[id(node.variable)] += given[0]
+            continue
+        out = node(*given)
+        for (following, number), value in zip(
+            node.next_functions, out if isinstance(out, tuple) else (out,), strict=False
+        ):
             if following is None:
                 continue
             slots = arrived.setdefault(following, [None] * len(following._input_metadata))
