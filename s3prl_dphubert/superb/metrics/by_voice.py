@@ -58,7 +58,7 @@ class Accuracy:
         if [name for name, _ in predicted] != [name for name, _ in true] or not true:
             raise ResultError(f"{output.folder}: test_predict and test_truth are of other items")
         right = [label == other for (_, label), (_, other) in zip(predicted, true, strict=True)]
-        return Ratio.of_items([_voice(self.voice, name) for name, _ in true], right)
+        return Ratio.of_items([voice_of(self.voice, name) for name, _ in true], right)
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,11 @@ class TextErrors:
 
     def __call__(self, output: Output) -> Ratio:
         """Return the error rate by voice."""
-        hypotheses, references = (
-            dict(_pairs(output, f"{self.name}-{kind}.ark", " ")) for kind in ("hyp", "ref")
-        )
-        if set(hypotheses) != set(references) or not any(references.values()):
-            raise ResultError(f"{output.folder}: {self.name}-hyp.ark and -ref.ark are of other utterances")
         split = list if self.characters else str.split
-        errors = [edit_distance(split(hypotheses[key]), split(text)) for key, text in references.items()]
-        lengths = [len(split(text)) for text in references.values()]
-        return Ratio.of_items([_voice(self.voice, key) for key in references], errors, lengths)
+        rows = texts(output, self.name)
+        errors = [edit_distance(split(hypothesis), split(reference)) for _, hypothesis, reference in rows]
+        lengths = [len(split(reference)) for _, _, reference in rows]
+        return Ratio.of_items([voice_of(self.voice, name) for name, _, _ in rows], errors, lengths)
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,20 @@ class DiarizationErrors:
         return Ratio.of_items(groups, wrong, [each.spoken for each in errors.values()])
 
 
-def _voice(pattern: str, name: str) -> str:
+def texts(output: Output, name: str) -> list[tuple[str, str, str]]:
+    """Return each utterance with hypothesis and reference, from ``NAME-hyp.ark`` and ``NAME-ref.ark``.
+
+    Raises:
+        ResultError: a file is missing, or they are empty or of different utterances.
+    """
+    hypotheses, references = (dict(_pairs(output, f"{name}-{kind}.ark", " ")) for kind in ("hyp", "ref"))
+    if set(hypotheses) != set(references) or not any(references.values()):
+        raise ResultError(f"{output.folder}: {name}-hyp.ark and -ref.ark are of other utterances")
+    return [(key, hypotheses[key], reference) for key, reference in references.items()]
+
+
+def voice_of(pattern: str, name: str) -> str:
+    """Return what the group of a regular expression finds in an item's name, or the name itself."""
     match = re.search(pattern, name)
     return match[1] if match else name
 

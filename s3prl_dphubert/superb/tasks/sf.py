@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..metrics.parsers import Printed
+from ..metrics.by_voice import FIRST_FIELD, texts, voice_of
+from ..metrics.parsers import Output, Printed, edit_distance
+from ..scoring.uncertainty import Ratio
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, PredictedItem
 from .audio_lists import ctc_splits, matching
@@ -37,6 +39,7 @@ SLOTS = frozenset(
     )
 )
 """Slots of SNIPS, of which s3prl writes ``B-SLOT words E-SLOT``."""
+_SLOT = re.compile(r"B-(\S+) (.+?) E-\1(?!\S)")
 _TAG = re.compile(r"[BE]-(\S*)")
 _WORD = re.compile("<unk>|[A-Z']+")
 
@@ -77,6 +80,42 @@ def _together(items: Sequence[PredictedItem], data: Path | None) -> Iterable[str
         yield "holds no slot, allowed: B-SLOT words E-SLOT in some utterances"
 
 
+def slots(text: str) -> dict[str, list[str]]:
+    """Return slot -> its values in a text, in which each stands between ``B-SLOT`` and ``E-SLOT``."""
+    values: dict[str, list[str]] = {}
+    for slot, value in _SLOT.findall(" ".join(text.split())):
+        words = (word for word in value.split() if not _TAG.fullmatch(word))
+        values.setdefault(slot, []).append(" ".join(words))
+    return values
+
+
+def type_f1(output: Output) -> Ratio:
+    """Return the mean over utterances of the F1 of slot types in percent, by voice."""
+    rows = texts(output, "test")
+    scores = []
+    for _, hypothesis, reference in rows:
+        said, true = set(slots(hypothesis)), set(slots(reference))
+        scores.append(2 * len(said & true) / (len(said) + len(true)) if said or true else 1.0)
+    return Ratio.of_items([voice_of(FIRST_FIELD, name) for name, _, _ in rows], scores)
+
+
+def value_errors(output: Output) -> Ratio:
+    """Return the character error rate in percent of the values of slots, by voice.
+
+    A value is compared with the closest one of its slot in the hypothesis, or with nothing.
+    """
+    voices, errors, lengths = [], [], []
+    for name, hypothesis, reference in texts(output, "test"):
+        said = slots(hypothesis)
+        for slot, values in slots(reference).items():
+            for value in values:
+                tried = said.get(slot, [""])
+                voices.append(voice_of(FIRST_FIELD, name))
+                errors.append(min(edit_distance(list(each), list(value)) for each in tried))
+                lengths.append(len(value))
+    return Ratio.of_items(voices, errors, lengths)
+
+
 TASK = SuperbTask(
     name="SF",
     title="slot filling",
@@ -84,8 +123,18 @@ TASK = SuperbTask(
     position=10,
     downstream="ctc",
     metrics=(
-        Metric("f1", "F1", "%", HIGHER, Printed("test slot_type_f1: {}", 100), fbank=69.64, sota=89.81),
-        Metric("cer", "CER", "%", LOWER, Printed("test slot_value_cer: {}", 100), fbank=52.94, sota=21.76),
+        Metric(
+            *("f1", "F1", "%", HIGHER, Printed("test slot_type_f1: {}", 100)),
+            fbank=69.64,
+            sota=89.81,
+            statistic=type_f1,
+        ),
+        Metric(
+            *("cer", "CER", "%", LOWER, Printed("test slot_value_cer: {}", 100)),
+            fbank=52.94,
+            sota=21.76,
+            statistic=value_errors,
+        ),
     ),
     reuse=FeatureReuse(reason="whole files; SpecAugment masks hidden states, not waveforms"),
     audio=audio,

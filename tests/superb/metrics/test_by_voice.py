@@ -88,6 +88,34 @@ def test_errors_in_texts_are_those_of_editdistance(characters, tmp_path):
     assert estimate(statistic).value == pytest.approx(100 * sum(errors.values()) / sum(lengths.values()))
 
 
+SLOTS = {
+    "m7-snips-test-0": (
+        "B-city NEW YORK E-city B-day TODAY E-day",
+        "IN B-city NEW YORK E-city B-day TODAY E-day",
+    ),
+    "m7-snips-test-1": (
+        "B-city OSLO E-city",
+        "B-city OSLO E-city TO B-city LISBON E-city B-day MONDAY E-day",
+    ),
+    "m8-snips-test-0": ("PLAY B-artist ABA E-artist B-city E-city", "PLAY B-artist ABBA E-artist"),
+    "m8-snips-test-1": ("", "B-day TODAY E-day"),
+    "m8-snips-test-2": ("B-day TODAY", "NOTHING AT ALL"),
+    "m8-snips-test-3": ("B-a X B-day NOON E-day E-a", "B-a X NOON E-a"),
+}
+
+
+@pytest.mark.s3prl
+def test_slots_by_voice_have_s3prls_numbers(tmp_path):
+    from s3prl.metric.slot_filling import slot_type_f1, slot_value_cer
+
+    write_pairs(tmp_path, SLOTS, ("test-hyp.ark", "test-ref.ark"))
+    hypotheses, references = zip(*SLOTS.values(), strict=True)
+    for name, theirs in (("f1", slot_type_f1), ("cer", slot_value_cer)):
+        statistic = find("SF").metric(name).statistic(Output(folder=tmp_path))
+        assert statistic.groups == ("m7", "m8")
+        assert estimate(statistic).value == pytest.approx(100 * theirs(list(hypotheses), list(references)))
+
+
 def test_trials_by_voice_are_those_of_the_matrix_of_scores(tmp_path):
     random = np.random.default_rng(0)
     voices = np.repeat(["id10001", "id10002", "id10003"], 12)
