@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_dphubert.cli import build_parser
+from s3prl_dphubert.cli.help_texts import HELP_TEXTS
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.distillation.frame_masking import MaskingConfig
 from s3prl_dphubert.distillation.student_init import StudentConfig
@@ -46,6 +47,8 @@ def cli() -> str:
     parts = []
     for words, text, inner in commands():
         parts.append(f"## {words}\n\n`s3prl-dphubert {words}`: {text[:1].lower()}{text[1:].rstrip('.')}.")
+        if help_text := HELP_TEXTS.get(words):
+            parts.append(help_text.description)
         rows = [
             [f"`{_argument(action)}`", markdown.cell((action.help or "").replace("%%", "%"))]
             for action in inner._actions
@@ -82,6 +85,7 @@ def run_config() -> str:
         ("objective.masking", [MaskingConfig()]),
         ("student", [StudentConfig(layers=1)]),
         ("stage1 and stage2", [run.stage1, run.stage2]),
+        ("card", [run.card]),
     ]
     parts = ["## Top level", _fields([run])]
     for name, values in sections:

@@ -6,6 +6,7 @@ These modules import nothing heavy before a command runs, so that ``--help`` is 
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import logging
 import sys
@@ -13,11 +14,13 @@ from typing import Any
 
 from ..errors import DPHubertError, printable
 from ..version import __version__
-from . import bench, compression, data, export, models, probes, s3prl_commands, superb
+from . import bench, cards, completion, compression, data, export, models, probes, s3prl_commands, superb
+from .help_texts import add_help_texts
 from .machine_trouble import describe
 
+EPILOG = "COMMAND --help shows what it does, with examples."
 RENAMED = {"mini-superb": "free-superb"}
-GROUPS = (data, compression, models, bench, export, s3prl_commands, superb, probes)
+GROUPS = (data, compression, models, cards, bench, export, s3prl_commands, superb, probes)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -27,17 +30,21 @@ class CommandParser(argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             if value in RENAMED:
                 self.error(f"the command {value!r} is called {RENAMED[value]!r} now")
-            self.error(f"unknown command {value!r}; available: {', '.join(action.choices)}")
+            near = difflib.get_close_matches(str(value), action.choices, n=1)
+            guess = f", did you mean {near[0]}?" if near else ";"
+            self.error(f"unknown command {value!r}{guess} available: {', '.join(action.choices)}")
         super()._check_value(action, value)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = CommandParser(prog="s3prl-dphubert", description="Compress speech SSL models.")
+    parser = CommandParser(prog="s3prl-dphubert", description="Compress speech SSL models.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in GROUPS:
         group.add(commands)
+    completion.add(commands, parser)
+    add_help_texts(parser)
     return parser
 
 
@@ -48,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its messages itself
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal's encoding lacks
     try:
