@@ -247,10 +247,13 @@ class JointPruning(Distillation):
         prevails. The penalty sees what the last update moved them away from the target, so that its
         multipliers come to rest where nothing does.
         """
-        if self.budget.constraint == "projection":
-            train = self.config
+        train = self.config
+        may_open, may_close = self.budget.may_move(update, train.updates)
+        if may_open or may_close:
             limit = 2 * linear_schedule(update, train.gate_lr, train.warmup, train.updates)
-            self.student.project(self.budget, self.full_costs, self.gaps, limit)
+            self.student.project(
+                self.budget, self.full_costs, self.gaps, -limit * may_close, limit * may_open
+            )
 
     def sample_masks(self, generator: torch.Generator) -> Masks:
         """Sample the gates for one training step."""

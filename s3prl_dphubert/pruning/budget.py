@@ -54,8 +54,9 @@ class Budget:
         curve: form of that rise: ``linear`` (as published), ``cubic`` (fast at first, slow at the end;
             Zhu and Gupta 2017, eq. 1) or ``cosine`` (slow at both ends).
         constraint: ``penalty`` leaves the targets to the Lagrangian penalty, as published; the gates then end
-            some hundredths off. ``projection`` also moves all gates together after every update, so that
-            they end on the target (:meth:`GatedModel.project`).
+            some hundredths off. ``projection`` also moves all gates together, so that they end on the
+            target: it opens gates that overshoot once the target has risen, and closes gates in the second
+            half of stage 1 (:meth:`GatedModel.project`).
         seconds: length in seconds of the utterance whose MACs are counted.
         round_to: multiple to which conv channels and feed-forward units are cut, such as 8 for faster
             kernels; a group that is not cut keeps its size.
@@ -205,6 +206,18 @@ class Budget:
         if self.curve == "cosine":
             return (1 - math.cos(math.pi * progress)) / 2
         return progress
+
+    def may_move(self, update: int, updates: int) -> tuple[bool, bool]:
+        """Return whether projection may open and whether it may close gates at an update, counted from 0.
+
+        Not before the penalty has had its time, since it closes the gates that matter least to the student.
+
+        Args:
+            update: number of the update.
+            updates: updates of the training.
+        """
+        is_projected = self.constraint == "projection"
+        return is_projected and update >= self.warmup, is_projected and 2 * update >= updates
 
     def of_size(self, size: float | str) -> Budget:
         """Return the same budget with another size of its count: a share to remove below 1, else an amount.

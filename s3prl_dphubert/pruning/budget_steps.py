@@ -52,9 +52,19 @@ class SteppedBudget(Budget):
 
     def targets(self, update: int, initial: dict[str, float] | None = None) -> dict[str, float]:
         """Return the target sparsity at an update, counted from 0, as :meth:`Budget.targets` does."""
-        part = next((i for i, end in enumerate(self.ends) if update < end), len(self.stops) - 1)
-        begin = self.ends[part - 1] if part else 0
+        part, begin, _ = self._part(update)
         (count,) = self.counts
         first = self.stops[part - 1] if part else min((initial or {}).get(count, 0.0), self.stops[0])
         progress = self.progress(update - begin, self.warmup // len(self.stops))
         return {count: first + (self.stops[part] - first) * progress}
+
+    def may_move(self, update: int, updates: int) -> tuple[bool, bool]:
+        """Return whether projection may open and close gates, as :meth:`Budget.may_move` of each size."""
+        _, begin, end = self._part(update)
+        return update - begin >= self.warmup // len(self.stops), 2 * (update - begin) >= end - begin
+
+    def _part(self, update: int) -> tuple[int, int, int]:
+        """Return the size that an update belongs to, its first update and the one after its last."""
+        ends = self.ends
+        part = next((i for i, end in enumerate(ends) if update < end), len(ends) - 1)
+        return part, ends[part - 1] if part else 0, ends[part]

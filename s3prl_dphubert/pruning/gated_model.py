@@ -69,7 +69,12 @@ class GatedModel(nn.Module):
         return {count: 1 - cost / float(full_costs[count]) for count, cost in costs.items()}
 
     def project(
-        self, budget: Budget, full_costs: dict[str, Number], gaps: dict[str, Tensor], limit: float
+        self,
+        budget: Budget,
+        full_costs: dict[str, Number],
+        gaps: dict[str, Tensor],
+        lowest: float,
+        highest: float,
     ) -> None:
         """Move all gates by the same amount towards the target sparsity.
 
@@ -80,7 +85,8 @@ class GatedModel(nn.Module):
             budget: counts of the cost.
             full_costs: count -> cost of the teacher.
             gaps: count -> sparsity minus target (0-d) to remove.
-            limit: largest amount, such as the learning rate of the gates.
+            lowest: amount by which gates may close, 0 or less, in units of their locations.
+            highest: amount by which they may open.
         """
         gap = torch.stack(list(gaps.values()))
         with torch.enable_grad():
@@ -88,7 +94,7 @@ class GatedModel(nn.Module):
             sparsity = torch.stack(list(self.expected_sparsity(budget, full_costs, shift).values()))
             (slope,) = torch.autograd.grad((sparsity * (gap == gap.min())).sum(), shift)
         amount = torch.nan_to_num(-gap.min() / slope, nan=0.0)  # all gates may be closed for good
-        self.gates.shift(amount.clamp(-limit, limit))
+        self.gates.shift(amount.clamp(lowest, highest))
 
     @torch.no_grad()
     def check_sparsity(self, budget: Budget, full_costs: dict[str, Number]) -> None:

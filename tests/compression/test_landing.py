@@ -52,8 +52,6 @@ def test_shipped_configurations_land_on_their_target(place, tmp_path, monkeypatc
         suffix: rows[-1][f"sparsity{suffix}"] - rows[-1][f"target_sparsity{suffix}"] for suffix in suffixes
     }
     assert min(off.values()) == pytest.approx(0, abs=0.005)
-    assert min(rows[WARMUP + 10][f"sparsity{s}"] - config.budget.shares[c]
-               for s, c in zip(suffixes, config.budget.counts, strict=True)) > -0.05  # fmt: skip
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     ends = {count: row["expected"] - row["target"] for count, row in results["sparsity"].items()}
     assert list(ends) == list(config.budget.counts)
