@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,27 @@ WEIGHT_NORM = {
 LARGEST_HEADER = 1 << 24  # bytes of the list of tensors in a safetensors file
 
 
+@dataclass(frozen=True)
+class Card:
+    """Model card with its pictures.
+
+    Args:
+        text: in Markdown, with the metadata of the Hub.
+        pictures: file name -> PNG.
+    """
+
+    text: str
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write the files into the folder of a model."""
+        (folder / CARD).write_text(self.text, encoding="utf8")
+        for name, picture in self.pictures.items():
+            (folder / name).write_bytes(picture)
+
+
 def save_model(
-    model: SpeechModel, target: str | Path, card: str = "", dtype: torch.dtype | None = None
+    model: SpeechModel, target: str | Path, card: str | Card = "", dtype: torch.dtype | None = None
 ) -> Path:
     """Write a checkpoint directory; it appears whole or not at all.
 
@@ -45,7 +65,7 @@ def save_model(
     Args:
         model: model to save.
         target: directory that does not exist yet.
-        card: model card in Markdown; a heading by default.
+        card: model card, in Markdown or with its pictures; a heading by default.
         dtype: type of the stored weights (``torch.float16`` halves the file); unchanged by default.
 
     Returns:
@@ -70,7 +90,8 @@ def save_model(
         except SafetensorError as error:
             raise CheckpointError(f"{target}: cannot be written ({error})") from error
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
-        (partial / CARD).write_text(card or f"# {target.name}\n", encoding="utf8")
+        page = card if isinstance(card, Card) else Card(card or f"# {target.name}\n")
+        page.write(partial)
     return target
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import cards
 from .models import SOURCE
 
 DTYPES = ("float32", "float16")
@@ -18,9 +19,16 @@ def add(commands: Any) -> None:
     convert.add_argument("model", metavar="MODEL", help=SOURCE)
     target = "checkpoint directory; with .pth, the published code's format"
     convert.add_argument("target", type=Path, help=target)
+    native = (
+        "dphubert, or transformers: a dense model for its own HubertModel, WavLMModel … (default dphubert)"
+    )
+    convert.add_argument("--format", choices=("dphubert", "transformers"), default="dphubert", help=native)
+    kinds = "with --format transformers: hubert (default) or wav2vec2, which differ in their name alone"
+    convert.add_argument("--model-type", choices=("hubert", "wav2vec2"), help=kinds)
     convert.add_argument(
         "--dtype", choices=(*DTYPES, "bfloat16"), default="float32", help="weights (default float32)"
     )
+    cards.add_options(convert)
 
     hub = commands.add_parser("export-hub", help="write a folder for the Hub that s3prl runs by itself")
     hub.set_defaults(run=_hub)
@@ -60,18 +68,23 @@ def _hub(arguments: argparse.Namespace) -> None:
 def _convert(arguments: argparse.Namespace) -> None:
     import torch
 
-    from ..checkpoints import dphubert_pth
+    from ..checkpoints import dphubert_pth, native_transformers
     from ..checkpoints.directory import save_model
     from ..checkpoints.load import load_model
-    from ..checkpoints.model_card import facts, rows_of, units_table
+    from ..checkpoints.model_card import model_card
 
     target: Path = arguments.target
     dtype = getattr(torch, arguments.dtype)
+    metadata = cards.metadata(arguments)
     model = load_model(arguments.model)
     if target.suffix != ".pth":
-        table = f"| | |\n|---|---|\n{rows_of({'source': arguments.model} | facts(model.config))}"
-        text = f"# {target.name}\n\n{table}\n\n## Units\n\n{units_table(model.config)}\n"
-        print(save_model(model, target, text, dtype))
+        rows, native = {"source": arguments.model}, arguments.format == "transformers"
+        stated = metadata.of(arguments.model)
+        card = model_card(target.name, model.config, stated, rows, native=native)
+        if native:
+            print(native_transformers.write(model, target, arguments.model_type, card, dtype))
+        else:
+            print(save_model(model, target, card, dtype))
         return
     added = dphubert_pth.write(model, target, dtype)
     print(target)

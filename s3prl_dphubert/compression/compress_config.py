@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.card_metadata import CardMetadata
 from ..data.dataset import DataConfig
 from ..distillation.objective import ObjectiveConfig
 from ..distillation.student_init import StudentConfig
@@ -53,6 +54,7 @@ class CompressConfig:
         sizes: several sizes of the budget's count from one stage 1, from the largest model to the smallest:
             shares of the teacher to remove (``[0.5, 0.75, 0.9]``) or amounts (``[48M, 24M]``). Each is
             trained in stage 2 and has a directory of its own. The budget's constraint is ``projection`` then.
+        card: what the model card states beside the model's shape.
 
     Raises:
         ConfigError: listing every field that is wrong.
@@ -72,6 +74,7 @@ class CompressConfig:
     stage1: TrainConfig | None = field(default_factory=TrainConfig)
     stage2: TrainConfig | None = field(default_factory=_stage2)
     sizes: tuple[float | str, ...] = ()
+    card: CardMetadata = field(default_factory=CardMetadata)
 
     def __post_init__(self) -> None:
         faults = []

@@ -103,6 +103,7 @@ class CompressionRun:
         task.check_sparsity()
         if not self.processes.main:
             return
+        self.record_sparsity(task)
         masks = task.final_masks()
         self.record_validation("stage1", task, masks)
         projections = {name: t.detach().cpu() for name, t in task.objective.state_dict().items()}
@@ -148,7 +149,7 @@ class CompressionRun:
 
     def save(self, model: SpeechModel, name: str, state: str) -> None:
         """Save a model with its card."""
-        save_model(model, self.out / name, render_card(self.config, model, state))
+        save_model(model, self.out / name, render_card(self.config, model, state, self.teacher.config))
 
     def record_validation(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
         """Add validation losses to results.json, unless an earlier start has recorded them."""
@@ -160,6 +161,15 @@ class CompressionRun:
             if name not in results["valid"]:
                 results["valid"][name] = task.evaluate(masks)
                 _write_json(path, results)
+
+    def record_sparsity(self, task: JointPruning) -> None:
+        """Add target and expected sparsity at the end of stage 1 to results.json."""
+        path, targets = self.out / "results.json", task.budget.shares
+        rows = {
+            count: {"target": targets[count], "expected": float(expected.detach())}
+            for count, expected in task.sparsity().items()
+        }
+        _write_json(path, read_record(path) | {"sparsity": rows})
 
     def report(self) -> None:
         """Complete results.json and draw the plots."""

@@ -150,8 +150,9 @@ class SpeechModel(nn.Module):
         if self.config.layer_norm_first:
             transformer.layer_norm.requires_grad_(False)
         for layer in transformer.layers:
-            for norm in layer.idle_norms():
-                norm.requires_grad_(False)
+            if isinstance(layer, TransformerLayer):
+                for norm in layer.idle_norms():
+                    norm.requires_grad_(False)
 
     def frame_lengths(self, lengths: Tensor) -> Tensor:
         """Convert lengths in samples (B,) to lengths in frames (B,)."""
@@ -208,6 +209,12 @@ def normalise(waveforms: Tensor, lengths: Tensor | None, eps: float) -> Tensor:
     """
     if lengths is None:
         return F.layer_norm(waveforms, waveforms.shape[-1:], eps=eps)
+    if torch.compiler.is_compiling():  # values of lengths are not known yet
+        valid = torch.arange(waveforms.shape[1], device=waveforms.device) < lengths[:, None]
+        mean = (waveforms * valid).sum(1, keepdim=True) / lengths[:, None]
+        centred = (waveforms - mean) * valid
+        variance = centred.square().sum(1, keepdim=True) / lengths[:, None]
+        return centred * torch.rsqrt(variance + eps)
     rows = []
     for waveform, length in zip(waveforms, lengths.tolist(), strict=True):
         valid = F.layer_norm(waveform[:length], (length,), eps=eps)

@@ -6,6 +6,8 @@ is written beside the weights, which needs torch and transformers alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seque
 from ..model.feature_extractor import FeatureExtractor
 from ..model.masks import NO_MASKS
 from ..model.speech_model import PADDED, Encoder, frame_lengths, initialise
-from ..model.transformer import Attention, PositionalConv, WeightNormConv
+from ..model.transformer import Attention, WeightNormConv
 
 
 class DPHubertConfig(PretrainedConfig):
@@ -147,7 +149,8 @@ class DPHubertPreTrainedModel(PreTrainedModel):
 
     def _get_feat_extract_output_lengths(self, input_lengths):
         """Convert samples (B,) to frames (B,)."""
-        return frame_lengths(self.config, torch.as_tensor(input_lengths))
+        config: Any = self.config
+        return frame_lengths(config, torch.as_tensor(input_lengths))
 
     def _frames(self, attention_mask, logits):
         """Return the valid frames (B,) of logits (B, F, …)."""
@@ -171,13 +174,12 @@ class DPHubertModel(DPHubertPreTrainedModel):
         super().__init__(config)
         self.feature_extractor = FeatureExtractor(config)
         self.encoder = Encoder(config)
-        fixed = [self.feature_extractor]  # its scale; and what nothing reads, which DDP would wait for
-        for module in fixed + [
-            norm for layer in self.encoder.transformer.layers for norm in layer.idle_norms()
-        ]:
-            _turn_into_buffers(module)
-        positions = self.encoder.transformer.pos_conv_embed
-        if isinstance(positions, PositionalConv) and isinstance(positions.conv, WeightNormConv):
+        transformer: Any = self.encoder.transformer
+        _turn_into_buffers(self.feature_extractor)  # its scale
+        for norm in (norm for layer in transformer.layers for norm in layer.idle_norms()):
+            _turn_into_buffers(norm)
+        positions = transformer.pos_conv_embed
+        if isinstance(getattr(positions, "conv", None), WeightNormConv):
             positions.conv = _with_torchs_weight_norm(positions.conv)
         self.gradient_checkpointing = False
         self.post_init()
@@ -253,7 +255,10 @@ class DPHubertModel(DPHubertPreTrainedModel):
 
 
 def _turn_into_buffers(module: nn.Module) -> None:
-    """Freeze a module's own parameters for good; loading a model would unfreeze them."""
+    """Freeze a module's own parameters for good, which loading would unfreeze.
+
+    They are fixed, or nothing reads them, and DistributedDataParallel would wait for their gradients.
+    """
     for name, parameter in list(module.named_parameters(recurse=False)):
         delattr(module, name)
         module.register_buffer(name, parameter.data)
@@ -263,7 +268,7 @@ def _with_torchs_weight_norm(conv: WeightNormConv) -> nn.Module:
     """Return the same convolution with the parameter names that transformers gives all such weights."""
     width, _, kernel = conv.weight_v.shape
     same = nn.Conv1d(width, width, kernel, padding=conv.padding, groups=conv.groups)
-    same.weight.data, same.bias.data = conv.weight_v.data, conv.bias.data
+    same.weight, same.bias = nn.Parameter(conv.weight_v.data), nn.Parameter(conv.bias.data)
     return nn.utils.parametrizations.weight_norm(same, dim=2)
 
 

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.export import Dim
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
@@ -94,8 +96,9 @@ def test_files_with_tensors_without_elements_are_read(shape, tmp_path):
 
 
 @pytest.mark.torchrun
-@pytest.mark.parametrize("world", [1, 2])
-@pytest.mark.parametrize("shape", ["hubert", "wavlm"])
+@pytest.mark.parametrize(
+    ("world", "shape"), [(1, "hubert"), (1, "wavlm"), (2, "hubert"), (2, "wavlm"), (2, "large")]
+)
 def test_distributed_data_parallel_trains_them_with_its_defaults(tmp_path, world, shape):
     save_model(emptied(shape), tmp_path / "model")
     places = [str(world), str(tmp_path / "store"), str(tmp_path / "model")]
@@ -125,3 +128,55 @@ def test_dynamic_quantization_and_copies_work(shape, tmp_path):
     quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
     assert any("quantized" in type(module).__module__ for module in quantized.modules())
     assert_same(outputs(quantized), outputs(model), 0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("padded", [False, True])
+@torch.no_grad()
+def test_torch_export_with_dynamic_batch_and_length(shape, padded):
+    model = emptied(shape)
+
+    def inputs(batch, samples):
+        generator = torch.Generator().manual_seed(samples)
+        lengths = samples - 50 * torch.arange(batch)
+        waveforms = torch.randn(batch, samples, generator=generator) * 0.1
+        waveforms[torch.arange(samples) >= lengths[:, None]] = 0.0
+        return (waveforms, lengths) if padded else (waveforms,)
+
+    dynamic = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC})[: 1 + padded]
+    exported = torch.export.export(model, inputs(2, 4000), dynamic_shapes=dynamic).module()
+    for batch, samples in ((2, 4000), (1, 5000), (3, 1200)):
+        arguments = inputs(batch, samples)
+        hidden, frames = model(*arguments)
+        again, same_frames = exported(*arguments)
+        assert_same(again, hidden, 1e-5)
+        assert frames is same_frames is None or torch.equal(frames, same_frames)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_average_of_weights_follows_them(shape):
+    model = emptied(shape).train()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    average.update_parameters(model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.randn(2, 4000))[0][-1].square().mean().backward()
+    optimizer.step()
+    average.update_parameters(model)
+    halfway = [(old + new) / 2 for old, new in zip(before, model.parameters(), strict=True)]
+    assert_same(list(average.module.parameters()), halfway, 1e-6)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert len(average.module.eval().extract_features(torch.randn(1, 4000))[0]) == 4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_parameter_that_can_train_has_a_gradient(shape, tmp_path):
+    model = load_model(save_model(emptied(shape), tmp_path / "model")).train()
+    model(torch.randn(2, 4000))[0][-1].square().mean().backward()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == trainable
+    fixed = {name for name, _ in model.named_parameters()} - trainable
+    assert "feature_extractor.dummy_weight" in fixed
+    assert all("layer_norm" in name for name in fixed - {"feature_extractor.dummy_weight"})
+    assert len(fixed) == (1 if not model.config.layer_norm_first else 7)
