@@ -1,31 +1,35 @@
 """The checkpoint that ships, with its card, made from a pre-training run.
 
-``python -m s3prl_dphubert.hubert_mini.ship SPEECH_DIR RUN_DIR TARGET [--probe probe.json]``
+``python -m s3prl_dphubert.hubert_mini.ship BUILD RUN_DIR TARGET --probes PROBE.json …`` takes the records of
+``s3prl-dphubert probe``.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from ..checkpoints.directory import save_model
-from ..checkpoints.dphubert_pth import split_state
-from ..model import ModelConfig, SpeechModel
+from ..constants import SAMPLE_RATE
+from ..data.manifest import Manifest
+from ..free_superb.sources.recordings import SOURCES
+from ..free_superb.voices import DEV, ROLES, TEST, TRAIN
+from ..model import SpeechModel
 from ..model.cost import macs, parameters
-from ..model.model_config import dense_heads
+from ..probe.probe_record import ProbeRecord
+from ..probe.probe_samples import PHONES
 from ..utils import markdown
-from .pretrain import ARCHITECTURE
-from .speech import HELD_OUT
+from ..utils.files import write_text
+from .masked_prediction import CONFIG
 
-LICENCE = """The weights of hubert_nano are offered under CC BY-SA 4.0
+LICENCE = """The weights of hubert_mini are offered under CC BY-SA 4.0
 (https://creativecommons.org/licenses/by-sa/4.0/legalcode), as far as their authors hold rights
 in them. They were trained on recordings of others; README.md lists every package with its
 licence. No recording is part of the weights, and none of that speech but the demo clips is
@@ -33,109 +37,82 @@ redistributed with this package.
 """
 
 
-def nano_config() -> ModelConfig:
-    """Return the configuration of ``hubert_nano``, without dropout, as a student needs it."""
-    channels, kernels, strides = zip(*ARCHITECTURE["extractor_conv_layer_config"], strict=True)
-    layers, heads = ARCHITECTURE["encoder_num_layers"], ARCHITECTURE["encoder_num_heads"]
-    return ModelConfig(
-        conv_channels=channels,
-        conv_kernels=kernels,
-        conv_strides=strides,
-        embed_dim=ARCHITECTURE["encoder_embed_dim"],
-        total_heads=heads,
-        head_dim=ARCHITECTURE["encoder_embed_dim"] // heads,
-        heads=dense_heads(layers, heads),
-        ffn=(ARCHITECTURE["encoder_ff_interm_features"],) * layers,
-        projection_dropout=0.0,
-        attention_dropout=0.0,
-        dropout=0.0,
-    )
-
-
-def nano_model(weights: Path) -> SpeechModel:
-    """Load weights that :mod:`.pretrain` wrote, under torchaudio's names."""
-    config = nano_config()
-    state, _ = split_state(load_file(weights))
-    state["feature_extractor.dummy_weight"] = torch.ones(config.conv_channels[-1])
-    model = SpeechModel(config)
-    model.load_state_dict(state)
-    return model.eval()
-
-
-def packages_table(speech: Path) -> str:
-    """Return a Markdown table of the hours trained on and held out, by package and licence."""
-    hours: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    with (speech / "speech.tsv").open(encoding="utf8") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            held_out = bool(HELD_OUT.match(row["path"]))
-            hours[row["package"], row["licence"]][held_out] += float(row["seconds"]) / 3600
+def packages_table(manifest: Path) -> str:
+    """Return a Markdown table of the hours heard, by package and licence."""
+    seconds: dict[str, float] = defaultdict(float)
+    for entry in Manifest.load(manifest).entries:
+        seconds[Path(entry.path).parent.name] += entry.samples / SAMPLE_RATE
     rows = [
-        [package, licence, f"{trained:.3f}", f"{unseen:.3f}"]
-        for (package, licence), (trained, unseen) in sorted(hours.items())
+        [source.package, source.licence, f"{seconds[source.package] / 3600:.3f}"]
+        for source in sorted(SOURCES, key=lambda source: source.package)
     ]
-    trained, unseen = (sum(column) for column in zip(*hours.values(), strict=True))
-    rows.append(["all", "", f"{trained:.2f}", f"{unseen:.2f}"])
-    return markdown.table(["Debian package", "licence", "hours trained on", "hours held out"], rows)
+    rows.append(["all", "", f"{sum(seconds.values()) / 3600:.2f}"])
+    return markdown.table(["Debian package", "licence", "hours"], rows)
 
 
-def probe_table(probe: dict[str, Any]) -> str:
-    """Return a Markdown table of the accuracies of the probe."""
-    rows = ([name, f"{value} %", f"{probe['random'][name]} %"] for name, value in probe["trained"].items())
-    return markdown.table(["features", "trained", "random weights"], rows)
+def probe_table(records: Sequence[ProbeRecord]) -> str:
+    """Return a Markdown table of the phone probe, by layer (0 for plain features) and model."""
+    curves = [[layer[0] for layer in record.curves[PHONES]] for record in records]
+    depth = max(map(len, curves))
+    rows = [
+        [str(layer), *(f"{curve[layer]:.2f} %" if layer < len(curve) else "" for curve in curves)]
+        for layer in range(depth)
+    ]
+    return markdown.table(["layer", *(record.model for record in records)], rows)
 
 
-def card(speech: Path, run: Path, probe: dict[str, Any] | None) -> str:
+def card(build: Path, run: Path, history: str, records: Sequence[ProbeRecord]) -> str:
     """Return the model card.
 
     Args:
-        speech: folder of the speech.
+        build: the FreeSUPERB build that was trained on.
         run: folder of the pre-training run.
-        probe: result of :mod:`.probe`, if there is one.
+        history: sentences on how the run was made, in Markdown.
+        records: of the phone probe, of this model and of others beside it.
     """
-    config = nano_config()
     last = json.loads((run / "log.jsonl").read_text(encoding="utf8").splitlines()[-1])
-    probed = ""
-    if probe is not None:
-        probed = f"""
-## What it knows
-
-Frame accuracy of a linear phone probe (39 phones and silence), trained on {probe["train_clips"]} clips and
-tested on {probe["held_out_clips"]} clips of four voices that neither the probe nor the pre-training heard
-(the same actors may be heard in other roles or in cut-scenes):
-
-{probe_table(probe)}
-
-Both columns' first row is the same MFCC+deltas baseline. The phones come from forced alignment.
-
-The aim was 5 points above MFCC+deltas; the best layer reaches 3.46. A third iteration was made and is not
-shipped: from these weights, 500 clusters of their layer 1, 6,000 updates of 8 windows of 3.5 s (47 hours),
-masked accuracy 26.4 % (chance: 0.2 %). It brought nothing: layers 0 to 6 reach 30.30, 35.68, 34.64, 34.57,
-34.18, 33.40 and 33.13 %. More updates of this kind do not help; the model's size and its 17 hours of speech
-are the likely limit.
-"""
+    guide = json.loads((run / "phone_model.jsonl").read_text(encoding="utf8").splitlines()[-1])
+    unheard = len(ROLES[DEV]) + len(ROLES[TEST])
     return f"""---
 license: cc-by-sa-4.0
+library_name: s3prl-dphubert
+pipeline_tag: feature-extraction
 tags: [speech, self-supervised, hubert]
 ---
 
-# hubert_nano
+# hubert_mini
 
-A HuBERT small enough to ship: {parameters(config):,} parameters, {macs(config, 160_000):,} MACs for 10 s.
-7 conv layers of 128 channels, 6 layers of width 192, 6 heads of 32, feed-forward 768, no dropout.
-It is a real self-supervised teacher to try compression with, not a strong encoder: in its second
-iteration it heard {last["update"] * 28 / 3600:.0f} hours of windows from 17 hours of speech.
+HuBERT Base at a quarter of its width: 12 layers of width 192, 12 heads of 16, feed-forward 768, 7 conv
+layers of 128 channels, a positional convolution over 128 frames in 16 groups; {parameters(CONFIG):,}
+parameters, {macs(CONFIG, 160_000):,} MACs for 10 s, no dropout. Each part has the share of the parameters
+that it has in HuBERT Base. It is a real teacher to try compression with, not a strong encoder.
 
-Made by `python -m s3prl_dphubert.hubert_mini.speech`, `.pretrain`, `.probe` and `.ship`, in bfloat16 on two
-CPU cores. First iteration: masked prediction of 100 k-means clusters of MFCC+deltas, 1,800 updates of
-16 windows of 3.5 s (its learning rate was planned for 2,200 updates and replanned for 1,800 at update
-1,200). Second iteration, from those weights: 200 clusters of that model's own layer 1,
-{last["update"]:,} updates of 8 windows of 3.5 s, learning rate 7e-4, constant and then linear to 0 over
-the last 30 %. Masked frames of the held-out voices were predicted with
-{last["held_out_accuracy"]:.1f} % accuracy (chance: 0.5 %).
-{probed}
+Made by `python -m s3prl_dphubert.hubert_mini.phone_model`, `.targets`, `.pretrain` and `.ship`, on two CPU
+cores:
+
+1. **With labels.** A small recurrent model learnt the phones of the {len(ROLES[TRAIN])} training voices of
+   FreeSUPERB from forced alignments ({guide["minutes"]:.0f} minutes of English). It recognises
+   {guide["dev_accuracy"]:.1f} % of the frames of the validation voices. No validation or test voice of any
+   task is among its labels.
+2. **Targets.** Its hidden states on all speech below, in all languages, were clustered into
+   {last["targets"]} targets (as in PBERT, Wang et al. 2022).
+3. **Masked prediction** of these targets from the waveforms of the table below, as HuBERT does it, in
+   bfloat16; the loss is that of masked frames and half that of the others. {history} At the end
+   {last["masked"]:.1f} % of the masked frames are predicted.
+
+## What it knows
+
+Frame accuracy of a linear phone probe (39 phones and silence) on the {unheard} voices that neither the phone
+model nor the pre-training heard (`s3prl-dphubert probe`). One actor may speak several voices.
+
+{probe_table(records)}
+
 ## What it heard
 
-{packages_table(speech)}
+The lines of the game's {unheard} validation and test voices and its cut scenes, whose speakers are not
+named, were left out.
+
+{packages_table(build / "unlabelled" / "train.tsv")}
 
 None of this speech is redistributed beyond the demo clips in `assets/speech`.
 """
@@ -143,16 +120,21 @@ None of this speech is redistributed beyond the demo clips in `assets/speech`.
 
 def main(argv: list[str] | None = None) -> int:
     """Write the checkpoint; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write the hubert_nano checkpoint.")
-    parser.add_argument("speech_dir", type=Path)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--probe", type=Path)
+    parser = argparse.ArgumentParser(description="Write the hubert_mini checkpoint.")
+    parser.add_argument("build", type=Path, help="folder of the FreeSUPERB build")
+    parser.add_argument("run_dir", type=Path, help="folder of the pre-training run")
+    parser.add_argument("target", type=Path, help="folder of the checkpoint")
+    parser.add_argument(
+        "--history", type=Path, help="file with sentences for the card on how the run was made"
+    )
+    parser.add_argument("--probes", type=Path, nargs="*", default=[], help="records of the phone probe")
     a = parser.parse_args(argv)
-    probe = None if a.probe is None else json.loads(a.probe.read_text(encoding="utf8"))
-    model = nano_model(a.run_dir / "model.safetensors")
-    save_model(model, a.target, card(a.speech_dir, a.run_dir, probe), torch.float16)
-    (a.target / "LICENSE").write_text(LICENCE, encoding="utf8")
+    model = SpeechModel(CONFIG)
+    model.load_state_dict(load_file(a.run_dir / "model.safetensors"))
+    history = "" if a.history is None else " ".join(a.history.read_text(encoding="utf8").split())
+    records = [ProbeRecord.read(path) for path in a.probes]
+    save_model(model.eval(), a.target, card(a.build, a.run_dir, history, records), torch.float16)
+    write_text(a.target / "LICENSE", LICENCE)
     return 0
 
 

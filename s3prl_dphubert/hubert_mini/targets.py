@@ -1,86 +1,97 @@
-"""Targets of the masked prediction: the cluster of each 20 ms frame of the training speech."""
+"""Targets of masked prediction: clusters of the phone model's hidden states, one every 20 ms.
+
+``python -m s3prl_dphubert.hubert_mini.targets BUILD OUT_DIR`` reads ``OUT_DIR/phone_model.pt`` and writes
+``stream.npz`` (all speech of ``unlabelled/train.tsv``), ``kmeans.safetensors`` and ``targets.npy``.
+Needs scikit-learn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoints.load import load_model
-from ..constants import SAMPLE_RATE
+from ..free_superb.sources.recordings import QUEEN
+from ..model.state_dict import load_weights_only
 from ..utils.files import replacing
+from .phone_model import PhoneModel, log_mel
+from .stream import Stream
 
-WINDOW, STRIDE = 400, 320  # samples in the receptive field of a frame, and between frames
-CHUNK_FRAMES = 750  # frames processed at once, 15 s
-Features = Callable[[Tensor], Tensor]
-
-
-def samples_of(frames: int) -> int:
-    """Return the number of samples that give exactly that many frames."""
-    return (frames - 1) * STRIDE + WINDOW
+CLASSES, SAMPLED, BATCH = 250, 200_000, 32
+ENGLISH, ENGLISH_WEIGHT = (QUEEN, "asterisk-core-sounds-en-g722", "pocketsphinx-testdata"), 3.0
+"""A fifth of the speech is English, the language of the tasks; it is drawn three times as often."""
 
 
-def read_samples(stream: np.ndarray, start: int, frames: int) -> Tensor:
-    """Return the float32 samples (T,) of ``frames`` frames from frame ``start`` of an int16 stream."""
-    first = start * STRIDE
-    return torch.from_numpy(stream[first : first + samples_of(frames)].astype(np.float32) / 32768)
+def weight(path: str) -> float:
+    """Return how often a clip is drawn, relative to others of the same length."""
+    return ENGLISH_WEIGHT if Path(path).parent.name in ENGLISH else 1.0
 
 
-def mfcc(waveforms: Tensor) -> Tensor:
-    """Return MFCCs with deltas, (B, T) -> (B, F, 39), with zero mean per window and one row per frame."""
-    rows = []
-    for waveform in waveforms:
-        static = torchaudio.compliance.kaldi.mfcc(
-            waveform[None] * 32768, use_energy=False, sample_frequency=SAMPLE_RATE, dither=0.0
-        ).T
-        delta = torchaudio.functional.compute_deltas(static)
-        both = torch.cat([static, delta, torchaudio.functional.compute_deltas(delta)]).T
-        rows.append((both - both.mean(0))[::2])
-    frames = (waveforms.shape[1] - WINDOW) // STRIDE + 1
-    return torch.stack(rows)[:, :frames]
-
-
-def features_named(name: str) -> Features:
-    """Return the features called ``mfcc``, or ``CHECKPOINT:LAYER`` for a hidden state of a model."""
-    if name == "mfcc":
-        return mfcc
-    checkpoint, _, layer = name.rpartition(":")
-    model = load_model(checkpoint)
-    return lambda waveforms: model.extract_features(waveforms, num_layers=int(layer))[0][-1]
+def open_stream(build: Path, out: Path) -> Stream:
+    """Return the speech of a build that is heard without labels, read once."""
+    return Stream.read(build / "unlabelled" / "train.tsv", out / "stream.npz", weight)
 
 
 @torch.no_grad()
-def cluster(stream: np.ndarray, features: Features, classes: int, cache: Path, seed: int) -> None:
-    """Fit k-means on features of 300 random chunks, scaled to unit variance, and write it to ``cache``."""
+def hidden_states(model: PhoneModel, stream: Stream) -> Tensor:
+    """Return the hidden states of every frame of a stream (F, width) in float16, clip by clip."""
+    model.eval()
+    lengths = np.diff(stream.starts)
+    states = torch.zeros(stream.starts[-1], model.output.in_features, dtype=torch.float16)
+    order = np.argsort(lengths)
+    for clips in tqdm(np.array_split(order, len(order) // BATCH), "hidden states", mininterval=5):
+        bands = [log_mel(stream.window(stream.starts[i], max(lengths[i], 2))) for i in clips]
+        padded = nn.utils.rnn.pad_sequence(bands, batch_first=True)
+        for i, clip, row in zip(clips, bands, model.hidden(padded), strict=True):
+            frames = torch.arange(lengths[i]).clamp(max=(len(clip) + 1) // 2 - 1)  # the end may be cut short
+            states[stream.starts[i] : stream.starts[i + 1]] = row[frames].half()
+    return states
+
+
+def label(stream: Stream, out: Path, classes: int, seed: int) -> np.ndarray:
+    """Return the cluster of every frame (F,), computed once and cached as ``targets.npy``."""
     from sklearn.cluster import MiniBatchKMeans
 
-    starts = np.random.default_rng(seed).integers(0, len(stream) // STRIDE - CHUNK_FRAMES - 1, 300)
-    rows = [features(read_samples(stream, s, CHUNK_FRAMES)[None])[0] for s in tqdm(starts, desc="features")]
-    samples = torch.cat(rows)
-    scale = samples.std(0)
-    means = MiniBatchKMeans(classes, n_init=5, batch_size=10_000, max_iter=200, random_state=seed)
-    means.fit((samples / scale).numpy())
-    with replacing(cache) as partial:
-        save_file({"centres": torch.from_numpy(means.cluster_centers_).float(), "scale": scale}, partial)
-
-
-@torch.no_grad()
-def label(stream: np.ndarray, features: Features, means: Path, cache: Path) -> np.ndarray:
-    """Return the cluster of every frame of a stream (F,), computed once and cached as ``.npy``."""
+    cache, means = out / "targets.npy", out / "kmeans.safetensors"
     if not cache.exists():
-        saved = load_file(means)
-        rows = []
-        total = (len(stream) - WINDOW) // STRIDE + 1
-        for start in tqdm(range(0, total, CHUNK_FRAMES), desc=cache.stem, mininterval=10):
-            frames = min(CHUNK_FRAMES, total - start)
-            scaled = features(read_samples(stream, start, frames)[None])[0] / saved["scale"]
-            rows.append(torch.cdist(scaled, saved["centres"]).argmin(-1).to(torch.int16).numpy())
-        with replacing(cache) as partial, open(partial, "wb") as file:
-            np.save(file, np.concatenate(rows))
+        model = PhoneModel()
+        model.load_state_dict(load_weights_only(out / "phone_model.pt")["model"])
+        states = hidden_states(model, stream)
+        if not means.exists():
+            english = np.repeat(stream.weights, np.diff(stream.starts))
+            share = english / english.sum()
+            sampled = np.random.default_rng(seed).choice(len(states), SAMPLED, replace=False, p=share)
+            clusters = MiniBatchKMeans(classes, n_init=3, batch_size=10_000, max_iter=200, random_state=seed)
+            clusters.fit(states[np.sort(sampled)].float().numpy())
+            with replacing(means) as partial:
+                save_file({"centres": torch.from_numpy(clusters.cluster_centers_).float()}, partial)
+        centres = load_file(means)["centres"]
+        nearest = [torch.cdist(part.float(), centres).argmin(-1) for part in states.split(20_000)]
+        with replacing(cache) as partial, partial.open("wb") as file:
+            np.save(file, torch.cat(nearest).numpy().astype(np.int16))
     return np.load(cache)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make the targets; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Make the targets of hubert_mini's pre-training.")
+    parser.add_argument("build", type=Path, help="folder of a FreeSUPERB build")
+    parser.add_argument("out", type=Path, help="folder with phone_model.pt")
+    parser.add_argument("--classes", type=int, default=CLASSES)
+    parser.add_argument("--seed", type=int, default=0)
+    a = parser.parse_args(argv)
+    targets = label(open_stream(a.build, a.out), a.out, a.classes, a.seed)
+    counts = np.bincount(targets, minlength=a.classes) / len(targets)
+    perplexity = float(np.exp(-(counts * np.log(counts.clip(1e-12))).sum()))
+    print(f"{len(targets) / 50 / 3600:.2f} hours, {a.classes} targets, perplexity {perplexity:.0f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
