@@ -162,10 +162,11 @@ def gram_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tenso
         student: two hidden states (B, F, D), which may be the same.
         teacher: likewise of the teacher, whose width may be another.
     """
-    own, target = (
-        first.float() @ second.float().transpose(-1, -2) / first.shape[-1]
-        for first, second in (student, teacher)
-    )
+    with torch.autocast(student[0].device.type, enabled=False):  # which would multiply in half precision
+        own, target = (
+            first.float() @ second.float().transpose(-1, -2) / first.shape[-1]
+            for first, second in (student, teacher)
+        )
     return F.mse_loss(own, target)
 
 
@@ -229,12 +230,17 @@ class Objective(nn.Module):
             yield from self.heads(hidden[-1])
         elif self.config.mode == "predlayer":
             yield from (F.gelu(projection(hidden[-1])) for projection in self.projections)
-        elif self.config.mode == "clusters":
-            for group, projection in zip(self.config.pairs, self.projections, strict=True):
-                yield projection(_mean([hidden[n] for n, _ in group]))
         else:
-            for group, projection in zip(self.config.pairs, self.projections, strict=True):
-                yield from (projection(hidden[n]) for n, _ in group)
+            sizes = [1 if self.config.mode == "clusters" else len(group) for group in self.config.groups]
+            pairs = zip(sizes, self.projections, strict=True)
+            maps = [projection for size, projection in pairs for _ in range(size)]
+            yield from (map_(state) for map_, state in zip(maps, self.matched(hidden), strict=True))
+
+    def matched(self, hidden: list[Tensor]) -> list[Tensor]:
+        """Return the student's states (B, F, D) that match the targets, before any linear map."""
+        if self.config.mode == "clusters":
+            return [_mean([hidden[n] for n, _ in group]) for group in self.config.pairs]
+        return [hidden[n] for group in self.config.pairs for n, _ in group]
 
     def targets(self, hidden: Sequence[Tensor] | Mapping[int, Tensor]) -> list[Tensor]:
         """Return the targets (B, F, D), in the order of the predictions."""
@@ -247,16 +253,11 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the mean distances of Gram matrices that have a weight."""
         config, terms = self.config, {}
-        pairs = [pair for group in config.pairs for pair in group]
-        if config.gram and config.mode == "clusters":
-            means = [_mean([student[n] for n, _ in group]) for group in config.pairs]
-            rows = [gram_distance((s, s), (t, t)) for s, t in zip(means, self.targets(teacher), strict=True)]
-            terms["gram"] = torch.stack(rows).mean()
-        elif config.gram:
-            rows = [gram_distance([student[s]] * 2, [teacher[t]] * 2) for s, t in pairs]
-            terms["gram"] = torch.stack(rows).mean()
+        if config.gram:
+            pairs = zip(self.matched(student), self.targets(teacher), strict=True)
+            terms["gram"] = torch.stack([gram_distance((s, s), (t, t)) for s, t in pairs]).mean()
         if config.gram_intra:
-            inner = [(s, t) for s, t in pairs if s and t]
+            inner = [(s, t) for group in config.pairs for s, t in group if s and t]
             rows = [gram_distance(student[s - 1 : s + 1], (teacher[t - 1], teacher[t])) for s, t in inner]
             terms["gram_intra"] = torch.stack(rows).mean()
         return terms

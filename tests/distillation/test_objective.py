@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig, distances
+from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig, distances, gram_distance
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model import ModelConfig
 from s3prl_dphubert.pruning.budget import Budget, Lagrangian
@@ -150,6 +150,14 @@ def test_a_student_with_its_teachers_frames_has_no_gram_distance():
     assert terms["gram"].item() == pytest.approx(0, abs=1e-6)
     assert terms["gram_intra"].item() == pytest.approx(0, abs=1e-6)
     assert terms["l1"].item() > 0.1
+
+
+def test_gram_matrices_are_computed_in_single_precision():
+    """Also where the training multiplies in half precision."""
+    states = [torch.randn(2, 9, 64) for _ in range(2)]
+    expected = gram_distance(states[:1] * 2, states[1:] * 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gram_distance(states[:1] * 2, states[1:] * 2).item() == expected.item()
 
 
 def test_clusters_match_means_of_layers():
