@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from docs.notebook import notebook
 from s3prl_dphubert.cli import build_parser
 from s3prl_dphubert.cli.help_texts import HELP_TEXTS
 from s3prl_dphubert.compression.compress_config import CompressConfig
@@ -267,6 +268,8 @@ def pages(docs: Path = DOCS) -> dict[Path, str]:
     made |= {
         docs / "reference" / "tasks" / f"{task.folder}.md": task_page(task.folder) for task in all_tasks()
     }
+    tutorial = docs.parent / "examples" / "first_model.ipynb"
+    made[tutorial] = notebook(docs / "tutorials" / "first-model.md", tutorial)
     return made
 
 
