@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .compression.pipeline import compress
     from .data.batches import BatchConfig
     from .data.dataset import DataConfig
+    from .distillation.frame_masking import MaskingConfig
     from .distillation.objective import ObjectiveConfig
     from .distillation.student_init import StudentConfig
     from .errors import DPHubertError
@@ -35,6 +36,7 @@ _HOMES = {
     "ExportConfig": "export",
     "GateConfig": "pruning.gates",
     "GatedModel": "pruning.gated_model",
+    "MaskingConfig": "distillation.frame_masking",
     "ModelConfig": "model",
     "ObjectiveConfig": "distillation.objective",
     "SpeechModel": "model",
@@ -63,6 +65,7 @@ __all__ = [
     "ExportConfig",
     "GateConfig",
     "GatedModel",
+    "MaskingConfig",
     "ModelConfig",
     "ObjectiveConfig",
     "SpeechModel",
