@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..probe.aligned_corpus import AlignedCorpus
+    from ..probe.comparison import ProbeDifference
     from ..probe.probe_record import ProbeRecord
     from ..probe.probing import LayerRequest
-
-RECORDS = "DIR/NAME.probe.json"
 
 
 def add(commands: Any) -> None:
@@ -31,7 +31,10 @@ def add(commands: Any) -> None:
         "--corpus", type=Path, metavar="PATH", help="a build of free-superb, or a table of aligned recordings"
     )
     probe.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the records, the table and the plots"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the records, the table and the plots; with --compare, of its plot",
     )
     probe.add_argument(
         "--name",
@@ -72,7 +75,10 @@ def _probe(arguments: argparse.Namespace) -> None:
     _check(arguments)
     if arguments.compare:
         first, second = read_all(arguments.compare)
-        print(probe_tables.differences_table(comparison.differences(first, second)))
+        differences = comparison.differences(first, second)
+        print(probe_tables.differences_table(differences))
+        if arguments.out:
+            _plot_differences(differences, arguments.out)
     elif arguments.order:
         print(probe_tables.orders_table(comparison.orders(read_all(arguments.order))))
     else:
@@ -84,13 +90,16 @@ def _check(arguments: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: naming all of them.
+        RunError: scipy is not installed.
     """
-    from ..errors import ConfigError
+    from ..errors import ConfigError, RunError
 
     reading = [name for name in ("compare", "order") if getattr(arguments, name)]
     faults = []
-    if len(reading) > 1 or (reading and (arguments.models or arguments.corpus or arguments.out)):
+    if len(reading) > 1 or (reading and (arguments.models or arguments.corpus)):
         faults.append(f"--{reading[0]} is given with other work, allowed: alone, it only reads records")
+    if arguments.order and arguments.out:
+        faults.append("--out is given with --order, which writes nothing")
     if not reading:
         missing = [name for name in ("models", "corpus", "out") if not getattr(arguments, name)]
         faults += [f"{'CKPT' if name == 'models' else f'--{name}'} is missing" for name in missing]
@@ -99,6 +108,8 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.jobs < 0:
         faults.append(f"--jobs is {arguments.jobs}, allowed: 0 or more")
     ConfigError.raise_for("probe", faults)
+    if find_spec("scipy") is None:  # for the intervals, which come last
+        raise RunError("probe: needs scipy; pip install 's3prl-dphubert[superb]'")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -115,6 +126,18 @@ def _run(arguments: argparse.Namespace) -> None:
     for path, _ in probe_sources(requests, suite, arguments.out, jobs):
         print(path, flush=True)
     _report(arguments.out)
+
+
+def _plot_differences(differences: Sequence[ProbeDifference], folder: Path) -> None:
+    """Draw the differences of two models in a file that is named after them, and print its path."""
+    from ..probe.probe_plots import plot_differences
+    from ..probe.probe_record import SUFFIX, file_name
+
+    first, second = (file_name(name) for name in (differences[0].first, differences[0].second))
+    target = folder / f"{first.removesuffix(SUFFIX)}-{second.removesuffix(SUFFIX)}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    plot_differences(differences, target)
+    print(target)
 
 
 def _requests(arguments: argparse.Namespace, device: str) -> list[LayerRequest]:

@@ -16,7 +16,7 @@ from ..errors import DataError
 from ..superb.scoring.uncertainty import Ratio
 from .aligned_corpus import TRAIN, AlignedCorpus
 from .discriminant import SHRINKAGES, ClassMoments, LinearHead, discriminant
-from .layer_weights import LayerBasis, LayerMoments, LearntWeights, learn
+from .layer_weights import LayerBasis, LayerMoments, LearntWeights, learn_all
 from .pooled_states import PooledStates
 from .probe_samples import SPEAKERS, ProbeSamples
 
@@ -187,8 +187,8 @@ class ClassificationProbe:
             train = reduce(add, (moments[part] for part in fold.train if part in moments))
             dev, test = self.partition.rows(fold.dev), self.partition.rows(fold.test)
             tried = [
-                (each := learn(train, shrinkage), discriminant(train.mixed(each.weights), shrinkage))
-                for shrinkage in SHRINKAGES
+                (each, discriminant(train.mixed(each.weights), shrinkage))
+                for each, shrinkage in zip(learn_all(train, SHRINKAGES), SHRINKAGES, strict=True)
             ]
             truth = torch.from_numpy(labels[dev])
             scores = [_accuracy(head, basis.mix(states, dev, each.weights), truth) for each, head in tried]

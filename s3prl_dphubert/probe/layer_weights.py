@@ -10,6 +10,7 @@ the scale of the sum. Both are sums over pairs of layers, so the samples are rea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from .pooled_states import PooledStates
 WIDEST = 8192
 """Length of all layers together, above which they are projected onto common principal components."""
 STEPS = 200
+_LEAST = 1e-4  # weight to begin with: the softmax is flat near 0
 GRADIENT, CHANGE = 1e-6, 1e-9
 
 
@@ -130,15 +132,26 @@ class LearntWeights:
     converged: bool
 
 
-def learn(moments: LayerMoments, shrinkage: float) -> LearntWeights:
+def learn_all(moments: LayerMoments, shrinkages: Sequence[float]) -> list[LearntWeights]:
+    """Learn the weights for several shrinkages, each from the solution of the one before."""
+    learnt: list[LearntWeights] = []
+    for shrinkage in shrinkages:
+        learnt.append(learn(moments, shrinkage, learnt[-1].weights if learnt else None))
+    return learnt
+
+
+def learn(moments: LayerMoments, shrinkage: float, start: Tensor | None = None) -> LearntWeights:
     """Maximise the separation of the classes over the layer weights.
 
     Args:
         moments: of the training samples.
         shrinkage: of the covariance towards its diagonal.
+        start: weights (L + 1,) to begin with, by default equal ones.
     """
-    logits = torch.zeros(moments.sums.shape[1], dtype=torch.float64, requires_grad=True)
-    if len(logits) == 1:
+    layers = moments.sums.shape[1]
+    logits = torch.zeros(layers) if start is None else start.clamp(min=_LEAST).log()
+    logits = (logits.double() - logits.double().mean()).requires_grad_()
+    if layers == 1:
         return LearntWeights(
             torch.ones(1), float(separation(moments.mixed(torch.ones(1)), shrinkage)), 0, True
         )

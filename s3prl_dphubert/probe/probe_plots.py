@@ -59,7 +59,10 @@ def _layers(axes: Axes, probe: str, records: Sequence[ProbeRecord]) -> None:
     chance = [record.chance[probe] for record in records if probe in record.chance]
     if chance:
         axes.axhline(chance[0], color=LINES, linewidth=1.4, zorder=0)
-        axes.text(deepest, chance[0], "chance", fontsize=8, color=INK, ha="right", va="bottom")
+        axes.text(
+            1, chance[0], "chance", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
+            fontsize=8, color=INK,
+        )  # fmt: skip
     axes.set(xlabel="layer", ylabel=f"{METRICS[probe]} %")
     axes.set_xticks(range(deepest + 1))
     axes.set_title(f"{probe} {'↑' if direction(probe) > 0 else '↓'}", loc="left", weight="bold", color=INK)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..superb.metrics.eer import VerificationTrials
+from ..superb.metrics.eer import VerificationTrials, equal_error_rate
 from .aligned_corpus import AlignedCorpus
 from .cross_validation import convergence, deal, mean_weights
 from .discriminant import SHRINKAGES, ClassMoments, projection
-from .layer_weights import LayerBasis, LayerMoments, learn
+from .layer_weights import LayerBasis, LayerMoments, learn_all
 from .pooled_states import PooledStates
 from .probe_samples import ProbeSamples
 
@@ -109,7 +109,7 @@ class VerificationProbe:
         """Verify by a weighted sum of layers, the weights learnt by telling the voices of ``train`` apart."""
         basis = LayerBasis.of(states, self.train)
         moments = LayerMoments.of(states, basis, self.train, self.labels, int(self.labels.max()) + 1)
-        learnt = [learn(moments, shrinkage) for shrinkage in SHRINKAGES]
+        learnt = learn_all(moments, SHRINKAGES)
         scores = []
         for each, shrinkage in zip(learnt, SHRINKAGES, strict=True):
             directions = projection(moments.mixed(each.weights), shrinkage)
@@ -130,9 +130,9 @@ class VerificationProbe:
         return VerificationTrials.of_scores([(each, self.voices[rows].tolist()) for each, rows in panels])
 
     def _rate(self, cosines: np.ndarray, panel: int) -> float:
-        voices = self.voices[self.panels[panel]].tolist()
-        trials = VerificationTrials.of_scores([(cosines, voices)])
-        return float(trials(np.ones((1, len(trials.groups))))[0])
+        voices = self.voices[self.panels[panel]]
+        rows, columns = np.triu_indices(len(voices), 1)
+        return equal_error_rate(cosines[rows, columns], voices[rows] == voices[columns])
 
 
 def _cosines(vectors: Tensor) -> np.ndarray:

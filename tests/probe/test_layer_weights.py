@@ -4,7 +4,7 @@ import torch
 
 from s3prl_dphubert.probe import layer_weights
 from s3prl_dphubert.probe.discriminant import ClassMoments
-from s3prl_dphubert.probe.layer_weights import LayerBasis, LayerMoments, learn, separation
+from s3prl_dphubert.probe.layer_weights import LayerBasis, LayerMoments, learn, learn_all, separation
 from s3prl_dphubert.probe.pooled_states import PooledStates
 
 CLASSES, COUNT, WIDTH = 4, 800, 10
@@ -99,3 +99,12 @@ def test_wide_layers_are_projected_onto_common_directions(monkeypatch):
 def test_one_layer_needs_no_weights():
     learnt = learn(moments(*labelled([1.0])), 0.01)
     assert (learnt.weights.tolist(), learnt.steps, learnt.converged) == ([1.0], 0, True)
+
+
+def test_a_path_of_shrinkages_ends_where_each_would_alone():
+    sums = moments(*labelled([0.8, 1.0, 2.0]))
+    shrinkages = (0.001, 0.1, 0.3)
+    for each, shrinkage in zip(learn_all(sums, shrinkages), shrinkages, strict=True):
+        alone = learn(sums, shrinkage)
+        assert each.weights.numpy() == pytest.approx(alone.weights.numpy(), abs=2e-3)
+        assert each.separation == pytest.approx(alone.separation, abs=1e-6)

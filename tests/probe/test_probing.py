@@ -71,10 +71,11 @@ def test_a_second_run_gives_the_same_scores(place, out, tmp_path):
         assert first[name] == second[name]
 
 
-def test_records_are_compared_and_ranked(out, capsys):
+def test_records_are_compared_and_ranked(out, tmp_path, capsys):
     records = [str(out / f"{name}.probe.json") for name in ("one", "log-mel")]
-    assert main(["probe", "--compare", *records]) == 0
+    assert main(["probe", "--compare", *records, "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
+    assert (tmp_path / "one-log-mel.png").stat().st_size > 5000
     assert "| one ahead of log-mel by |" in text and "| words (accuracy % ↑) | best layer |" in text
     assert main(["probe", "--order", *records]) == 0
     assert "one → log-mel" in capsys.readouterr().out
@@ -90,6 +91,7 @@ def test_records_are_compared_and_ranked(out, capsys):
         (["a", "--corpus", "nowhere", "--out", "o"], "nowhere: no such table"),
         (["a", "--compare", "x", "y"], "--compare is given with other work"),
         (["--order", "x"], "x: no such file"),
+        (["--order", "x", "y", "--out", "o"], "--out is given with --order, which writes nothing"),
     ],
 )
 def test_mistakes_are_told_before_any_work(tmp_path, monkeypatch, capsys, arguments, message):

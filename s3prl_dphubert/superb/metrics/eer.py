@@ -153,3 +153,14 @@ def _crossing(same: np.ndarray, different: np.ndarray) -> np.ndarray:
         share = np.where(step > 0, -gap[rows, before] / step, 0.0)
     rate = misses[rows, before] + share * (misses[rows, after] - misses[rows, before])
     return np.where(np.isnan(gap).any(1), np.nan, rate)
+
+
+def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> float:
+    """Return the equal error rate in percent.
+
+    Args:
+        scores: (N,) of the trials.
+        same: (N,) whether a trial is of one voice.
+    """
+    ordered = same[np.argsort(scores, kind="stable")].astype(float)[None]
+    return float(100 * _crossing(ordered, 1 - ordered)[0])

@@ -59,7 +59,7 @@ def forest_plot(
             f"forest plot: {len(rows)} rows, allowed: one or more, each with a finite difference"
         )
     places, groups = _places(rows)
-    height = 1.6 + 0.34 * (places[-1] + 1)
+    height = 1.7 + 0.32 * (places[-1] + 1)
     figure = Figure(figsize=(9, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     axes = figure.add_subplot()
     reach = 1.08 * max(_ends(row.estimate) for row in rows) or 1.0
@@ -69,12 +69,10 @@ def forest_plot(
     axes.axvline(0, color=INK, linewidth=1.2, zorder=1)
     for place, row in zip(places, rows, strict=True):
         _draw(axes, place, row, reach)
-    axes.set_yticks(places, [row.label for row in rows])
-    for name, (low, high) in groups.items():
-        axes.text(
-            -0.27, (low + high) / 2, name, transform=axes.get_yaxis_transform(), ha="right", va="center",
-            color=INK, weight="bold", clip_on=False,
-        )  # fmt: skip
+    headings = [low for low, _ in groups.values()]
+    axes.set_yticks([*headings, *places], [*groups, *(row.label for row in rows)])
+    for label in axes.get_yticklabels()[: len(groups)]:
+        label.set_fontweight("bold")
     axes.set(xlim=(-reach, reach), ylim=(places[-1] + 0.8, -0.8))
     axes.set_xlabel(f"← {better[0]}        difference with 95 % interval        {better[1]} →", color=INK)
     axes.tick_params(left=False, bottom=False, labelcolor=INK)
@@ -83,19 +81,22 @@ def forest_plot(
     axes.set_axisbelow(True)
     if title:
         axes.set_title(title, loc="left", weight="bold", color=INK)
-    _legend(axes, better)
+    figure.legend(handles=_marks(better), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     with replacing(target) as partial:
         figure.savefig(partial, dpi=130, format="png")
 
 
 def _places(rows: Sequence[ForestRow]) -> tuple[list[float], dict[str, tuple[float, float]]]:
-    """Return the place of each row, with a gap between groups, and the first and last place of each group."""
+    """Return the place of each row, and of each group those of its heading and its last row."""
     places: list[float] = []
     groups: dict[str, tuple[float, float]] = {}
     place = -1.0
     for row in rows:
-        place += 1.0 if row.group in groups or not groups else 1.4
-        groups[row.group] = (groups.get(row.group, (place, place))[0], place)
+        if row.group not in groups:
+            place += 1.0
+            groups[row.group] = (place, place)
+        place += 1.0
+        groups[row.group] = (groups[row.group][0], place)
         places.append(place)
     return places, groups
 
@@ -122,12 +123,10 @@ def _draw(axes: Axes, place: float, row: ForestRow, reach: float) -> None:
     )  # fmt: skip
 
 
-def _legend(axes: Axes, better: tuple[str, str]) -> None:
+def _marks(better: tuple[str, str]) -> list[Line2D]:
+    """Return the marks of a legend."""
     labels = {HIGHER: better[1], LOWER: better[0], NO_CONCLUSION: f"{NO_CONCLUSION}: the interval holds 0"}
-    marks = [
+    return [
         Line2D([], [], color=color, marker=marker, markerfacecolor=filling, markersize=8, label=labels[name])
         for name, (color, marker, filling) in STYLES.items()
     ]
-    axes.legend(
-        handles=marks, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, fontsize=9, frameon=False
-    )

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from s3prl_dphubert.errors import ResultError
-from s3prl_dphubert.superb.metrics.eer import VerificationTrials
+from s3prl_dphubert.superb.metrics.eer import VerificationTrials, equal_error_rate
 from s3prl_dphubert.superb.scoring.uncertainty import estimate
 
 
@@ -31,6 +31,9 @@ def test_rate_agrees_with_the_curve_of_all_thresholds(spread):
     scores, labels = panel(0, list("abcde"), spread=spread)
     trials = VerificationTrials.of_scores([(scores, labels)])
     assert trials.total == 150 * 149 // 2
+    rows, columns = np.triu_indices(len(labels), 1)
+    same = np.array(labels)[rows] == np.array(labels)[columns]
+    assert equal_error_rate(scores[rows, columns], same) == pytest.approx(exact(scores, labels), abs=0.05)
     assert estimate(trials).value == pytest.approx(exact(scores, labels), abs=0.15)
 
 

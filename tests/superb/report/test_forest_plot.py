@@ -48,9 +48,11 @@ def test_points_intervals_and_conclusions_are_drawn(tmp_path, figures):
     assert [(row.estimate.low, row.estimate.high) for row in ROWS] == [
         span for span in spans if span != (0, 1)
     ]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [row.label for row in ROWS]
-    texts = [text.get_text() for text in axes.texts]
-    assert "+3.8 [+2.3, +5.7]" in texts and {"words", "phones"} <= set(texts)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["words", "phones", *(row.label for row in ROWS)]
+    places = axes.get_yticks()
+    assert places[0] < places[2] < places[3] < places[1] < places[4]
+    assert "+3.8 [+2.3, +5.7]" in [text.get_text() for text in axes.texts]
     assert 0 in [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
 
 
