@@ -83,7 +83,7 @@ class ProbeOrder:
 
     @property
     def is_valid(self) -> bool:
-        """Whether every model is better than the one before it, and the last than the first beyond chance."""
+        """True if every model is better than the one before it, and the last than the first beyond chance."""
         rising = all(step.estimate.value > 0 for step in self.steps)
         return rising and self.ends.estimate.conclusion != NO_CONCLUSION
 

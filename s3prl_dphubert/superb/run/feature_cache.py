@@ -112,4 +112,4 @@ def describe_size(recipe: TaskRecipe, configs: list[dict[str, Any]], measured: d
     # Parts of the same length are folds of the same corpus.
     total = sum({round(seconds(recipe.task, config), 3) for config in configs})
     size = feature_cache_policy.needed(total, measured["layers"], measured["width"], measured["stride"])
-    return feature_cache_policy.Estimate(total, size).text()
+    return feature_cache_policy.CacheEstimate(total, size).text()

@@ -3,7 +3,7 @@
 What ``superb run --cache-features DIR --cache-limit GB`` goes through, task by task::
 
     refusal(task, training=True)             # "" or why not, for the table
-    estimate(task, config, model.config)     # Estimate: hours of audio and bytes, once the data is prepared
+    estimate(task, config, model.config)     # CacheEstimate: hours of audio and bytes, once the data is prepared
     options(DIR, "100GB")                    # what goes into the YAML after s3prl's -g
 
 ASV's evaluation may be cached where its training may not: ``refusal(asv, training=False)`` is empty,
@@ -59,7 +59,7 @@ def needed(seconds: float, layers: int, width: int, stride: int) -> int:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CacheEstimate:
     """Duration of a task's audio in seconds, and size of its hidden states in bytes.
 
     What tasks share is stored once, so that PR and ASR together take little more than either.
@@ -73,7 +73,7 @@ class Estimate:
         return f"{self.seconds / 3600:.2f} h of audio, {self.bytes / 1e9:.2f} GB"
 
 
-def estimate(task: SuperbTask, config: Config, model: ModelConfig) -> Estimate:
+def estimate(task: SuperbTask, config: Config, model: ModelConfig) -> CacheEstimate:
     """Estimate the size of a task's hidden states.
 
     Args:
@@ -85,4 +85,4 @@ def estimate(task: SuperbTask, config: Config, model: ModelConfig) -> Estimate:
         DataError: the lists of files cannot be read, or a file has no header of audio.
     """
     length = seconds(task, config)
-    return Estimate(length, needed(length, model.num_layers + 1, model.embed_dim, model.stride))
+    return CacheEstimate(length, needed(length, model.num_layers + 1, model.embed_dim, model.stride))
