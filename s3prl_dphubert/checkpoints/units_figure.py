@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..model import ModelConfig
+from ..utils.plot_style import AFTER, BEFORE, INK, dress
 
-FULL, KEPT = "#c9d3dd", "#1f6f8b"
 EMPTY = {None: "none", 0: "bias"}  # a sublayer that is gone, and one of which its output bias is left
 
 
@@ -42,14 +42,16 @@ def png(figure: Figure) -> bytes:
 
 def _draw(axis: Axes, title: str, counts: Sequence[int | None], most: int, layers: int) -> None:
     """Draw one bar a layer, with its count above it, in front of bars of ``most``."""
-    axis.bar(range(1, layers + 1), [most] * layers, color=FULL)
+    axis.bar(range(1, layers + 1), [most] * layers, color=BEFORE)
     places = range(1, len(counts) + 1)
-    axis.bar(places, [count or 0 for count in counts], color=KEPT)
+    axis.bar(places, [count or 0 for count in counts], color=AFTER)
     rotation = 90 if layers > 12 else 0
     for place, count in zip(places, counts, strict=True):
         label = EMPTY.get(count, f"{count}")
-        axis.text(place, count or 0, label, ha="center", va="bottom", fontsize=7, rotation=rotation)
-    total = sum(count or 0 for count in counts)
+        axis.text(
+            place, count or 0, label, ha="center", va="bottom", fontsize=8, color=INK, rotation=rotation
+        )
+    total, whole = sum(count or 0 for count in counts), most * layers
     ticks = range(1, layers + 1, 1 if layers <= 12 else 4)
-    axis.set(title=f"{title}, {total:,} in all", xlabel="layer", xticks=ticks, ylim=(0, most * 1.12))
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.set(xlabel="layer", xticks=ticks, yticks=[], ylim=(0, most * 1.12))
+    dress(axis, f"{title}: {total:,} of {whole:,} ({100 * total / whole:.0f} %)")

@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from ..checkpoints.units_figure import units_figure
 from ..model import ModelConfig
 from ..utils.config_io import is_number
 from ..utils.files import replacing
-from ..utils.readers import read_json_lines
+from ..utils.plot_style import AFTER, BEFORE, CHECK, COUNTS, FAINT, INK, dress
+from ..utils.readers import read_json_lines, read_record
 
-TEACHER, KEPT, TARGET = "#c9d3dd", "#1f6f8b", "#d1495b"
+Row = dict[str, float]
+COUNT_NAMES = {"macs": "MACs", "superb_macs": "SUPERB MACs", "latency": "time", "parameters": "parameters"}
 
 
-def read_log(folder: Path) -> list[dict[str, float]]:
+def read_log(folder: Path) -> list[Row]:
     """Return the rows of a stage's ``log.jsonl`` that can be read."""
     path = folder / "log.jsonl"
     if not path.exists():
@@ -29,60 +33,95 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 def plot_training(run: Path, target: Path) -> None:
-    """Plot the loss of both stages, and the sparsity of stage 1 beside its target."""
+    """Plot the loss of both stages, and the sparsity of stage 1 beside its target.
+
+    Args:
+        run: directory of the run, with the logs of its stages and ``results.json``.
+        target: PNG file.
+    """
     first, second = read_log(run / "stage1"), read_log(run / "stage2")
     panels = 2 if first else 1
-    figure = Figure(figsize=(8, 3 * panels), layout="constrained")
+    figure = Figure(figsize=(9, 1 + 2.7 * panels), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)
-    top = axes[0, 0]
     offset = first[-1]["update"] if first else 0
-    for rows, shift, label in ((first, 0, "stage 1"), (second, offset, "stage 2")):
-        for key, style in (("distillation", "-"), ("valid_loss", "o--")):
-            points = [(row["update"] + shift, row[key]) for row in rows if key in row]
-            if points:
-                name = f"{label}, {'training' if key == 'distillation' else 'validation'}"
-                top.plot(*zip(*points, strict=True), style, label=name, markersize=3)
-    top.set_ylabel("distillation loss")
-    if top.has_data():
-        top.legend()
+    _plot_loss(axes[0, 0], [(first, 0), (second, offset)])
     if first:
         _plot_sparsity(axes[1, 0], first)
+        for axis in axes[:, 0]:
+            axis.axvline(offset, color=FAINT, linewidth=0.8, linestyle=":")
+        if second:
+            axes[1, 0].text(
+                offset, 2, "  cut here; stage 2 distils the small model", color=FAINT, fontsize=9, va="bottom"
+            )
     axes[-1, 0].set_xlabel("update")
+    axes[-1, 0].set_xlim(left=0)
+    figure.suptitle(_headline(run), x=0.01, ha="left", weight="bold", color=INK, fontsize=13)
     _save(figure, target)
 
 
-def _plot_sparsity(axis: Axes, rows: list[dict[str, float]]) -> None:
+def _headline(run: Path) -> str:
+    """Return what the run has made of its teacher, as far as its results say."""
+    results = read_record(run / "results.json")
+    costs = [results.get(name, {}).get("parameters") for name in ("teacher", "model")]
+    if not all(is_number(cost) and cost for cost in costs):
+        return run.resolve().name
+    before, after = costs
+    return f"{run.resolve().name}: {before / 1e6:.2f} M to {after / 1e6:.2f} M parameters ({100 * after / before:.0f} %)"
+
+
+def _plot_loss(axis: Axes, stages: list[tuple[list[Row], float]]) -> None:
+    """Plot the loss in training, smoothed in front of its values, and in validation."""
+    for number, (rows, shift) in enumerate(stages):
+        raw = np.array([(r["update"] + shift, r["distillation"]) for r in rows if "distillation" in r])
+        valid = np.array([(r["update"] + shift, r["valid_loss"]) for r in rows if "valid_loss" in r])
+        label = {} if number and stages[0][0] else {"training": "training", "valid": "validation"}
+        if len(raw):
+            axis.plot(*raw.T, color=BEFORE, linewidth=0.8)
+            axis.plot(raw[:, 0], _smooth(raw[:, 1]), color=AFTER, linewidth=1.8, label=label.get("training"))
+        if len(valid):
+            axis.plot(*valid.T, "o--", color=CHECK, markersize=4, linewidth=1.2, label=label.get("valid"))
+            axis.annotate(
+                f"{valid[-1, 1]:.3f}",
+                valid[-1],
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                color=CHECK,
+                fontsize=9,
+            )
+    dress(axis, "Distillation loss")
+    axis.margins(y=0.12)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Return the mean over about a fortieth of all values around each one."""
+    window = 1 + 2 * (len(values) // 80)
+    padded = np.pad(values, window // 2, mode="edge")
+    return np.convolve(padded, np.full(window, 1 / window), mode="valid")
+
+
+def _plot_sparsity(axis: Axes, rows: list[Row]) -> None:
     """Plot target and expected sparsity of each count, and say where they end; skipped updates have none."""
     names = list(dict.fromkeys(name for row in rows for name in row if name.startswith("sparsity")))
-    for name, style in zip(names, ("-", "-.", ":"), strict=False):
-        count = name.removeprefix("sparsity_") if len(names) > 1 else ""
-        for key, color, label in ((f"target_{name}", TARGET, "target"), (name, KEPT, "expected")):
-            dashed = "--" if label == "target" else style
-            points = [(row["update"], row[key]) for row in rows if key in row]
+    for name, color in zip(names, COUNTS, strict=False):
+        count = COUNT_NAMES.get(name.removeprefix("sparsity_"), name.removeprefix("sparsity_"))
+        count = f"{count}, " if len(names) > 1 else ""
+        for key, style, label in ((f"target_{name}", "--", "target"), (name, "-", "expected")):
+            points = [(row["update"], 100 * row[key]) for row in rows if key in row]
             if points:
-                name_and_end = f"{label} {count}".strip() + f", {points[-1][1]:.3f} at the end"
-                axis.plot(*zip(*points, strict=True), dashed, color=color, label=name_and_end)
-    axis.axvline(rows[-1]["update"], color="grey", linewidth=0.8)
-    axis.set(ylabel="sparsity", ylim=(-0.05, 1))
-    axis.legend()
+                text = f"{count}{label}: {points[-1][1]:.1f} % at the end"
+                axis.plot(*zip(*points, strict=True), style, color=color, linewidth=1.6, label=text)
+    axis.set(ylabel="%", ylim=(0, 100))
+    dress(axis, "Removed by the gates")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
 
 
 def plot_units(teacher: ModelConfig, result: ModelConfig, target: Path) -> None:
-    """Plot the conv channels, heads and feed-forward units of teacher and result as bars."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    axes = figure.subplots(1, 3)
-    panels = (
-        ("conv channels", teacher.conv_channels, result.conv_channels),
-        ("attention heads", [len(h or ()) for h in teacher.heads], [len(h or ()) for h in result.heads]),
-        ("feed-forward units", [f or 0 for f in teacher.ffn], [f or 0 for f in result.ffn]),
-    )
-    for axis, (title, full, small) in zip(axes, panels, strict=True):
-        layers = np.arange(1, len(full) + 1)
-        axis.bar(layers, full, color=TEACHER, label="teacher")
-        axis.bar(layers[: len(small)], small, color=KEPT, label="kept")
-        axis.set(title=title, xlabel="layer", xticks=layers)
-    axes[0].legend(loc="lower right")
-    _save(figure, target)
+    """Plot the conv channels, heads and feed-forward units of a result in front of its teacher's."""
+    _save(units_figure(result, teacher), target)
 
 
 def _save(figure: Figure, target: Path) -> None:
