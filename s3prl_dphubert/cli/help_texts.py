@@ -140,6 +140,25 @@ HELP_TEXTS = {
         "Check a predict.zip of any source: names, sizes, items and values.",
         (("superb check predict.zip --data DATA", "also compare with the corpora's own lists"),),
     ),
+    "probe": HelpText(
+        "Classify words, phones and speakers, and verify speakers, by linear heads on the hidden "
+        "states of models: closed form or L-BFGS, no seed. OUT holds a record of each model, a table "
+        "and plots. A run that was interrupted goes on with the same command.",
+        (
+            (
+                "probe runs/a/model runs/b/model --corpus free-superb --out probes",
+                "two models and the floors, on a build of free-superb",
+            ),
+            (
+                "probe --compare probes/a.probe.json probes/b.probe.json",
+                "paired differences, from records alone",
+            ),
+            (
+                "probe --order random.probe.json early.probe.json late.probe.json",
+                "whether each probe ranks them as it must",
+            ),
+        ),
+    ),
     "free-superb": HelpText(
         "Build FreeSUPERB, a small benchmark of free recorded speech, from Debian packages.",
         (("free-superb --out free-superb", "all tasks"),),

@@ -3,7 +3,7 @@
 What ``superb run --cache-features DIR --cache-limit GB`` goes through, task by task::
 
     refusal(task, training=True)             # "" or why not, for the table
-    estimate(task, config, model.config)     # CacheEstimate: hours of audio and bytes, once the data is prepared
+    estimate(task, config, model.config)     # hours of audio and bytes, once the data is prepared
     options(DIR, "100GB")                    # what goes into the YAML after s3prl's -g
 
 ASV's evaluation may be cached where its training may not: ``refusal(asv, training=False)`` is empty,
