@@ -42,6 +42,7 @@ class OwnUpdate:
         precision: ``fp32`` or ``bf16``.
         rate: dropout probability of the student; by default that of its configuration.
         teacher_precision: as in :class:`.TrainConfig`.
+        compiled: compile both on a GPU, as in :class:`.TrainConfig`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class OwnUpdate:
         precision: str = "fp32",
         rate: float | None = None,
         teacher_precision: str | None = None,
+        compiled: bool = False,
     ) -> None:
         student = copy.deepcopy(model)
         if rate is not None:
@@ -60,7 +62,7 @@ class OwnUpdate:
                     module.attention_dropout = rate  # type: ignore[assignment]
         first, *others = matched(model.config.num_layers)
         objective = ObjectiveConfig(groups=((first,), tuple(others)))
-        stage1 = TrainConfig(precision=precision, teacher_precision=teacher_precision)
+        stage1 = TrainConfig(precision=precision, teacher_precision=teacher_precision, compile=compiled)
         run = CompressConfig("", DataConfig("-"), objective=objective, budget=Budget(0.75), stage1=stage1)
         self.precision, self.step = precision, 0
         task = stages.joint_pruning(run, model, student)

@@ -47,6 +47,22 @@ def import_published(folder: Path) -> Any:
         sys.path.remove(str(folder))
 
 
+def published_model(folder: Path, model: SpeechModel) -> nn.Module:
+    """Return the published implementation with the weights of a model, in eval mode."""
+    state, config = _released(model)
+    published: nn.Module = import_published(folder).wav2vec2_model(**config)
+    published.load_state_dict(state)
+    return published.eval()
+
+
+def _released(model: SpeechModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and configuration of a model as released checkpoints have them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(model, Path(folder, "model.pth"))
+        saved = load_weights_only(Path(folder, "model.pth"))
+    return saved["state_dict"], dict(saved["config"])
+
+
 class PublishedUpdate:
     """Joint distillation and pruning as published: one loss, one backward pass, one step.
 
@@ -54,14 +70,18 @@ class PublishedUpdate:
         folder: folder of the clone.
         model: teacher, and initial student.
         rate: dropout probability of the student; by default that of HuBERT Base.
+        device: device of both.
     """
 
-    def __init__(self, folder: Path, model: SpeechModel, rate: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: SpeechModel,
+        rate: float | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         build = import_published(folder).wav2vec2_model
-        with tempfile.TemporaryDirectory() as folder_of_model:
-            write(model, Path(folder_of_model, "model.pth"))
-            saved = load_weights_only(Path(folder_of_model, "model.pth"))
-        state, config = saved["state_dict"], dict(saved["config"])
+        state, config = _released(model)
         if rate is not None:
             config |= {name: rate for name in config if name.endswith("dropout")}
         pruning = [
@@ -71,19 +91,19 @@ class PublishedUpdate:
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # weight norm is deprecated
-            self.teacher = build(**config).eval().requires_grad_(False)
-            self.student = build(**config | dict.fromkeys(pruning, True)).train()
+            self.teacher = build(**config).eval().requires_grad_(False).to(device)
+            self.student = build(**config | dict.fromkeys(pruning, True)).train().to(device)
         self.teacher.load_state_dict(state)
         self.student.load_state_dict(state, strict=False)
         self.layers = matched(model.config.num_layers)
         self.full = sum(p.numel() for p in self.teacher.parameters())
         width = model.config.embed_dim
-        shared = [nn.Linear(width, width) for _ in range(2)]
+        shared = [nn.Linear(width, width, device=device) for _ in range(2)]
         for projection in shared:
             nn.init.eye_(projection.weight)
             nn.init.zeros_(projection.bias)
         self.projections = [shared[0], shared[1], shared[1], shared[1]]
-        self.multipliers = nn.Parameter(torch.zeros(2))
+        self.multipliers = nn.Parameter(torch.zeros(2, device=device))
         parameters = dict(self.student.named_parameters())
         gates = [p for name, p in parameters.items() if "log_alpha" in name]
         weights = [p for name, p in parameters.items() if "log_alpha" not in name and p.requires_grad]
@@ -115,7 +135,7 @@ class PublishedUpdate:
 
     def loss(self, waveforms: Tensor, watch: Stopwatch) -> tuple[Tensor, Tensor]:
         """Compute the loss of waveforms (B, T), and its distillation part."""
-        lengths = torch.full((len(waveforms),), waveforms.shape[1])
+        lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
         with watch("teacher"), torch.no_grad():
             hidden, _ = self.teacher.extract_features(waveforms, lengths)
             targets = torch.stack([hidden[layer] for layer in self.layers], dim=1)

@@ -11,7 +11,11 @@ from ..errors import ConfigError
 
 SHAPES = ("base", "pruned", "macs", "distilhubert")
 BATCHES = ("1x4", "1x15", "8x10", "mixed")
-ALONE = {"table": ("threads",), "training": ("out", "reference", "threads", "repeats")}
+ALONE = {
+    "table": ("threads",),
+    "training": ("out", "reference", "threads", "repeats"),
+    "device": ("out", "reference", "repeats", "shapes"),
+}
 """Option that measures something else than inference -> options that go with it."""
 
 
@@ -32,6 +36,10 @@ def add(commands: Any) -> None:
         "--training",
         action="store_true",
         help="time updates of stage 1 on the CPU instead; begins anew, in an OUT of its own",
+    )
+    bench.add_argument(
+        "--device",
+        help="time inference and an update of stage 1 on a GPU instead (cuda, cuda:1); 4 minutes",
     )
     bench.add_argument(
         "--reference", type=Path, metavar="CLONE", help="a clone of pyf98/DPHuBERT, to run too"
@@ -76,6 +84,14 @@ def _bench(arguments: argparse.Namespace, default: Callable[[str], Any]) -> None
         from ..bench import units
 
         units.main([str(arguments.table), *(f"--{name}={value}" for name, value in chosen.items())])
+    elif arguments.device is not None:
+        from ..bench import device, model_shapes
+
+        shapes = {name: model_shapes.SHAPES[name] for name in SHAPES if name in arguments.shapes}
+        settings: dict[str, Any] = {"device": arguments.device, "reference": arguments.reference}
+        benchmark = device.DeviceBenchmark(arguments.out, shapes=shapes, **settings, **chosen)
+        for path in device.write(benchmark):
+            print(path)
     elif arguments.training:
         from ..bench import training
 

@@ -13,6 +13,8 @@ from ..utils.device_copies import start_copy
 from .masks import Masks
 from .model_config import Heads, ModelConfig
 
+FLEX_WIDTH = 16  # of a head, below which torch has no flexible attention
+
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """Linear map with weights normal with std 0.02 and bias 0."""
@@ -271,7 +273,8 @@ class Attention(nn.Module):
         dropout: float,
     ) -> Tensor:
         """q, k, v (B, H, F, D / H) -> (B, H, F, D / H), with position biases gated by x (B, F, D)."""
-        if x.is_cuda and torch.compiler.is_compiling() and not dropout and not torch.is_grad_enabled():
+        is_frozen = not dropout and not torch.is_grad_enabled()
+        if is_frozen and x.is_cuda and self.head_dim >= FLEX_WIDTH and torch.compiler.is_compiling():
             gate, scale = self.gru_rel_pos_linear, self.gru_rel_pos_const
             factors, rows = position_factors(x, table, gate, scale, self.head_ids)
             return flex_attend(q, k, v, factors, rows, padding)
