@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from .sources import expand, find
 
 HEADER = "path\tsamples"
 MAX_SAMPLES = MAX_SECONDS * SAMPLE_RATE  # of an utterance
+THREADS, CHUNK = 16, 64  # threads that check headers, and files that each takes at a time
 MAX_DIGITS = 15  # of a sample count; int() refuses very long numbers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of which a manifest may have millions
 class Entry:
     """An utterance: its absolute path, URL or place in a shard, and its samples at 16 kHz."""
 
@@ -173,18 +175,32 @@ def write(
 def check_headers(manifest: Manifest, max_bad_fraction: float) -> list[Skipped]:
     """Check every file without decoding it, and return the bad ones.
 
-    Of a shard only the size is checked, since reading the header of a member means reading all of it.
+    Of a shard only the size is checked, since reading the header of a member means reading all of it. Threads
+    share the work, as files on a network are slow to answer.
 
     Raises:
         DataError: more than ``max_bad_fraction`` of the files are bad.
     """
-    bad = []
+    bad: list[Skipped] = []
     sizes: dict[str, int | str] = {}
-    for entry in tqdm(manifest.entries, desc="check", unit="file", mininterval=0.5):
-        try:
-            _check_header(entry.path, sizes)
-        except DataError as error:
-            bad.append(Skipped.because(entry.path, error))
+
+    def check(entries: Sequence[Entry]) -> list[Skipped]:
+        faults = []
+        for entry in entries:
+            try:
+                _check_header(entry.path, sizes)
+            except DataError as error:
+                faults.append(Skipped.because(entry.path, error))
+        return faults
+
+    chunks = [manifest.entries[start : start + CHUNK] for start in range(0, len(manifest.entries), CHUNK)]
+    with (
+        tqdm(total=len(manifest.entries), desc="check", unit="file", mininterval=0.5) as bar,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        for chunk, faults in zip(chunks, pool.map(check, chunks), strict=True):
+            bad += faults
+            bar.update(len(chunk))
     if len(bad) > max_bad_fraction * len(manifest.entries):
         some = "; ".join(f"{item.path}: {item.reason}" for item in bad[:3])
         share = f"{len(bad)} of {len(manifest.entries)} files are bad, allowed: {max_bad_fraction:.0%}"
