@@ -98,6 +98,8 @@ def _check(arguments: argparse.Namespace) -> None:
     faults = []
     if len(reading) > 1 or (reading and (arguments.models or arguments.corpus)):
         faults.append(f"--{reading[0]} is given with other work, allowed: alone, it only reads records")
+    folders = [path for path in (*(arguments.compare or ()), *(arguments.order or ())) if path.is_dir()]
+    faults += [f"{path} is a folder, allowed: a record, {path}/NAME.probe.json" for path in folders]
     if arguments.order and arguments.out:
         faults.append("--out is given with --order, which writes nothing")
     if not reading:

@@ -41,17 +41,24 @@ class Partition:
         """Deal out the voices that models never heard; to identify speakers, their utterances.
 
         Raises:
-            DataError: fewer than two voices lie outside ``train``.
+            DataError: samples of fewer than two voices, or utterances, lie outside ``train``.
         """
-        count = min(FOLDS, len(corpus.unheard))
-        if count < 2:
-            raise DataError(
-                f"{corpus.name}: {len(corpus.unheard)} voices lie outside split {TRAIN}, allowed: 2 or more"
-            )
         names = np.array(corpus.speakers)[probe.speakers]
+        sizes = Counter(names[np.isin(names, corpus.unheard)].tolist())
+        if len(sizes) < 2:
+            raise DataError(
+                f"{corpus.name}: {len(sizes)} voices outside split {TRAIN} have {probe.name}, "
+                "allowed: 2 or more"
+            )
         if probe.name == SPEAKERS:
+            count = min(FOLDS, max(sizes.values()))
+            if count < 2:
+                raise DataError(
+                    f"{corpus.name}: each voice outside split {TRAIN} has one utterance, allowed: 2"
+                )
             return cls(_by_utterance(probe, corpus, names, count), count)
-        parts = deal(Counter(names[np.isin(names, corpus.unheard)]), count)
+        count = min(FOLDS, len(sizes))
+        parts = deal(sizes, count)
         return cls(np.array([parts.get(name, ALWAYS) for name in names]), count)
 
     def folds(self) -> Iterator[Fold]:

@@ -44,16 +44,18 @@ class LayerBasis:
     @classmethod
     def of(cls, states: PooledStates, rows: np.ndarray) -> LayerBasis:
         """Return the basis of some samples (n,)."""
-        layers = [states.layer(index, rows) for index in range(states.layers)]
-        means = torch.stack([x.mean(0) for x in layers])
-        scales = torch.stack([x.std(0, correction=0).square().mean().sqrt().clamp(min=1e-6) for x in layers])
         width = WIDEST // states.layers
-        if states.width <= width:
-            return cls(means, scales)
-        covariance = torch.zeros(states.width, states.width)
-        for x, mean, scale in zip(layers, means, scales, strict=True):
-            covariance += (x - mean).T @ (x - mean) / scale**2
-        return cls(means, scales, torch.linalg.eigh(covariance)[1][:, -width:])
+        covariance = torch.zeros(states.width, states.width) if states.width > width else None
+        means, scales = [], []
+        for index in range(states.layers):
+            x = states.layer(index, rows)
+            means.append(x.mean(0))
+            scales.append(x.std(0, correction=0).square().mean().sqrt().clamp(min=1e-6))
+            if covariance is not None:
+                centred = (x - means[-1]) / scales[-1]
+                covariance += centred.T @ centred
+        directions = None if covariance is None else torch.linalg.eigh(covariance)[1][:, -width:]
+        return cls(torch.stack(means), torch.stack(scales), directions)
 
     def apply(self, block: Tensor) -> Tensor:
         """Return a block (L + 1, n, D) in these coordinates, (L + 1, n, d)."""

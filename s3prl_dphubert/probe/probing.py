@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ..errors import ResultError
 from ..superb.scoring.uncertainty import Statistic, estimate
@@ -82,10 +83,12 @@ class ProbeSuite:
             run.clock.start("hidden states")
             with extracted(source, self.corpus, self.samples, partial, jobs) as states:
                 run.clock.stop()
-                for name, probe in self.samples.items():
-                    run.classify(ClassificationProbe.of(probe, self.corpus), states[name])
-                if SPEAKERS in states:
-                    run.verify(self.samples[SPEAKERS], states[SPEAKERS])
+                with tqdm(desc=f"{source.name}, heads", unit="head", total=2 * len(self.samples) + 2) as bar:
+                    run.bar = bar
+                    for name, probe in self.samples.items():
+                        run.classify(ClassificationProbe.of(probe, self.corpus), states[name])
+                    if SPEAKERS in states:
+                        run.verify(self.samples[SPEAKERS], states[SPEAKERS])
         return ProbeRecord(
             source.name,
             given,
@@ -130,12 +133,21 @@ class _Run:
     curves: dict[str, list[list[float | None]]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     layers: int = 0
+    bar: tqdm | None = None
+
+    @contextmanager
+    def head(self, probe: str, head: str) -> Iterator[None]:
+        """Time a head and advance the progress bar."""
+        with self.clock.timed(f"{probe}, {head}"):
+            yield
+        if self.bar is not None:
+            self.bar.update()
 
     def classify(self, probe: ClassificationProbe, states: PooledStates) -> None:
         name, self.layers = probe.probe.name, states.layers
-        with self.clock.timed(f"{name}, {BEST_LAYER}"):
+        with self.head(name, BEST_LAYER):
             single, curve = probe.by_layer(states)
-        with self.clock.timed(f"{name}, {LAYER_WEIGHTS}"):
+        with self.head(name, LAYER_WEIGHTS):
             mixed = probe.by_weights(states)
         self._add(name, (single.accuracy, mixed.accuracy), (single, mixed), curve)
         self.chance[name] = round(probe.chance(), 3)
@@ -144,9 +156,9 @@ class _Run:
         verification = VerificationProbe.of(probe, self.suite.corpus)
         if verification is None:
             return
-        with self.clock.timed(f"{VERIFICATION}, {BEST_LAYER}"):
+        with self.head(VERIFICATION, BEST_LAYER):
             single, curve = verification.by_layer(states)
-        with self.clock.timed(f"{VERIFICATION}, {LAYER_WEIGHTS}"):
+        with self.head(VERIFICATION, LAYER_WEIGHTS):
             mixed = verification.by_weights(states)
         self._add(VERIFICATION, (single.trials, mixed.trials), (single, mixed), curve)
         self.chance[VERIFICATION] = 50.0

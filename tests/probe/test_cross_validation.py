@@ -110,5 +110,14 @@ def test_both_heads_agree_on_a_single_layer(corpus, probes):
 
 def test_fewer_than_two_unheard_voices_are_refused(corpus, probes):
     heard = tuple(replace(each, split="train") for each in corpus.utterances)
-    with pytest.raises(DataError, match="0 voices lie outside split train, allowed: 2 or more"):
+    with pytest.raises(DataError, match="0 voices outside split train have words, allowed: 2 or more"):
         Partition.of(probes["words"], AlignedCorpus("x", heard))
+
+
+def test_a_part_for_each_voice_where_voices_are_few(corpus, probes):
+    few = tuple(
+        each if each.speaker in UNHEARD[:2] else replace(each, split="train") for each in corpus.utterances
+    )
+    partition = Partition.of(probes["words"], AlignedCorpus("x", few))
+    assert partition.count == 2
+    assert [(fold.test, fold.dev, fold.train) for fold in partition.folds()] == [(0, 1, (-1,)), (1, 0, (-1,))]

@@ -91,6 +91,7 @@ def test_records_are_compared_and_ranked(out, tmp_path, capsys):
         (["a", "--corpus", "nowhere", "--out", "o"], "nowhere: no such table"),
         (["a", "--compare", "x", "y"], "--compare is given with other work"),
         (["--order", "x"], "x: no such file"),
+        (["--compare", ".", "x"], ". is a folder, allowed: a record"),
         (["--order", "x", "y", "--out", "o"], "--out is given with --order, which writes nothing"),
     ],
 )
