@@ -167,11 +167,11 @@ def update_card(folder: Path, metadata: CardMetadata, scores: Sequence[CardScore
     except Exception as error:  # the client raises whatever malformed metadata provokes
         raise CheckpointError(f"{path}: its metadata cannot be read ({error})") from error
     results = [score.eval_result() for score in scores or ()]
-    changes = hub_data(metadata, folder.resolve().name, results).to_dict()
-    stated = card.data.to_dict()
-    changes["tags"] = list(dict.fromkeys([*stated.get("tags", []), *changes["tags"]]))
-    for name, value in {**stated, **changes}.items():
-        card.data[name] = value
+    changes = vars(hub_data(metadata, folder.resolve().name, results))
+    changes["tags"] = list(dict.fromkeys([*(card.data.get("tags") or ()), *changes["tags"]]))
+    for name, value in changes.items():
+        if value:
+            card.data[name] = value
     text = card.text.lstrip("\n")
     if scores is not None:
         if BEGIN not in text:

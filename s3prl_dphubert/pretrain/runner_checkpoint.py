@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.directory import CONFIG, save_model
+from ..checkpoints.directory import CONFIG, Card, save_model
 from ..checkpoints.s3prl_states import RECIPE, STUDENT, StudentStates
 from ..errors import CheckpointError, RunError
 from ..model import SpeechModel
@@ -93,7 +93,7 @@ class Models:
         for leftover in folder.glob(".states-*.part"):
             shutil.rmtree(leftover)
 
-    def write(self, updates: int, model: SpeechModel, card: str) -> Path:
+    def write(self, updates: int, model: SpeechModel, card: str | Card) -> Path:
         """Write the model of an update, and remove the models whose checkpoints s3prl has removed.
 
         Raises:
