@@ -1,11 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
+GPU_TESTS := tests/model/test_cuda.py tests/model/inference/test_folded_module.py \
+	tests/training/test_cuda_training.py tests/end_to_end/test_cuda_runs.py
 LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
 MINUTES ?= 10
 SEED ?= 0
 ESPNET ?= espnet or ks or resumes and sid or interface or name or doctor
 
-.PHONY: demo test test-fast test-legacy test-espnet torture release-check lint docs pages clean
+.PHONY: demo test test-fast test-gpu bench-gpu test-legacy test-espnet torture release-check lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -16,6 +18,13 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not s3prl and not torchrun'
+
+# On a GPU, with the Python and torch that are there (PYTHON=python3): nothing is installed or downloaded.
+test-gpu:
+	CUBLAS_WORKSPACE_CONFIG=:4096:8 $(PYTHON) -m pytest -m cuda -n 4 --dist loadfile $(GPU_TESTS)
+
+bench-gpu:
+	$(PYTHON) -m s3prl_dphubert.cli bench --device cuda --out build/gpu $(BENCH)
 
 # s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.

@@ -73,6 +73,7 @@ HELP_TEXTS = {
         (
             ("bench --out speed --quick", ""),
             ("bench --table cpu.json", "costs of units, for budgets in seconds"),
+            ("bench --device cuda --out gpu", "inference and training on a GPU"),
         ),
     ),
     "convert": HelpText(

@@ -41,7 +41,8 @@ from .runner_adapters import EpochLoader, GuardedAdamW
 from .runner_checkpoint import Models, add_states, find_states
 
 log = logging.getLogger(__name__)
-Records = dict[str, list[float]]
+Records = dict[str, list[Any]]
+"""Name -> numbers, or 0-d tensors on the device."""
 
 
 class UpstreamPretrainExpert(nn.Module):
@@ -162,9 +163,11 @@ class UpstreamPretrainExpert(nn.Module):
         precision = self.settings.precision  # in fp16 the runner has switched autocast on
         with nullcontext() if precision == "fp16" else autocast(self.device, precision):
             loss, scalars = self.task.step(data.to(self.device), self.update, generator)
-        self.optimizer.loss_is_finite &= bool(torch.isfinite(loss.detach()))
+        self.optimizer.loss_is_finite &= torch.isfinite(
+            loss.detach()
+        )  # read once an update, as records when logged
         for name, value in scalars.items():
-            records[name].append(float(value))
+            records[name].append(value)
         return loss, records
 
     def on_before_zero_grad(self) -> None:
@@ -183,7 +186,7 @@ class UpstreamPretrainExpert(nn.Module):
 
     def log_records(self, records: Records, logger: Any, prefix: str, global_step: int) -> None:
         """Write the means since the last log to TensorBoard."""
-        scalars = {name: sum(values) / len(values) for name, values in records.items()}
+        scalars = {name: sum(map(float, values)) / len(values) for name, values in records.items()}
         scalars["skipped"] = self.skipped
         if self.recipe.stage == 1:
             scalars["gate-lr"] = self.optimizer.get_lr()[1]

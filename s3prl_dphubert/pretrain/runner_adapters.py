@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..data.batches import Batch, BatchStream, loader
 from ..training.optimizer import ScheduledAdamW
@@ -56,8 +57,8 @@ class GuardedAdamW(ScheduledAdamW):
     s3prl's runner skips a step whose gradient norm is NaN, but not one whose norm is infinite.
     """
 
-    loss_is_finite = True
-    """Cleared when a loss of this update is not finite."""
+    loss_is_finite: bool | Tensor = True
+    """Whether all losses of this update are finite, on the device."""
     stepped = False
     """Set once this update has been made."""
 
