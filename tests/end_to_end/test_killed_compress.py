@@ -25,9 +25,13 @@ WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.
 
 
 def short(place):
+    """A few updates with all options that keep more than weights: embeddings, means, projected gates."""
     values = settings(place)
     for stage in ("stage1", "stage2"):
         values[stage] |= {"updates": 6, "validate_every": 3}
+    values["stage2"] |= {"validate_every": 1, "average_best": 2}
+    values["objective"] |= {"masking": {}, "gram": 0.5, "gram_intra": 0.5}
+    values["budget"] |= {"constraint": "projection", "curve": "cosine"}
     return from_dict(CompressConfig, values)
 
 
