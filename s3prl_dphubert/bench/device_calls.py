@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..model import ModelConfig, SpeechModel
 from ..model.speech_model import autocast
-from .machine import Stopwatch
+from ..utils.stopwatch import Stopwatch
 from .own_update import OwnUpdate
 from .reference_update import PublishedUpdate, matched, published_model
 from .workload import Workload

@@ -18,7 +18,7 @@ from ..model.speech_model import autocast
 from ..pruning.budget import Budget
 from ..training.optimizer import ScheduledAdamW
 from ..training.train_config import TrainConfig
-from .machine import Stopwatch
+from ..utils.stopwatch import Stopwatch
 from .reference_update import matched
 
 

@@ -19,7 +19,7 @@ from ..model import SpeechModel
 from ..model.masks import Masks
 from ..model.state_dict import load_weights_only
 from ..pruning.gates import KINDS
-from .machine import Stopwatch
+from ..utils.stopwatch import Stopwatch
 
 
 def matched(layers: int) -> tuple[int, ...]:

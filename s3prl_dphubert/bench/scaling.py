@@ -26,7 +26,7 @@ from ..model.model_config import dense_heads
 from ..pruning.gates import GateConfig, Gates
 from ..utils.environment import environment
 from ..utils.files import write_text
-from .machine import Stopwatch
+from ..utils.stopwatch import Stopwatch
 from .own_update import OwnUpdate
 
 HOUR = 3600

@@ -30,7 +30,8 @@ from ..pruning.gates import gate_sizes
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.malloc import keep_pages
-from .machine import Stopwatch, machine, versions
+from ..utils.stopwatch import Stopwatch
+from .machine import machine, versions
 from .model_shapes import CHANNELS, HEADS, UNITS
 from .own_update import OwnUpdate
 from .reference_update import PublishedUpdate, is_clone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +63,14 @@ def durations(corpus: AlignedCorpus) -> np.ndarray:
     return np.array([audio.probe(each.path).samples_16k / SAMPLE_RATE for each in corpus.utterances])
 
 
-@contextmanager
-def extracted(
+def extract(
     source: LayerSource,
     corpus: AlignedCorpus,
     probes: Mapping[str, ProbeSamples],
     folder: Path,
     jobs: int = 1,
-) -> Iterator[dict[str, PooledStates]]:
-    """Run the model over every recording once; the vectors stay in ``folder`` until the end of the block.
+) -> dict[str, PooledStates]:
+    """Run the model over every recording once.
 
     Args:
         source: the model.
@@ -80,6 +78,9 @@ def extracted(
         probes: name -> samples.
         folder: empty folder for one file for each probe: (L + 1) x N x D' x 2 bytes.
         jobs: recordings that are computed at a time.
+
+    Returns:
+        Probe -> vectors, which stay in the files of ``folder``.
 
     Raises:
         DataError: a recording cannot be read, or the model gives no finite hidden states.
@@ -95,7 +96,7 @@ def extracted(
             list(tqdm(done, source.name, len(needed), initial=1, unit="recording", mininterval=1))
     finally:
         torch.set_num_threads(threads)
-    yield {name: PooledStates(values) for name, values in extraction.values.items()}
+    return {name: PooledStates(values) for name, values in extraction.values.items()}
 
 
 class _Extraction:

@@ -69,6 +69,7 @@ class ProbeRecord:
         curves: probe -> score and standard error of each layer, in percent.
         chance: probe -> accuracy in percent of guessing the most frequent class.
         seconds: what was done -> seconds it took.
+        cpu_seconds: the same of all cores together, which others on the machine do not stretch.
         machine: processor, threads and versions.
     """
 
@@ -80,6 +81,7 @@ class ProbeRecord:
     curves: Mapping[str, list[list[float | None]]] = field(default_factory=dict)
     chance: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
 
     def score(self, probe: str, head: str) -> ProbeScore | None:
@@ -94,7 +96,7 @@ class ProbeRecord:
             "source": self.source,
             **{
                 name: dict(getattr(self, name))
-                for name in ("facts", "corpus", "seconds", "machine", "chance")
+                for name in ("facts", "corpus", "seconds", "cpu_seconds", "machine", "chance")
             },
             "scores": [_score_to_json(each) for each in self.scores],
             "curves": dict(self.curves),
@@ -113,7 +115,7 @@ class ProbeRecord:
         if values.get("format") != FORMAT:
             raise ResultError(f"{path}: format is {shown(values.get('format'))}, allowed: {FORMAT}")
         with reading(path, ResultError, "a record of probes"):
-            names = ("facts", "corpus", "seconds", "machine", "chance", "curves")
+            names = ("facts", "corpus", "seconds", "cpu_seconds", "machine", "chance", "curves")
             scores = tuple(_score_from_json(each) for each in values["scores"])
             parts = {name: dict(values[name]) for name in names}
             return cls(values["model"], values["source"], scores=scores, **parts)

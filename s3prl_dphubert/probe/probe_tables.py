@@ -21,7 +21,8 @@ def scores_table(records: Sequence[ProbeRecord]) -> str:
                 rows.append([f"{_title(probe)}, {head}", *cells])
         if any(record.score(probe, BEST_LAYER) for record in records):
             rows.append([f"{probe}, layer chosen", *(_layers(record, probe) for record in records)])
-    rows.append(["minutes", *(f"{sum(record.seconds.values()) / 60:.1f}" for record in records)])
+    for name, kind in (("minutes", "seconds"), ("minutes of CPU", "cpu_seconds")):
+        rows.append([name, *(f"{sum(getattr(record, kind).values()) / 60:.1f}" for record in records)])
     return table(["", *(cell(record.model) for record in records)], rows)
 
 

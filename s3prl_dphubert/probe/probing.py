@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ from ..errors import ResultError
 from ..superb.scoring.uncertainty import Statistic, estimate
 from ..utils.environment import processor, versions
 from ..utils.files import temporary_folder
+from ..utils.stopwatch import Stopwatch
 from .aligned_corpus import AlignedCorpus
 from .cross_validation import ClassificationProbe, HeadResult
 from .layer_sources import LayerSource, open_source
-from .pooled_states import PooledStates, durations, extracted
+from .pooled_states import PooledStates, durations, extract
 from .probe_record import BEST_LAYER, LAYER_WEIGHTS, VERIFICATION, ProbeRecord, ProbeScore, file_name, finite
 from .probe_samples import SPEAKERS, ProbeSamples, samples
 from .verification import VerificationProbe, VerificationResult
@@ -80,15 +80,14 @@ class ProbeSuite:
         """
         run = _Run(self)
         with temporary_folder(folder / "states") as partial:
-            run.clock.start("hidden states")
-            with extracted(source, self.corpus, self.samples, partial, jobs) as states:
-                run.clock.stop()
-                with tqdm(desc=f"{source.name}, heads", unit="head", total=2 * len(self.samples) + 2) as bar:
-                    run.bar = bar
-                    for name, probe in self.samples.items():
-                        run.classify(ClassificationProbe.of(probe, self.corpus), states[name])
-                    if SPEAKERS in states:
-                        run.verify(self.samples[SPEAKERS], states[SPEAKERS])
+            with run.watch("hidden states"):
+                states = extract(source, self.corpus, self.samples, partial, jobs)
+            with tqdm(desc=f"{source.name}, heads", unit="head", total=2 * len(self.samples) + 2) as bar:
+                run.bar = bar
+                for name, probe in self.samples.items():
+                    run.classify(ClassificationProbe.of(probe, self.corpus), states[name])
+                if SPEAKERS in states:
+                    run.verify(self.samples[SPEAKERS], states[SPEAKERS])
         return ProbeRecord(
             source.name,
             given,
@@ -97,30 +96,10 @@ class ProbeSuite:
             tuple(run.scores),
             run.curves,
             run.chance,
-            run.clock.seconds,
+            {name: round(each, 1) for name, each in run.watch.wall.items()},
+            {name: round(each, 1) for name, each in run.watch.cpu.items()},
             {"processor": processor(), "threads": torch.get_num_threads(), **versions(["torch", "numpy"])},
         )
-
-
-@dataclass
-class _Clock:
-    """Seconds spent on each thing."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _name: str = ""
-    _begun: float = 0.0
-
-    def start(self, name: str) -> None:
-        self._name, self._begun = name, time.perf_counter()
-
-    def stop(self) -> None:
-        self.seconds[self._name] = round(time.perf_counter() - self._begun, 1)
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        self.start(name)
-        yield
-        self.stop()
 
 
 @dataclass
@@ -128,7 +107,7 @@ class _Run:
     """Results of one model so far."""
 
     suite: ProbeSuite
-    clock: _Clock = field(default_factory=_Clock)
+    watch: Stopwatch = field(default_factory=Stopwatch)
     scores: list[ProbeScore] = field(default_factory=list)
     curves: dict[str, list[list[float | None]]] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
@@ -138,7 +117,7 @@ class _Run:
     @contextmanager
     def head(self, probe: str, head: str) -> Iterator[None]:
         """Time a head and advance the progress bar."""
-        with self.clock.timed(f"{probe}, {head}"):
+        with self.watch(f"{probe}, {head}"):
             yield
         if self.bar is not None:
             self.bar.update()

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from s3prl_dphubert.bench import training
-from s3prl_dphubert.bench.machine import Stopwatch, versions
+from s3prl_dphubert.bench.machine import versions
 from s3prl_dphubert.bench.model_shapes import UNITS
 from s3prl_dphubert.bench.own_update import OwnUpdate
 from s3prl_dphubert.bench.training import STATES, Case, locations, measure, table, write
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError, RunError
 from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.utils.stopwatch import Stopwatch
 from tests.helpers.models import tiny
 
 

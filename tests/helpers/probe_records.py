@@ -34,5 +34,6 @@ def record(name, percent, spread=1.0, seed=0, corpus="tones", eer_noise=1.0):
         {"words": [[percent - 5, 1.0], [percent, 1.0], [percent - 2, None]], "phones": [[percent, 1.0]] * 3},
         {"words": 12.0, "phones": 11.0, VERIFICATION: 50.0},
         {"hidden states": 90.0, "words, best layer": 30.0},
+        {"hidden states": 150.0, "words, best layer": 30.0},
         {"processor": "x", "threads": 2},
     )

@@ -6,7 +6,7 @@ from s3prl_dphubert.data.audio import read
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.probe import pooled_states
 from s3prl_dphubert.probe.layer_sources import LayerSource
-from s3prl_dphubert.probe.pooled_states import PooledStates, durations, extracted
+from s3prl_dphubert.probe.pooled_states import PooledStates, durations, extract
 from s3prl_dphubert.probe.probe_samples import samples
 from tests.helpers.probe_corpora import tone_corpus
 
@@ -28,8 +28,8 @@ def clock(waveform):
 def pooled(corpus, folder, states=clock, jobs=1):
     probes = samples(corpus, durations(corpus))
     source = LayerSource("clock", states, STRIDE, CENTRE, {})
-    with extracted(source, corpus, probes, folder, jobs) as values:
-        return probes, {name: each.values.astype(np.float32) for name, each in values.items()}
+    values = extract(source, corpus, probes, folder, jobs)
+    return probes, {name: each.values.astype(np.float32) for name, each in values.items()}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,12 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     assert (after.model, after.source, after.facts, after.corpus) == (
         before.model, before.source, before.facts, before.corpus,
     )  # fmt: skip
-    assert (after.curves, after.chance, after.seconds) == (before.curves, before.chance, before.seconds)
+    assert (after.curves, after.chance, after.seconds, after.cpu_seconds) == (
+        before.curves,
+        before.chance,
+        before.seconds,
+        before.cpu_seconds,
+    )
     assert [each.estimate for each in after.scores] == [each.estimate for each in before.scores]
     assert [each.details for each in after.scores] == [each.details for each in before.scores]
     trials = [each.score("verification", "best layer").statistic for each in (before, after)]
