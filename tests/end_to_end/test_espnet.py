@@ -172,7 +172,7 @@ def test_a_teacher_of_espnets_own_encoder(shape, tmp_path):
     from tests.checkpoints.test_espnet import TORCHAUDIO, Holder
 
     settings = TORCHAUDIO | (of_torchaudio.LARGE if shape == "large" else {})
-    encoder = scramble(TorchAudioHuBERTPretrainEncoder(**settings, num_classes=5))
+    encoder = scramble(TorchAudioHuBERTPretrainEncoder(input_size=1, num_classes=5, **settings))
     config = {"encoder": "torchaudio_hubert", "encoder_conf": settings, "input_size": 1}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save(Holder(encoder=encoder).state_dict(), tmp_path / "valid.loss.ave.pth")
