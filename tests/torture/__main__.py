@@ -49,11 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the parts; the exit code is 1 if a trial failed."""
     arguments = parse(argv)
     os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    import torch
-
-    torch.set_num_threads(1)  # and none but this one, so that it can fork
     from tests.torture.figures import fill, summary
-    from tests.torture.sandbox import FAILED
+    from tests.torture.sandbox import FAILED, warm_up
+
+    warm_up()
 
     out = arguments.out / f"seed{arguments.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     out.mkdir(parents=True)

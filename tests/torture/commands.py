@@ -94,7 +94,8 @@ class Undisturbed:
         command.make(place)
         digests, seconds = [], 0.0
         for number in (1, 2):
-            out, began = place / f"whole{number}{_suffix(command)}", time.monotonic()
+            out, began = place / f"whole{number}" / f"out{_suffix(command)}", time.monotonic()
+            out.parent.mkdir()
             if fault := command.finish(place, out, place / "log.txt"):
                 raise RuntimeError(f"{command.name}: {fault}")
             seconds = time.monotonic() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import resource
@@ -16,14 +17,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import DPHubertError
+from s3prl_dphubert.model.state_dict import build_model
+from tests.helpers.models import tiny
 
 MEMORY, SECONDS = 2 << 30, 20
 """Bytes and seconds that an input of at most 10 MB may take."""
 
 SOUND, REFUSED, SAME, FAILED, SKIPPED = "sound", "refused", "same", "failed", "skipped"
 GOOD = (SOUND, REFUSED, SAME, SKIPPED)
+PRELOADED = (
+    "torch._dynamo",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.utils.tensorboard",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "s3prl_dphubert.checkpoints.model_card",
+    "s3prl_dphubert.compression.pipeline",
+    "s3prl_dphubert.compression.run_plots",
+    "s3prl_dphubert.export.exporter",
+    "s3prl_dphubert.superb.submission.archive",
+    "s3prl_dphubert.upstream.hub_repo",
+)
 _LINE = "s3prl-dphubert: "
 _RUNNING = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
 """Events of Python that mean that a file has had something executed, or called somebody."""
@@ -140,6 +158,14 @@ def fork(function: Callable[[], Any], output: Path, *, prepare: Callable[[], Non
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def warm_up() -> None:
+    """Import here what each child would import anew, and have torch set up what it needs once."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    torch.set_num_threads(1)  # a pool of threads would be lost in children
+    torch.optim.AdamW(build_model(tiny("hubert").config, tiny("hubert").state_dict(), "here").parameters())
 
 
 def command(*words: Any) -> Callable[[], int]:

@@ -18,7 +18,18 @@ from tests.helpers.golden import ROOT
 from tests.torture import __main__ as runner
 from tests.torture import damaged_files, disk, figures, kills, processes, submission
 from tests.torture.commands import COMMANDS, Command, Undisturbed
-from tests.torture.sandbox import FAILED, REFUSED, SAME, SOUND, as_command, bounded, fork, judged, line_fault
+from tests.torture.sandbox import (
+    FAILED,
+    REFUSED,
+    SAME,
+    SOUND,
+    as_command,
+    bounded,
+    fork,
+    judged,
+    line_fault,
+    warm_up,
+)
 
 pytest.importorskip("h5py", reason="s3prl's diarization writes HDF5")
 
@@ -28,6 +39,11 @@ SEED = 20
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm():
+    warm_up()
 
 
 def assert_held(trials):
