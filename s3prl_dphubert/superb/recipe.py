@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..errors import ConfigError, ResultError
 from ..utils import resources
 from ..utils.config_io import apply_changes, differences, from_dict, is_int, is_number, read_yaml, type_faults
 from .tasks import all_tasks, find
-from .tasks.spec import SUPERB, SuperbTask
+from .tasks.spec import SUPERB, FeatureReuse, SuperbTask
 
 CONFIG, NEEDS, PAGE = "config.yaml", "recipe.yaml", "README.md"
 PLACEHOLDERS = ("data", "prepared", "recipe")
@@ -55,6 +55,8 @@ class RecipeNeeds:
         caution: why the result is excluded from scores and reports.
         benchmark: what results are compared within; those of another one never stand beside SUPERB's.
         extra_metrics: metrics of the task to report that SUPERB does not.
+        whole_files: no recording is as long as what the task crops its training waveforms to, so that their
+            hidden states come again and are worth keeping.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -77,6 +79,7 @@ class RecipeNeeds:
     caution: str = ""
     benchmark: str = SUPERB
     extra_metrics: tuple[str, ...] = ()
+    whole_files: bool = False
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("recipe", type_faults(self) or self._faults())
@@ -242,6 +245,8 @@ def load(folder: Path, changes: Sequence[str] = (), own_upstream: bool = True) -
         needs = from_dict(RecipeNeeds, read_yaml(folder / NEEDS))
     except ConfigError as error:
         faults += error.faults or [str(error)]
+    if needs.whole_files:
+        task = replace(task, reuse=FeatureReuse(reason="whole files, too short to be cropped"))
     written = _read_configs(task, folder)
     changes = _of_task(task, changes)
     if needs.s3prl_lr and not own_upstream:

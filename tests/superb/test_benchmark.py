@@ -33,7 +33,7 @@ def test_changes_are_listed_but_for_what_superb_leaves_free():
         "runner.total_steps 2000 instead of 30000",
     )
     assert load(RECIPES / "free_superb" / "ks", ["runner.total_steps=3000"]).changes == (
-        "runner.total_steps 3000 instead of 1500",
+        "runner.total_steps 3000 instead of 2000",
     )
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from ...checkpoints import user_names
 from ...errors import ConfigError
+from ...upstream.downstream_sampling import RANDOM_CROPS
 from ...utils.config_io import merge, read_yaml
 from ...utils.files import write_text
 from ..recipe import TaskRecipe
@@ -73,7 +74,8 @@ class FeatureCache:
         keeps_training = not feature_cache_policy.refusal(task, training=True)
         keeps_evaluation = not feature_cache_policy.refusal(task, training=False)
         uncached: tuple[str, dict[str, Any]] = "options", {"padding": "exact"}
-        cached = "options-kept", feature_cache_policy.options(self.folder, self.limit)
+        whole = task.downstream in RANDOM_CROPS  # but this recipe's files are too short to be cropped
+        cached = "options-kept", feature_cache_policy.options(self.folder, self.limit, evaluation=whole)
         cached_evaluation = (
             "options-evaluated",
             feature_cache_policy.options(self.folder, self.limit, evaluation=True),

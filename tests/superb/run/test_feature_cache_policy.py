@@ -7,12 +7,17 @@ import soundfile
 
 from s3prl_dphubert.errors import DataError
 from s3prl_dphubert.model import ModelConfig
+from s3prl_dphubert.superb.recipe import load
 from s3prl_dphubert.superb.run import corpus
 from s3prl_dphubert.superb.run.corpus import measure, seconds
+from s3prl_dphubert.superb.run.feature_cache import FeatureCache
 from s3prl_dphubert.superb.run.feature_cache_policy import estimate, needed, options, refusal
+from s3prl_dphubert.superb.run.upstream_spec import UpstreamSpec
 from s3prl_dphubert.superb.tasks import all_tasks, find
 from s3prl_dphubert.upstream.cached_expert import CachedOptions
 from s3prl_dphubert.upstream.downstream_sampling import RANDOM_CROPS, SIGHTINGS
+from s3prl_dphubert.utils import resources
+from s3prl_dphubert.utils.config_io import read_yaml
 from tests.helpers.golden import ROOT
 from tests.helpers.s3prl_runs import python
 from tests.helpers.s3prl_tasks import TASKS as MINIATURES
@@ -46,6 +51,22 @@ def test_hours_of_a_task(name, tmp_path):
     found = estimate(task, config, ModelConfig())
     assert found.bytes == pytest.approx(998_400 * found.seconds, abs=1)
     assert found.text() == f"{found.seconds / 3600:.2f} h of audio, {found.bytes / 1e9:.2f} GB"
+
+
+@pytest.mark.parametrize("name", ["sid", "asv"])
+def test_recipe_whose_files_are_too_short_to_be_cropped_keeps_hidden_states(name, tmp_path):
+    """The upstream, which knows that the downstream crops, is told that whole files come."""
+    root = resources.find("downstream_recipes")
+    cropped, whole = load(root / name).task, load(root / "free_superb" / name).task
+    upstream = UpstreamSpec("dphubert_local", str(tmp_path))
+    cache = FeatureCache(tmp_path / "cache")
+    kept = {}
+    for title, task in (("cropped", cropped), ("whole", whole)):
+        (tmp_path / title).mkdir()
+        training, _ = cache.upstreams(upstream, task, tmp_path / title)
+        kept[title] = read_yaml(training.options)
+    assert refusal(cropped, training=True) and not refusal(whole, training=True)
+    assert "features" not in kept["cropped"] and kept["whole"]["features"]["evaluation"] is True
 
 
 def test_headers_are_read_once(tmp_path, monkeypatch):
