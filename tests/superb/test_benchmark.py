@@ -48,6 +48,14 @@ def test_a_recipe_of_the_users_own_is_compared_with_superbs(tmp_path):
         load(folder)
 
 
+def test_a_recipe_asks_for_metrics_that_its_task_has(tmp_path):
+    assert load(RECIPES / "asr").needs.extra_metrics == ()
+    assert load(RECIPES / "free_superb" / "asr").needs.extra_metrics == ("cer",)
+    folder = recipe_folder(tmp_path, needs={"extra_metrics": ["cer"]})
+    with pytest.raises(ConfigError, match="extra_metrics has 'cer', allowed: none"):
+        load(folder)
+
+
 def test_processes_share_a_batch_that_can_be_divided():
     assert load(RECIPES / "sd").can_share_batch(4) and not load(RECIPES / "sd").can_share_batch(3)
     assert load(RECIPES / "ks").can_share_batch(1) and not load(RECIPES / "ks").can_share_batch(2)
