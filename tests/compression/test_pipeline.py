@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from s3prl_dphubert import compress, load_model
+from s3prl_dphubert import ExportConfig, compress, export_model, load_exported, load_model, save_model
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.demo.compression_demo import show
 from s3prl_dphubert.errors import ConfigError, DataError, RunError
@@ -19,7 +19,7 @@ from s3prl_dphubert.model.state_dict import load_weights_only
 from s3prl_dphubert.pruning.budget import Budget
 from s3prl_dphubert.utils.config_io import from_dict, to_dict
 from tests.helpers.compression_runs import STAGE, make_place, read_config, settings
-from tests.helpers.models import outputs
+from tests.helpers.models import outputs, tiny
 
 QUICK = {**STAGE, "updates": 4, "warmup": 1, "validate_every": 2}
 
@@ -59,6 +59,31 @@ def test_a_run_ends_within_budget(finished, config, place):
     card = (finished / "model" / "README.md").read_text()
     for part in (f"{parameters(model.config):,}", "sparsity 0.4", str(place / "teacher"), "| layer | heads"):
         assert part in card
+
+
+@pytest.mark.parametrize("shape", ["mhubert", "mms"])
+def test_teachers_with_rare_parts_are_compressed_and_exported(shape, place, tmp_path):
+    save_model(tiny(shape), tmp_path / "teacher")
+    stages = {"stage1": {**QUICK, "gate_lr": 0.2}, "stage2": QUICK}
+    values = settings(place) | stages | {"teacher": str(tmp_path / "teacher")}
+    values["budget"] |= {"warmup": 2}
+    compress(from_dict(CompressConfig, values), tmp_path / "out")
+    model, teacher = load_model(tmp_path / "out" / "model"), load_model(tmp_path / "teacher")
+    assert parameters(model.config) <= 0.6 * parameters(teacher.config)
+    kept = ("pos_conv_batch_norm", "projection_norm", "layer_norm_eps", "adapter_dim")
+    assert [getattr(model.config, name) for name in kept] == [getattr(teacher.config, name) for name in kept]
+    rare = [name for name in model.state_dict() if "batch_norm" in name or "adapter" in name]
+    changed = [name for name in rare if not torch.equal(model.state_dict()[name], teacher.state_dict()[name])]
+    assert changed == rare != []
+    export_model(tmp_path / "out" / "model", tmp_path / "small.onnx", ExportConfig(format="onnx"))
+    waveforms = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([8000, 5000])
+    with torch.no_grad():
+        states, frames = model.extract_features(waveforms, lengths)
+    exported, _ = load_exported(tmp_path / "small.onnx").extract_features(waveforms, lengths)
+    for ours, theirs in zip(states, exported, strict=True):
+        for row, other, valid in zip(ours, theirs, frames.tolist(), strict=True):
+            torch.testing.assert_close(row[:valid], other[:valid], atol=1e-4, rtol=1e-4)
 
 
 def test_log_and_checkpoints(finished, config):
