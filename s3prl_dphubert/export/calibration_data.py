@@ -45,7 +45,8 @@ def _paths(manifest: Path | None, half: int) -> list[str | Path]:
     if manifest is not None:
         return [entry.path for entry in Manifest.load(manifest).entries]
     folder = resources.find("assets/speech")
-    rows = [row for row in read_table(folder / "manifest.tsv") if float(row["seconds"]) >= 1]
+    listed = read_table(folder / "manifest.tsv", ("path", "seconds", "speaker"))
+    rows = [row for row in listed if float(row["seconds"]) >= 1]
     voices = sorted({row["speaker"] for row in rows})[half::2]
     return [folder / row["path"] for row in rows if row["speaker"] in voices]
 

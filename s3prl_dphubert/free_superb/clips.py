@@ -22,7 +22,7 @@ import soundfile
 from ..constants import SAMPLE_RATE
 from ..errors import DataError
 from ..utils.files import write_text
-from ..utils.readers import read_table
+from ..utils.readers import read_table, reading
 from .sources import amazon_queen, deb, recordings
 from .sources.recordings import QUEEN, SOURCES, Source
 from .voices import OPERATOR
@@ -104,7 +104,8 @@ def decode(package: str, path: Path, corpus: Path) -> dict[str, int]:
         files = sorted(folder.glob("*.flac"))
         rows = "".join(f"{file.stem}\t{soundfile.info(file).frames}\n" for file in files)
         write_text(table, f"name\tsamples\n{rows}")
-    return {row["name"]: int(row["samples"]) for row in read_table(table)}
+    with reading(table, DataError, "a list of clips"):
+        return {row["name"]: int(row["samples"]) for row in read_table(table, ("name", "samples"))}
 
 
 def label(debs: dict[str, Path], corpus: Path) -> list[Clip]:
@@ -124,10 +125,12 @@ def label(debs: dict[str, Path], corpus: Path) -> list[Clip]:
 
 def read_clips(path: Path) -> list[Clip]:
     """Read the labelled clips that ``clips.tsv`` lists."""
-    return [
-        Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
-        for row in read_table(path)
-    ]
+    columns = ("package", "name", "voice", "text", "samples")
+    with reading(path, DataError, "a list of clips"):
+        return [
+            Clip(row["package"], row["name"], row["voice"], row["text"], int(row["samples"]))
+            for row in read_table(path, columns)
+        ]
 
 
 def normalise(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ..superb.tasks import all_tasks
 from ..utils import markdown
 from ..utils.files import write_text
 from ..utils.hashing import sha256_tree
-from .clips import read_table
+from ..utils.readers import read_table
 from .layout import SYNTHESISED
 from .voices import DEV, HELD_OUT, ROLES, TEST
 
@@ -37,6 +37,10 @@ _NOTES = {
 }
 
 
+LISTED = ("task", "split", "seconds", "voices", "label", "path")
+"""Columns of the table of a corpus."""
+
+
 @dataclass
 class _Split:
     files: int = 0
@@ -49,7 +53,7 @@ def count(out: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return task -> split -> files, minutes, voices and labels."""
     tasks: dict[str, dict[str, _Split]] = {}
     for path in sorted((out / "manifests").glob("*.tsv")):
-        for row in read_table(path):
+        for row in read_table(path, LISTED):
             split = tasks.setdefault(row["task"], {}).setdefault(row["split"], _Split())
             split.files += 1
             split.seconds += float(row["seconds"])
@@ -77,7 +81,7 @@ def _summary(split: _Split) -> dict[str, Any]:
 def digest(out: Path) -> str:
     """Return the SHA-256 over path and content of every file that the tasks read."""
     tables = sorted((out / "manifests").glob("*.tsv"))
-    folders = {row["path"].partition("/")[0] for path in tables for row in read_table(path)}
+    folders = {row["path"].partition("/")[0] for path in tables for row in read_table(path, ("path",))}
     files = (path for folder in sorted(folders) for path in sorted((out / folder).rglob("*")))
     return sha256_tree(out, (path for path in files if path.is_file()))
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..constants import SAMPLE_RATE
 from ..data.audio import read
 from ..errors import DataError
-from ..utils.readers import read_table
+from ..utils.readers import read_table, reading
 from .clips import Clip, normalise
 from .sources.recordings import QUEEN
 from .voices import ROLES, split_of
@@ -126,11 +126,15 @@ def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
     Raises:
         DataError: the table of alignments belongs to another corpus.
     """
-    alignments = {row["name"]: row["words"] for row in read_table(tables / "alignments.tsv.gz")}
-    phones = {row["name"]: row["phones"] for row in read_table(tables / "phones.tsv.gz")}
-    lexicon = {row["word"]: row["phones"] for row in read_table(tables / "lexicon.tsv.gz")}
-    return Material(
-        tuple(
+    alignments = {
+        row["name"]: row["words"] for row in read_table(tables / "alignments.tsv.gz", ("name", "words"))
+    }
+    phones = {row["name"]: row["phones"] for row in read_table(tables / "phones.tsv.gz", ("name", "phones"))}
+    lexicon = {
+        row["word"]: row["phones"] for row in read_table(tables / "lexicon.tsv.gz", ("word", "phones"))
+    }
+    with reading(tables, DataError, "tables of times"):
+        utterances = [
             Utterance(
                 clip,
                 corpus / clip.path,
@@ -138,9 +142,8 @@ def load(clips: list[Clip], corpus: Path, tables: Path) -> Material:
                 _phones(phones.get(clip.name, "")),
             )
             for clip in clips
-        ),
-        lexicon,
-    )
+        ]
+    return Material(tuple(utterances), lexicon)
 
 
 def _words(clip: Clip, alignment: str | None) -> tuple[AlignedUnit, ...]:

@@ -215,7 +215,7 @@ def read_words(
 
 def read_table(
     path: Path,
-    columns: Collection[str] = (),
+    columns: Collection[str],
     error: type[DPHubertError] = DataError,
     *,
     separator: str = "\t",

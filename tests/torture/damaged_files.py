@@ -23,8 +23,11 @@ from s3prl_dphubert.data.audio import read
 from s3prl_dphubert.data.feature_store import Block, FeatureStore
 from s3prl_dphubert.data.manifest import Manifest, scan
 from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
+from s3prl_dphubert.errors import ResultError
+from s3prl_dphubert.free_superb.clips import Clip
 from s3prl_dphubert.free_superb.utterance import load
 from s3prl_dphubert.superb.scoring import score_file
+from s3prl_dphubert.superb.submission.archive import check
 from s3prl_dphubert.upstream.options import Options
 from s3prl_dphubert.utils.config_io import from_dict, read_yaml
 from tests.helpers import compression_runs, damage, full_submission, superb_runs
@@ -350,7 +353,14 @@ def submission(random: Random, folder: Path, originals: Originals) -> Use:
     full_submission.pack(path, files)
     if random.random() < 0.5:
         changed_bytes(path, random)
-    return command("superb", "check", path)
+
+    def use() -> None:
+        report = check(path)
+        sound(all(fault.isprintable() for fault in report.faults), "a fault with control characters")
+        if report.faults:
+            raise ResultError(report.faults[0])
+
+    return use
 
 
 _BLOCKS = 6
@@ -423,7 +433,8 @@ def alignments(random: Random, folder: Path, originals: Originals) -> Use:
         ("phones", "name\tphones"),
         ("lexicon", "word\tphones"),
     ):
-        data = f"{head}\na__b\t1:2 4:5\n".encode()
+        value = "HELLO:1:2 B:4:5" if "phones" in head else "1:2 4:5"
+        data = f"{head}\na__b\t{value}\n".encode()
         if random.random() < 0.4:
             data = (
                 BOMBS[int(random.integers(len(BOMBS)))]
@@ -434,7 +445,14 @@ def alignments(random: Random, folder: Path, originals: Originals) -> Use:
         (folder / f"{name}.tsv.gz").write_bytes(
             damage.damaged(packed, random) if random.random() < 0.4 else packed
         )
-    return lambda: load([], folder, folder)
+    clips = [Clip("a", "a__b", "bob", "Hello world", 16_000)]
+
+    def use() -> None:
+        for utterance in load(clips, folder, folder).utterances:
+            spans = [*utterance.words, *utterance.phones]
+            sound(all(span.start <= span.end for span in spans), "a word that ends before it begins")
+
+    return use
 
 
 KINDS: dict[str, Callable[[Random, Path, Originals], Use]] = {

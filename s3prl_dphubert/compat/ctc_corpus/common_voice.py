@@ -45,7 +45,7 @@ class CommonVoiceDataset(Buckets):
 def _utterances(table: Path, root: Path, tokenizer) -> list[Utterance]:
     if not table.is_file():
         raise DataError(f"{table}: missing; the splits of this corpus are paths of tables")
-    rows = [list(row.values()) for row in read_table(table)]
+    rows = [list(row.values()) for row in read_table(table, ())]
     short = next((row for row in rows if len(row) < 2), None)
     if short or not rows:
         raise DataError(

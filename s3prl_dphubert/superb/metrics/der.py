@@ -218,7 +218,7 @@ def read_activity(source: Path | bytes) -> np.ndarray:
         import h5py
     except ImportError as error:
         raise ResultError("speaker diarization needs h5py: pip install h5py") from error
-    with reading(prefix.removesuffix(": ") or "the file", ResultError, "HDF5 with a data set T_hat"):
+    with reading(prefix.removesuffix(": ") or "content", ResultError, "HDF5 with a data set T_hat"):
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         with h5py.File(file, "r") as content:
             if content.id.links.get_info(b"T_hat").type != h5py.h5l.TYPE_HARD:

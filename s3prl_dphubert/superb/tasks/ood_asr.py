@@ -21,7 +21,7 @@ def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
     for split, tables in ctc_splits(config).items():
         files[split] = []
         for table in tables:
-            rows = (next(iter(row.values())) for row in read_table(Path(table)))
+            rows = (next(iter(row.values())) for row in read_table(Path(table), ()))
             files[split] += [root / name for name in rows]
     return files
 
