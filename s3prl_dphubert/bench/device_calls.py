@@ -1,4 +1,4 @@
-"""What the benchmark of a device calls: inference and updates of this package and of others."""
+"""Calls that the benchmark of a device times: inference and updates of this package and of others."""
 
 from __future__ import annotations
 

@@ -72,6 +72,8 @@ class UpstreamPretrainExpert(nn.Module):
                 "--multi_gpu is given, which is not supported; for several GPUs use compress under torchrun"
             )
         self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"--device is {device!r}, and torch sees no GPU here; allowed: cpu")
         saved = upstream_config if isinstance(upstream_config, Mapping) else None
         self.recipe = PretrainRecipe.read(upstream_config if saved is None else saved["recipe"])
         data = RunnerData.read(datarc)

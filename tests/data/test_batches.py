@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream, epoch_share, loader, validation_batches
 from s3prl_dphubert.data.dataset import DataConfig, read_data
@@ -340,3 +341,18 @@ def test_every_fault_is_named_at_once():
 def test_nothing_long_enough(manifest):
     with pytest.raises(DataError, match=r"no utterance lasts 2 s \(min_seconds\) or more"):
         BatchStream(manifest, BatchConfig())
+
+
+def test_a_loader_pins_waveforms_and_leaves_the_rest_as_it_is(manifest, monkeypatch):
+    """As torch's loader does in a thread of its own where there is a GPU."""
+    pinned = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor.clone()
+    )
+    batch = BatchStream(manifest, replace(CONFIG, crops="fixed"))[0]
+    copied = pin_memory(batch)
+    assert type(copied) is type(batch)
+    assert pinned == [batch.waveforms.shape]
+    assert torch.equal(copied.waveforms, batch.waveforms) and copied.waveforms is not batch.waveforms
+    assert copied[1:] == batch[1:] and copied.keys
+    assert batch.to(torch.device("cpu")) is batch

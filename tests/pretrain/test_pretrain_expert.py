@@ -187,6 +187,12 @@ def test_wrong_settings_are_all_named(place, tmp_path):
         assert part in str(error.value)
 
 
+def test_a_missing_gpu_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--device is 'cuda:0', and torch sees no GPU here; allowed: cpu"):
+        UpstreamPretrainExpert({"train": "missing.tsv"}, tmp_path / "missing.yaml", "cuda:0")
+
+
 def test_a_budget_that_stage_1_does_not_reach(place, tmp_path):
     """A warm-up longer than the stage is refused, and so is stage 2 after gates far from their target."""
     expert = UpstreamPretrainExpert(data(place), place / "g1.yaml", "cpu")
