@@ -1,6 +1,6 @@
 """On a GPU a training step leaves nothing on the wrong device, and the host waits for nothing.
 
-The device is one without numbers, so that this is tested everywhere; tests/gpu has a real one.
+The device is one without numbers, so that this is tested everywhere; `make test-gpu` takes a real one.
 """
 
 from __future__ import annotations
