@@ -250,8 +250,8 @@ def page(results: dict[str, Any]) -> str:
     parts = [f"# Speed on {results['device']}\n"]
     rates = ", ".join(f"{precision} {rate:.0f}" for precision, rate in results["rates"].items())
     parts.append(
-        f"Matrix products reach, in TFLOP/s: {rates}. Shares are of these. In fp32, convolutions on a GPU round "
-        "to TensorFloat-32, so that a share may exceed 100 %.\n"
+        f"Matrix products reach, in TFLOP/s: {rates}. Shares are of these. In fp32, convolutions on a GPU "
+        "round to TensorFloat-32, so that a share may exceed 100 %.\n"
     )
     head = ["", "model", "precision", "batch", "audio-s/s", "ms", "peak GB", "share of peak"]
     for kind, title in (("update", "An update of stage 1"), ("inference", "Inference")):
