@@ -1,4 +1,4 @@
-"""What the Hub lists of a model: licence, base model, corpora, languages and scores."""
+"""Metadata that the Hub lists of a model: licence, base model, corpora, languages and scores."""
 
 from __future__ import annotations
 

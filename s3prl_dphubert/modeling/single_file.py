@@ -57,6 +57,7 @@ def auto_config() -> dict[str, object]:
     pipeline = {"impl": f"{stem}.{PIPELINE}", "pt": ["AutoModel"], "type": "audio"}
     return {
         "architectures": [AUTO_MAP["AutoModel"]],
+        "dtype": "float32",  # to load in, also where the weights are stored in half precision
         "auto_map": {auto: f"{stem}.{name}" for auto, name in AUTO_MAP.items()},
         "custom_pipelines": {"feature-extraction": pipeline},
     }

@@ -79,6 +79,7 @@ def folder(tmp_path_factory):
             with torch.no_grad():
                 whole, _ = model.extract_features(waveforms)
                 padded, frames = model.extract_features(waveforms, lengths)
+            save_model(model, folder / "half" / name, dtype=torch.float16)
             tensors = {"waveforms": waveforms, "lengths": lengths, "frames": frames}
             tensors |= {f"whole{index}": state for index, state in enumerate(whole)}
             tensors |= {f"padded{index}": state for index, state in enumerate(padded)}
@@ -217,6 +218,7 @@ result["resampled"] = np.shape(pipe({"array": wave, "sampling_rate": 8000}))
 classifier = AutoModelForAudioClassification.from_pretrained(name, num_labels=3, **trusted)
 classify = pipeline("audio-classification", model=classifier, feature_extractor=extractor)
 result["labels"] = sorted(each["label"] for each in classify(wave))
+result["half"] = str(AutoModel.from_pretrained(f"half/{name}", **trusted).dtype)
 try:
     AutoModel.from_pretrained(name, trust_remote_code=False)
 except ValueError as error:
@@ -230,6 +232,7 @@ def test_pipelines(folder):
     assert result["difference"] < 1e-6
     assert (result["lists"], result["resampled"]) == ([1, 12, 32], [1, 24, 32])
     assert result["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert result["half"] == "torch.float32"  # as load_model has it
     assert result["untrusted"]
 
 
@@ -265,7 +268,7 @@ def test_directories_from_before_are_read(tmp_path):
     for name in ("modeling_dphubert.py", "preprocessor_config.json"):
         (folder / name).unlink()
     values = json.loads((folder / "config.json").read_text())
-    for name in ("architectures", "auto_map", "custom_pipelines"):
+    for name in ("architectures", "auto_map", "custom_pipelines", "dtype"):
         del values[name]
     (folder / "config.json").write_text(json.dumps(values))
     assert_same(outputs(load_model(folder)), outputs(tiny("wavlm")), 0)
