@@ -26,6 +26,7 @@ from s3prl_dphubert.distillation.objective import Objective, ObjectiveConfig
 from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.free_superb.clips import Clip
 from s3prl_dphubert.free_superb.utterance import load
+from s3prl_dphubert.model.cost import parameters
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.submission.archive import check
 from s3prl_dphubert.upstream.options import Options
@@ -246,7 +247,7 @@ def states(random: Random, folder: Path, originals: Originals) -> Use:
         content = {
             "Step": 10,
             "Upstream_Config": {**own, "shape": student.model.config.to_dict()},
-            "DPHuBERT": {"module": module, "full_costs": {}},
+            "DPHuBERT": {"module": module, "full_costs": {"parameters": parameters(student.model.config)}},
         }
         torch.save(content, place / "states-10.ckpt")
         return place / "states-10.ckpt"
