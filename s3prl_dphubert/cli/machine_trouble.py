@@ -12,6 +12,7 @@ MEANINGS = {
     r"DataLoader worker .*(killed|exited)": (
         "a process that reads audio was killed, perhaps for want of memory; set num_workers lower"
     ),
+    r"DataLoader timed out": "no audio could be read for too long; a disk or a network may be stuck",
     r"CUDA out of memory": f"the GPU is out of memory; {LESS_MEMORY}",
     r"can't allocate memory|std::bad_alloc": f"out of memory; {LESS_MEMORY}",
     r"inline_container|unexpected pos \d+ vs|basic_ios::clear|I/O error|No space left": (

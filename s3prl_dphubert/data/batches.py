@@ -24,6 +24,7 @@ from .manifest import Manifest, Skipped
 log = logging.getLogger(__name__)
 # Streams of random numbers. The first is 0 rather than absent: numpy seeds (seed, 1) and (seed, 1, 0) alike.
 PLAN, CROP = 0, 1
+READ_TIMEOUT = 1800  # seconds for a batch; a process that never gets one would hold up all others
 TRIES = 10  # more batches in a row without a readable file mean a lost disk rather than bad files
 
 
@@ -286,6 +287,7 @@ def loader(
         num_workers=num_workers,
         collate_fn=_unchanged,
         pin_memory=pin_memory,
+        timeout=READ_TIMEOUT if num_workers else 0,
         # Otherwise the loader draws from torch's global generator, which changes the caller's random numbers.
         generator=torch.Generator().manual_seed(0),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ import soundfile
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from s3prl_dphubert.cli.machine_trouble import describe
+from s3prl_dphubert.data import batches
 from s3prl_dphubert.data.batches import BatchConfig, BatchStream, epoch_share, loader, validation_batches
 from s3prl_dphubert.data.dataset import DataConfig, read_data
 from s3prl_dphubert.data.manifest import Entry, Manifest, scan
@@ -356,3 +359,13 @@ def test_a_loader_pins_waveforms_and_leaves_the_rest_as_it_is(manifest, monkeypa
     assert torch.equal(copied.waveforms, batch.waveforms) and copied.waveforms is not batch.waveforms
     assert copied[1:] == batch[1:] and copied.keys
     assert batch.to(torch.device("cpu")) is batch
+
+
+def test_a_disk_that_never_answers_ends_the_run_with_its_reason(manifest, monkeypatch):
+    monkeypatch.setattr(batches, "READ_TIMEOUT", 1)
+    monkeypatch.setattr(batches, "read", lambda *_: time.sleep(60))
+    with pytest.raises(RuntimeError, match="timed out") as caught:
+        next(iter(loader(BatchStream(manifest, CONFIG), 0, 1, num_workers=1)))
+    assert describe(caught.value).startswith(
+        "no audio could be read for too long; a disk or a network may be"
+    )
