@@ -15,7 +15,6 @@ phones     ``PHONE:start:duration`` likewise, with a name of its own for silence
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from ..errors import DataError, shown
 from ..utils.files import replacing
+from ..utils.readers import read_table
 
 COLUMNS = ("path", "speaker", "split", "words", "phones")
 FILES = ("aligned.tsv.gz", "aligned.tsv")
@@ -149,20 +149,8 @@ def _written(segment: Segment) -> str:
 
 
 def _rows(table: Path) -> Iterator[AlignedUtterance]:
-    try:
-        data = table.read_bytes()
-        text = (gzip.decompress(data) if table.suffix == ".gz" else data).decode("utf8")
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{table}: cannot be read ({error})") from error
-    rows = csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    head = next(rows, [])
-    if missing := [name for name in COLUMNS if name not in head]:
-        raise DataError(f"{table}: lacks the columns {', '.join(missing)}, allowed: {', '.join(COLUMNS)}")
-    places = [head.index(name) for name in COLUMNS]
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(head):
-            raise DataError(f"{table}, line {number}: has {len(row)} fields, allowed: {len(head)}")
-        path, speaker, split, words, phones = (row[place] for place in places)
+    for number, row in enumerate(read_table(table, COLUMNS), start=2):
+        path, speaker, split, words, phones = (row[name] for name in COLUMNS)
         if not path or not speaker:
             raise DataError(f"{table}, line {number}: {'speaker' if path else 'path'} is empty")
         yield AlignedUtterance(

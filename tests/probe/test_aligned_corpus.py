@@ -48,9 +48,9 @@ def test_the_digest_depends_on_times_but_not_on_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path\tspeaker\n", "lacks the columns split, words, phones"),
+        ("path\tspeaker\n", "has no column split, words, phones"),
         (HEAD, "no recordings"),
-        (HEAD + "a\tann\ttrain\n", "line 2: has 3 fields, allowed: 5"),
+        (HEAD + "a\tann\ttrain\n", "row 2 has 3 cells, expected 5"),
         (HEAD + LINE.replace("ann", ""), "line 2: speaker is empty"),
         (HEAD + LINE.replace("train", "validation"), "'validation', allowed: train, dev, test"),
         (
@@ -73,7 +73,7 @@ def test_missing_and_damaged_tables_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such table, and no folder with aligned"):
         AlignedCorpus.read(tmp_path)
     (tmp_path / "t.tsv.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not readable as a table"):
         AlignedCorpus.read(tmp_path / "t.tsv.gz")
     (tmp_path / "below").mkdir()
     outside = AlignedCorpus("x", (AlignedUtterance(tmp_path / "1.flac", "a", "dev"),))
