@@ -273,8 +273,8 @@ of HuBERT Base (about {hours} GPU hours on A100, fp16): {rate:.1f} TFLOP/s a GPU
 trainer that does not wait for the host should do better. HuBERT Large does {grows:.1f} times the operations
 of Base.
 
-Gradients are added up in float32 after the backward pass, so the seconds that they take over a link add to
-those of the update:
+Gradients are added up in float32 while the backward pass goes on, which makes half of an update. The seconds
+that they take over a link, which it hides as far as they are fewer:
 
 {gpus}
 
@@ -302,8 +302,8 @@ s3prl_dphubert.bench.loading`):
 - **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
 - `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB for each second of audio in the run's
-  folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. Reading targets takes a thousandth of the time of
-  computing them. It pays for corpora of some hours that are seen dozens of times, not for one that is seen
+  folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. On the CPU, reading targets takes a thousandth of the
+  time of computing them; on a GPU it may take longer. It pays for corpora of some hours that are seen dozens of times, not for one that is seen
   14 times.
 - `save_every` so that a checkpoint is written every ten minutes or so.
 """
