@@ -108,20 +108,28 @@ class Written:
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Word error rate in percent of the texts in ``NAME-hyp.ark`` against ``NAME-ref.ark``.
+    """Error rate in percent of the texts in ``NAME-hyp.ark`` against ``NAME-ref.ark``.
 
-    For a decoding with a language model, since s3prl prints its rate on the same line as the one without.
+    For a decoding with a language model, since s3prl prints its rate on the same line as the one without; and
+    for characters, since s3prl's unit error rate counts the boundary at the end of each text, too.
+
+    Args:
+        name: of the files.
+        characters: count characters, spaces included, instead of words.
     """
 
     name: str
+    characters: bool = False
 
     def __call__(self, output: Output) -> float:
         folder = output.folder or Path(".")
         hypotheses, references = (_texts(folder / f"{self.name}-{kind}.ark") for kind in ("hyp", "ref"))
         if set(hypotheses) != set(references) or not any(references.values()):
             raise ResultError(f"{folder / self.name}-hyp.ark and -ref.ark are empty or of other utterances")
-        errors = sum(edit_distance(hypotheses[name], words) for name, words in references.items())
-        return 100 * errors / sum(map(len, references.values()))
+        pairs = [(hypotheses[name], words) for name, words in references.items()]
+        if self.characters:
+            pairs = [(list(" ".join(hypothesis)), list(" ".join(words))) for hypothesis, words in pairs]
+        return 100 * sum(edit_distance(*pair) for pair in pairs) / sum(len(words) for _, words in pairs)
 
 
 def _texts(path: Path) -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ TASK = SuperbTask(
             statistic=TextErrors("test-clean-noLM"),
         ),
         Metric(
-            *("cer", "CER", "%", LOWER, Printed("test-clean uer: {}")),
+            *("cer", "CER", "%", LOWER, WordErrors("test-clean-noLM", characters=True)),
             extra=True,
             statistic=TextErrors("test-clean-noLM", characters=True),
         ),

@@ -219,8 +219,11 @@ def test_only_a_recipe_that_asks_for_it_gets_an_extra_metric(tmp_path):
     write_pairs(tmp_path, TEXTS, ("test-clean-noLM-hyp.ark", "test-clean-noLM-ref.ark"))
     output = Output("test-clean uer: 40.0\ntest-clean wer: 62.5\n", tmp_path)
     task = find("ASR")
+    errors = sum(editdistance.eval(*pair) for pair in TEXTS.values())
+    cer = pytest.approx(100 * errors / sum(len(reference) for _, reference in TEXTS.values()))
     assert task.read({"": output}) == {"wer": 62.5}
-    assert task.read({"": output}, ["cer"]) == {"wer": 62.5, "cer": 40.0}
+    assert task.read({"": output}, ["cer"]) == {"wer": 62.5, "cer": cer}
+    assert estimate(task.metric("cer").statistic(output)).value == cer
     assert set(task.statistics({"": output})) == {"wer"}
     assert set(task.statistics({"": output}, ["cer"])) == {"wer", "cer"}
     assert task.statistics({"": Output("", tmp_path / "nothing")}) == {}
