@@ -190,7 +190,7 @@ def _no_points(between: RelativePoints, task: SuperbTask) -> str:
         return f"{task.name} gives no points: the teacher is not better than {between.zero.name} there."
     spans = [
         f"{abs(high - low):.2f} in {metric.title}"
-        for metric in task.metrics
+        for metric in between.metrics(task)
         if (low := between.zero.means[task.name].get(metric.name)) is not None
         and (high := between.top.means[task.name].get(metric.name)) is not None
     ]

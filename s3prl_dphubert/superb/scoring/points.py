@@ -8,7 +8,7 @@ when missing), averaged inside a task and then over the tasks; it depends on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..tasks import core_tasks
 from ..tasks.spec import Metric, SuperbTask
@@ -20,6 +20,20 @@ Metrics = Mapping[str, Mapping[str, float]]
 def scored(task: SuperbTask) -> tuple[Metric, ...]:
     """Return the metrics of a task that give points."""
     return tuple(metric for metric in task.metrics if metric.sota is not None)
+
+
+def compared(task: SuperbTask, known: Collection[str]) -> tuple[Metric, ...]:
+    """Return the metrics of a task that models are compared by where SUPERB's reference points do not count.
+
+    Extra metrics of a recipe take the place of SUPERB's: character errors tell models apart that get no word
+    right.
+
+    Args:
+        task: the task.
+        known: names of the metrics that the models have results of.
+    """
+    extra = tuple(metric for metric in task.metrics if metric.extra and metric.name in known)
+    return extra or scored(task)
 
 
 def points(task: SuperbTask, metrics: Metrics) -> float | None:

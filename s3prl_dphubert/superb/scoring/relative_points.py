@@ -38,10 +38,16 @@ class RelativePoints:
         """
         if task.name in self.unscored:
             return None
-        moved = {metric.name: self._metric(task, metric) for metric in points.scored(task)}
+        moved = {metric.name: self._metric(task, metric) for metric in self.metrics(task)}
         if not moved or None in moved.values():
             return None
-        return replace(task, metrics=tuple(moved.get(metric.name) or metric for metric in task.metrics))
+        others = {metric.name: replace(metric, fbank=None, sota=None) for metric in task.metrics}
+        return replace(task, metrics=tuple(moved.get(name) or other for name, other in others.items()))
+
+    def metrics(self, task: SuperbTask) -> tuple[Metric, ...]:
+        """Return the metrics of a task that give points."""
+        results = (model.results.get(task.name, {}) for model in (self.zero, self.top))
+        return points.compared(task, set.intersection(*map(set, results)))
 
     def points(self, model: ModelResults, task: SuperbTask) -> float | None:
         """Return the points of a model, from the means over its seeds; ``None`` if the task gives none."""

@@ -49,7 +49,7 @@ def chain(names: Sequence[str], models: Sequence[ModelResults]) -> list[ModelRes
 
 
 def judge(task: SuperbTask, chain: Sequence[ModelResults]) -> Verdict:
-    """Return whether a task puts a chain of models in order, in every metric that gives points.
+    """Return whether a task puts a chain of models in order, in every metric that they are compared by.
 
     Each model must be better than the one before. Where predictions tell the standard error, the last one
     must be better than the first beyond chance: the 95 % interval of their difference does not hold 0.
@@ -59,14 +59,15 @@ def judge(task: SuperbTask, chain: Sequence[ModelResults]) -> Verdict:
         chain: models from the worst to the best.
     """
     reasons = []
-    for metric in points.scored(task):
+    known = set.intersection(*(set(model.results.get(task.name, {})) for model in chain))
+    for metric in points.compared(task, known):
         values = [model.results.get(task.name, {}).get(metric.name) for model in chain]
-        known = [value for value in values if value is not None]
-        if len(known) < len(chain):
+        present = [value for value in values if value is not None]
+        if len(present) < len(chain):
             absent = ", ".join(model.name for model, v in zip(chain, values, strict=True) if v is None)
             return Verdict(task, False, f"no {metric.title} of {absent}")
-        listed = f"{metric.title} {' → '.join(f'{value.mean:.2f}' for value in known)}"
-        if fault := _fault(metric, known):
+        listed = f"{metric.title} {' → '.join(f'{value.mean:.2f}' for value in present)}"
+        if fault := _fault(metric, present):
             return Verdict(task, False, f"{listed}: {fault}")
         reasons.append(listed)
     return Verdict(task, True, ", ".join(reasons))

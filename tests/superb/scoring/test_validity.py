@@ -6,6 +6,7 @@ import pytest
 
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.superb.scoring.model_results import MetricValue, ModelResults
+from s3prl_dphubert.superb.scoring.relative_points import RelativePoints
 from s3prl_dphubert.superb.scoring.uncertainty import Ratio
 from s3prl_dphubert.superb.scoring.validity import chain, judge
 from s3prl_dphubert.superb.tasks import find
@@ -44,6 +45,16 @@ def test_every_metric_must_get_better_in_its_own_direction():
     assert judge(find("SF"), better).reason == "F1 10.00 → 20.00 → 30.00, CER 90.00 → 80.00 → 70.00"
     worse = judge(find("SF"), models("SF", f1=(10.0, 20.0, 30.0), cer=(70.0, 80.0, 90.0)))
     assert not worse.scored and worse.reason.startswith("CER")
+
+
+def test_character_errors_stand_for_word_errors_where_a_recipe_reports_them():
+    words, characters = (100.0, 100.0, 99.0), (90.0, 80.0, 70.0)
+    both = models("ASR", wer=words, cer=characters)
+    assert judge(find("ASR"), both).reason == "CER 90.00 → 80.00 → 70.00"
+    assert not judge(find("ASR"), models("ASR", wer=words)).scored
+    between = RelativePoints(both[0], both[2], 5.0)
+    assert [between.points(model, find("ASR")) for model in both] == [0, 500, 1000]
+    assert RelativePoints(*models("ASR", wer=words)[::2], 5.0).task(find("ASR")) is None
 
 
 def test_a_result_that_is_missing_leaves_the_task_unscored():
