@@ -30,6 +30,7 @@ from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.speech_model import AUTOCAST
 from ..utils.config_io import type_faults
+from ..utils.device_copies import start_copy
 from ..utils.files import write_text
 from .downstream_sampling import RANDOM_CROPS, cropping_downstream, sightings
 from .expert import UpstreamExpert
@@ -288,8 +289,7 @@ def fingerprint(model: SpeechModel, precision: str, device: torch.device) -> str
 
 def _batch(rows: list[Tensor], frames: int, device: torch.device) -> list[Tensor]:
     """Stack rows (L + 1, F, D) into L + 1 tensors (B, frames, D), float32, repeating their last frames."""
-    if device.type == "cuda":
-        rows = [row.pin_memory().to(device, non_blocking=True) for row in rows]
+    rows = [start_copy(row, device) for row in rows]
     layers, _, width = rows[0].shape
     batch = torch.empty(layers, len(rows), frames, width, device=device)
     for index, row in enumerate(rows):
