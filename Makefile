@@ -80,7 +80,7 @@ pages: .venv/installed
 	$(PYTHON) -m venv .venv-espnet
 	.venv-espnet/bin/python -m pip install --quiet -e '.[espnet-s3prl]' pytest asteroid-filterbanks \
 		configargparse einops fast-bss-eval g2p_en humanfriendly hydra-core jamo jaconv kaldiio lhotse \
-		lightning nltk opt-einsum pypinyin sentencepiece torch_complex typeguard unidecode
+		lightning nltk opt-einsum 'pypinyin<=0.44' pytorch-wpe sentencepiece torch_complex typeguard unidecode
 	.venv-espnet/bin/python -m pip install --quiet --no-deps ci_sdr espnet==202511 espnet_tts_frontend
 	touch $@
 
