@@ -11,10 +11,14 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.torture.sandbox import Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARES = {"damage": 0.35, "kills": 0.3, "disk": 0.15, "processes": 0.12, "submission": 0.08}
@@ -88,11 +92,21 @@ def run(arguments: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
     }
     for part in arguments.parts:
         end, done = time.monotonic() + seconds[part], 0
-        for trial in parts[part](arguments.seed, out / part):
+        for trial in _caught(part, parts[part](arguments.seed, out / part)):
             yield trial.row()
             done += trial.disturbances
             if done >= ALL[part] if arguments.all else time.monotonic() >= end:
                 break
+
+
+def _caught(part: str, trials: Iterator[Trial]) -> Iterator[Trial]:
+    """Yield trials; an error of the torture itself, or of a command that it starts from, is a failed one."""
+    try:
+        yield from trials
+    except Exception:
+        from tests.torture.sandbox import Trial
+
+        yield Trial(part, "the torture itself", 0, "failed", traceback.format_exc(), disturbances=0)
 
 
 if __name__ == "__main__":

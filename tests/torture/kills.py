@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,17 @@ MOST_KILLS = 3  # of one command, before it is left alone
 
 def trials(seed: int, place: Path, commands: Sequence[Command]) -> Iterator[Trial]:
     """Yield trials without end: the commands take turns, each killed one to three times and then finished."""
-    known: dict[str, Undisturbed] = {}
-    number = 0
-    while True:
-        for command in commands:
-            if command.name not in known:
-                known[command.name] = Undisturbed.of(command, place)
-            yield trial(known[command.name], number, seed)
-        number += 1
+    known: list[Undisturbed] = []
+    for command in commands:
+        try:
+            known.append(Undisturbed.of(command, place))
+        except RuntimeError as error:
+            yield Trial("kills", command.name, 0, FAILED, str(error), disturbances=0)
+        else:
+            yield trial(known[-1], 0, seed)
+    for number in itertools.count(1):
+        for undisturbed in known:
+            yield trial(undisturbed, number, seed)
 
 
 def trial(undisturbed: Undisturbed, number: int, seed: int) -> Trial:
