@@ -113,7 +113,7 @@ def test_published_pruning_drops_emptied_sublayers(shape):
 def test_macs_are_what_a_running_model_multiplies(shape):
     """Convolutions, linear maps and matrix products as torch itself counts them."""
     model = tiny(shape)
-    assert len(SHAPES) == 4
+    assert len(SHAPES) == 6
     emptied = (("attention", 0), ("heads", 1), ("feed_forward", 2), ("ffn", 0))
     counts = []
     for small in (model, cut(model, closed(model.config, SUBLAYERS, 1, emptied).masks())):
