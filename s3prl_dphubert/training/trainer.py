@@ -125,10 +125,6 @@ class Trainer:
         if self.update >= self.config.updates:
             return
         self.processes.broadcast_module(self.task.module)
-        if self.processes.world > 1:
-            groups = self.optimizer.param_groups
-            last_first = [p for group in groups for p in reversed(group["params"])]  # as gradients come
-            self.exchange = GradientExchange(last_first, self.processes)
         self.task.module.train()
         if self.device.type == "cpu":
             keep_pages()
@@ -157,6 +153,7 @@ class Trainer:
                 logger.close()
             if self.exchange is not None:
                 self.exchange.close()
+                self.exchange = None
 
     def micro_batches(self) -> Iterator[list[Batch]]:
         """Yield the micro-batches of this process for each remaining update."""
@@ -200,6 +197,10 @@ class Trainer:
         return totals | {"gradient_norm": norm}
 
     def _zero_gradients(self) -> None:
+        if self.exchange is None and self.processes.world > 1:
+            groups = self.optimizer.param_groups
+            last_first = [p for group in groups for p in reversed(group["params"])]  # as gradients come
+            self.exchange = GradientExchange(last_first, self.processes)
         if self.exchange is None:
             self.optimizer.zero_grad(set_to_none=True)
         else:
