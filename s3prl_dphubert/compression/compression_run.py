@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from ..data.dataset import read_data
 from ..distillation.student_init import init_student
 from ..distillation.target_cache import TargetCache
 from ..distillation.task import Distillation, JointPruning
-from ..model import SpeechModel
+from ..model import ModelConfig, SpeechModel
 from ..model.cost import macs, parameters
+from ..model.inference.precision_choice import AUTO, resolve
 from ..model.masks import NO_MASKS, Masks
 from ..pruning.structured import cut
 from ..training.best_checkpoints import BEST, load_best
 from ..training.distributed import Processes
+from ..training.train_config import TrainConfig
 from ..training.trainer import Trainer
 from ..utils.files import replacing, write_text
 from ..utils.readers import read_record
@@ -96,7 +99,30 @@ class CompressionRun:
     def joint_pruning(self) -> JointPruning:
         """Build stage 1 from its start."""
         student = copy.deepcopy(self.teacher) if self.config.student is None else self.load("student")
-        return stages.joint_pruning(self.config, self.teacher, student, self.data[1])
+        config = self.with_precision("stage1", student.config)
+        return stages.joint_pruning(config, self.teacher, student, self.data[1])
+
+    def with_precision(self, stage: str, student: ModelConfig) -> CompressConfig:
+        """Return the configuration with what ``auto`` stands for in a stage, alike in all processes.
+
+        The teacher computes no gradients, and so has a choice of its own.
+        """
+        train: TrainConfig | None = getattr(self.config, stage)
+        if train is None or AUTO not in (train.precision, train.teacher_precision):
+            return self.config
+        chosen = None
+        if self.processes.main:
+            device = self.processes.device
+            precision = resolve(train.precision, student, device, training=True)
+            teacher = train.teacher_precision
+            if teacher == AUTO or (teacher is None and train.precision == AUTO):
+                teacher = resolve(AUTO, self.teacher.config, device)
+            chosen = precision, None if teacher == precision else teacher
+        precision, teacher = self.processes.broadcast(chosen)
+        train = replace(train, precision=precision, teacher_precision=teacher)
+        if stage == "stage1":
+            return replace(self.config, stage1=train)
+        return replace(self.config, stage2=train)
 
     def cut(self, task: JointPruning) -> None:
         """Prune a student that has been trained, and save the model and the projections."""
@@ -119,7 +145,8 @@ class CompressionRun:
         student = self.load(source)
         with removable(self.out / "pruned", "it and the projections are made anew from stage 1"):
             projections = read_tensors(self.out / "projections.safetensors") if after_pruning else None
-        task = stages.distillation(self.config, self.teacher, student, projections, self.data[1])
+        config = self.with_precision("stage2", student.config)
+        task = stages.distillation(config, self.teacher, student, projections, self.data[1])
         self.record_validation(source, task)
         if self.config.stage2 is None:
             if self.processes.main:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from ..model.inference.precision_choice import AUTO
 from ..model.speech_model import PRECISIONS
 
 
@@ -26,9 +27,10 @@ class TrainConfig:
             ESPnet's ``keep_nbest_models`` does; 1 takes the best. For the last stage of a run.
         accumulate: micro-batches of each process per update. The published recipe has 4 in all: ``n``
             processes that accumulate ``4 / n`` make the same updates as one that accumulates 4.
-        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast); ``auto`` for the faster of fp32 and bf16, which
+            is measured once per machine.
         teacher_precision: precision of the teacher, which has no gradients to lose; ``None`` for that of
-            the student.
+            the student, or with ``auto`` its own.
         compile: on a GPU, compile teacher and student with torch.compile, which needs a C compiler and
             minutes at the start; where it fails, the run goes on without.
         max_nonfinite: number of updates in a row with a non-finite loss or gradient that ends the run.
@@ -89,9 +91,10 @@ class TrainConfig:
             faults.append(f"betas is {list(self.betas)}, allowed: two numbers from 0 to below 1")
         if self.num_workers < 0:
             faults.append(f"num_workers is {self.num_workers}, allowed: 0 or more")
-        if self.precision not in PRECISIONS:
-            faults.append(f"precision is {self.precision!r}, allowed: {', '.join(PRECISIONS)}")
-        if self.teacher_precision not in (None, *PRECISIONS):
-            allowed = f"null, {', '.join(PRECISIONS)}"
+        precisions = (*PRECISIONS, AUTO)
+        if self.precision not in precisions:
+            faults.append(f"precision is {self.precision!r}, allowed: {', '.join(precisions)}")
+        if self.teacher_precision not in (None, *precisions):
+            allowed = f"null, {', '.join(precisions)}"
             faults.append(f"teacher_precision is {self.teacher_precision!r}, allowed: {allowed}")
         ConfigError.raise_for("training", faults)

@@ -246,9 +246,10 @@ class CachedExpert(UpstreamExpert):
 
     def _precision(self, device: torch.device) -> str:
         """Return the precision of this call; s3prl's runner has an autocast of its own (``fp16: true``)."""
-        if self.options.precision not in AUTOCAST and torch.is_autocast_enabled(device.type):
+        precision = self.chosen_precision(device)
+        if precision not in AUTOCAST and torch.is_autocast_enabled(device.type):
             return str(torch.get_autocast_dtype(device.type))
-        return self.options.precision
+        return precision
 
     def _compute_one(self, key: bytes, waveform: Tensor) -> Block:
         """Compute the hidden states of (1, T), rounded to fp16 unless they are beyond its range."""

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..errors import ConfigError
 from ..model import SpeechModel
 from ..model.inference.folded import FoldedModel, fold
+from ..model.inference.precision_choice import AUTO, resolve
 from ..model.speech_model import AUTOCAST
 from .options import Options
 
@@ -61,9 +62,7 @@ class UpstreamExpert(nn.Module):
     def compute(self, waveforms: Tensor, lengths: list[int]) -> list[Tensor]:
         """Return L + 1 hidden states (B, F, D), float32, of waveforms (B, T) and the samples of each."""
         run = self._each_alone if self.options.padding == "exact" else self._together
-        with self._autocast(waveforms.device):
-            hidden = run(waveforms, lengths)
-        return [state.float() for state in hidden]
+        return [state.float() for state in run(waveforms, lengths)]
 
     def _batch(self, wavs: list[Tensor]) -> tuple[Tensor, list[int]]:
         """Return the waveforms (B, T), padded with zeros, and the samples of each."""
@@ -108,7 +107,7 @@ class UpstreamExpert(nn.Module):
         if not isinstance(self.model, SpeechModel):  # an exported file
             return self.model.extract_features(waveforms, lengths)[0]
         parameters = list(self.model.parameters())
-        trained = torch.is_grad_enabled() or self.training or any(p.grad is not None for p in parameters)
+        trained = self._is_trained()
         plain = {(p.device.type, p.dtype) for p in parameters} == {("cpu", torch.float32)}
         if plain and not trained and not torch.is_autocast_enabled("cpu"):
             return self._folded(parameters).extract_features(waveforms, lengths)[0]
@@ -124,8 +123,22 @@ class UpstreamExpert(nn.Module):
             self._fold = weights, fold(self.model, self.options.precision)
         return self._fold[1]
 
+    def _is_trained(self) -> bool:
+        """Return whether the model may be trained by this call."""
+        return (
+            torch.is_grad_enabled()
+            or self.training
+            or any(parameter.grad is not None for parameter in self.model.parameters())
+        )
+
+    def chosen_precision(self, device: torch.device) -> str:
+        """Return the precision of this call: that of the options, or what ``auto`` stands for."""
+        if self.options.precision == AUTO and self._is_trained():
+            return "fp32"
+        return resolve(self.options.precision, self.model.config, device)
+
     def _autocast(self, device: torch.device) -> AbstractContextManager:
-        dtype = AUTOCAST.get(self.options.precision)
+        dtype = AUTOCAST.get(self.chosen_precision(device))
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

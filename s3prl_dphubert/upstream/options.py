@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, shown
+from ..model.inference.precision_choice import AUTO
 from ..model.speech_model import PRECISIONS
 from ..utils.config_io import from_dict
 from ..utils.readers import LARGEST_YAML, parse_yaml, read_limited, reading
@@ -21,8 +22,9 @@ class Options:
     """Options of every upstream.
 
     Args:
-        precision: type of the matrix products and convolutions (autocast); hidden states are always
-            float32.
+        precision: type of the matrix products and convolutions (autocast): ``fp32``, ``bf16``, ``fp16``, or
+            ``auto``: the faster of fp32 and bf16 (fp16 on a GPU), which is measured once per machine, while
+            the model is frozen, and fp32 while it is trained. Hidden states are always float32.
         padding: ``batch`` runs all utterances together, padded to the longest, as the published
             models were trained and evaluated. GroupNorm's statistics then include the padding, which
             changes valid frames by 1 to 3 %. ``exact`` gives every utterance the hidden states that
@@ -40,7 +42,7 @@ class Options:
 
     def faults(self) -> Iterator[str]:
         """Yield the faults, field by field."""
-        choices = ("precision", self.precision, PRECISIONS), ("padding", self.padding, PADDINGS)
+        choices = ("precision", self.precision, (*PRECISIONS, AUTO)), ("padding", self.padding, PADDINGS)
         for name, value, allowed in choices:
             if value not in allowed:
                 yield f"{name} is {shown(value)}, allowed: {', '.join(allowed)}"

@@ -16,6 +16,7 @@ from ..speech_model import AUTOCAST, PRECISIONS, SpeechModel, check_inputs, fram
 from ..transformer import PositionalConv
 from .folded_extractor import FoldedExtractor
 from .folded_transformer import FoldedLayer, FoldedLinear, frozen_copy, gelu_
+from .precision_choice import AUTO, resolve
 
 SPILL = 2  # frames after an utterance's end that s3prl, which rounds up, may still count to it
 
@@ -28,15 +29,16 @@ def fold(model: SpeechModel, precision: str = "fp32") -> FoldedModel:
 
     Args:
         model: encoder with float32 weights, on any device.
-        precision: ``fp32``; or ``bf16`` or ``fp16`` for matrix products and convolutions. The
+        precision: ``fp32``; ``bf16`` or ``fp16`` for matrix products and convolutions; or ``auto``, which
+            measures once per machine whether a lower one (``bf16``, on a GPU ``fp16``) is faster. The
             first convolution, the positional ones, norms, softmax, residual stream and hidden
             states are float32 in all of them.
 
     Raises:
         ConfigError: the precision is unknown, or ``model`` is no :class:`SpeechModel` in float32.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}, allowed: {', '.join(PRECISIONS)}")
+    if precision not in (*PRECISIONS, AUTO):
+        raise ConfigError(f"precision is {precision!r}, allowed: {', '.join((*PRECISIONS, AUTO))}")
     if not isinstance(model, SpeechModel):
         raise ConfigError(
             f"model is a {type(model).__name__}, allowed: a SpeechModel (prune gated ones first)"
@@ -44,8 +46,9 @@ def fold(model: SpeechModel, precision: str = "fp32") -> FoldedModel:
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if dtypes != {torch.float32}:
         raise ConfigError(f"model has weights in {', '.join(map(str, dtypes))}, allowed: torch.float32")
+    device = next(model.parameters()).device
     with torch.no_grad():
-        return FoldedModel(model, precision).eval()
+        return FoldedModel(model, resolve(precision, model.config, device)).eval()
 
 
 class FoldedModel(nn.Module):
