@@ -51,10 +51,11 @@ class Partition:
                 "allowed: 2 or more"
             )
         if probe.name == SPEAKERS:
-            count = min(FOLDS, max(sizes.values()))
-            if count < 2:
+            count, least = min(FOLDS, max(sizes.values())), 2 if len(set(names)) > len(sizes) else 3
+            if count < least:
                 raise DataError(
-                    f"{corpus.name}: each voice outside split {TRAIN} has one utterance, allowed: 2"
+                    f"{corpus.name}: voices outside split {TRAIN} have {count} utterances at most, "
+                    f"allowed: {least} or more"
                 )
             return cls(_by_utterance(probe, corpus, names, count), count)
         count = min(FOLDS, len(sizes))

@@ -114,6 +114,13 @@ def test_fewer_than_two_unheard_voices_are_refused(corpus, probes):
         Partition.of(probes["words"], AlignedCorpus("x", heard))
 
 
+def test_speakers_with_too_few_utterances_are_refused(corpus):
+    few = tuple(replace(each, split="test") for each in corpus.utterances if each.path.stem[-1] in "01")
+    probe = samples(AlignedCorpus("x", few), np.full(len(few), 1.7))["speakers"]
+    with pytest.raises(DataError, match="have 2 utterances at most, allowed: 3 or more"):
+        Partition.of(probe, AlignedCorpus("x", few))
+
+
 def test_a_part_for_each_voice_where_voices_are_few(corpus, probes):
     few = tuple(
         each if each.speaker in UNHEARD[:2] else replace(each, split="train") for each in corpus.utterances
