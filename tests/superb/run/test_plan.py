@@ -451,7 +451,7 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys):
         (["--device", "cpu", "--gpus", "0,1"], "gpus is '0,1', allowed: none on the CPU"),
         (
             ["--recipes", "nowhere"],
-            "--recipes is 'nowhere', no such folder; allowed: a folder of recipes, or mini_",
+            "--recipes is 'nowhere', no such folder; allowed: a folder of recipes, or free_",
         ),
         (
             ["--cache-features", str(tmp_path / "c"), "--cache-limit", "0"],
