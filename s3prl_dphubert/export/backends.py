@@ -16,15 +16,23 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import CheckpointError, ExportError
+from ..model import ModelConfig
+from .window_statistics import statistics_shape
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 """Format -> suffix of its files."""
 
-WAVEFORMS, LENGTHS, PADDED_LENGTHS = "waveforms", "lengths", "padded_lengths"
-"""Inputs of a graph; only graphs with GroupNorm have the last."""
+RUNTIMES = {"openvino": "openvino", "onnx": "onnxruntime"}
+"""Format -> module that runs its files."""
 
-FRAMES, HIDDEN = "frames", "hidden_state_{}"
-"""Outputs of a graph."""
+WAVEFORMS, LENGTHS = "waveforms", "lengths"
+"""Inputs of every graph."""
+
+EARLIER, STATISTICS, LEVEL = "earlier", "statistics", "level"
+"""Inputs for pieces of audio: of every graph, of those with GroupNorm, of those that normalise waveforms."""
+
+FRAMES, FEATURES, HIDDEN = "frames", "features", "hidden_state_{}"
+"""Outputs of a graph; features are what ``earlier`` takes, the first hidden state."""
 
 STREAMS = 2  # requests that OpenVINO runs at the same time
 
@@ -59,24 +67,44 @@ class Session(Protocol):
         """Run the model and return its outputs by name."""
         ...
 
+    def features(self, feeds: Feeds) -> np.ndarray:
+        """Run the convolutions alone and return the features (B, F, D)."""
+        ...
+
     def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
         """Run all parts, in any order, and pass the outputs of each to ``on_outputs``."""
         ...
 
 
-def feeds_of(waveforms: np.ndarray, lengths: np.ndarray | None = None, padded: int | None = None) -> Feeds:
+def feeds_of(
+    config: ModelConfig,
+    waveforms: np.ndarray,
+    lengths: np.ndarray | None = None,
+    statistics: np.ndarray | None = None,
+    level: np.ndarray | None = None,
+    earlier: np.ndarray | None = None,
+) -> Feeds:
     """Return all inputs that a graph may have.
 
     Args:
+        config: shape of the encoder.
         waveforms: (B, T) at 16 kHz.
         lengths: (B,) valid samples; T by default.
-        padded: samples of the batch before its padding was cut; T by default.
+        statistics: (B, K + 1, K) of whole utterances, of which the waveforms are parts; 0 by default.
+        level: (B, 2) mean and variance of whole utterances; 0 by default.
+        earlier: (B, E, D) features of the frames before; none by default.
     """
     batch, samples = waveforms.shape
+    if earlier is None:
+        earlier = np.zeros((batch, 0, config.embed_dim), np.float32)
+    if statistics is None:
+        statistics = np.zeros(statistics_shape(config, batch), np.float32)
     return {
         WAVEFORMS: waveforms,
         LENGTHS: np.full(batch, samples) if lengths is None else lengths,
-        PADDED_LENGTHS: np.full(batch, samples if padded is None else padded),
+        EARLIER: earlier,
+        STATISTICS: statistics,
+        LEVEL: np.zeros((batch, 2), np.float32) if level is None else level,
     }
 
 
@@ -144,6 +172,7 @@ class OnnxSession:
         options.log_severity_level = 3
         model = source if isinstance(source, bytes) else str(source)
         try:
+            self._run_options = runtime.RunOptions
             self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             self.inputs = tuple(value.name for value in self._session.get_inputs())
             self.outputs = tuple(value.name for value in self._session.get_outputs())
@@ -155,6 +184,12 @@ class OnnxSession:
         """Run the model and return its outputs by name."""
         outputs = self._session.run(None, {name: feeds[name] for name in self.inputs})
         return dict(zip(self.outputs, outputs, strict=True))
+
+    def features(self, feeds: Feeds) -> np.ndarray:
+        """Run the convolutions alone and return the features (B, F, D)."""
+        options = self._run_options()
+        options.only_execute_path_to_fetches = True
+        return self._session.run([FEATURES], {name: feeds[name] for name in self.inputs}, options)[0]
 
     def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
         """Run the parts one after another, each with all threads."""
@@ -190,7 +225,7 @@ class OpenVinoSession:
             self._model = _core(self._openvino).read_model(
                 source if isinstance(source, bytes) else str(source)
             )
-            self._request = self._compile(1).create_infer_request()
+            self._request = self._compile(self._model, 1).create_infer_request()
             self.inputs = tuple(value.get_any_name() for value in self._model.inputs)
             self.outputs = tuple(value.get_any_name() for value in self._model.outputs)
             has_metadata = self._model.has_rt_info([KEY])
@@ -198,6 +233,7 @@ class OpenVinoSession:
         except Exception as error:  # a damaged file provokes errors of any class
             raise _unreadable(source, error) from error
         self._queue: Any = None
+        self._front_end: Any = None
         self._lock = Lock()  # one batch at a time, since all share the requests
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -206,6 +242,17 @@ class OpenVinoSession:
         # Outputs are copied, since the next run overwrites those of the runtime.
         outputs = self._request.infer(inputs, share_inputs=True, share_outputs=False)
         return {name: outputs[index] for index, name in enumerate(self.outputs)}
+
+    def features(self, feeds: Feeds) -> np.ndarray:
+        """Run the convolutions alone and return the features (B, F, D)."""
+        with self._lock:
+            if self._front_end is None:
+                output = self._model.output(FEATURES)
+                parameters = [value.get_node() for value in self._model.inputs]
+                front_end = self._openvino.Model([output], parameters, FEATURES)
+                self._front_end = self._compile(front_end, 1).create_infer_request()
+            inputs = {name: feeds[name] for name in self.inputs}
+            return self._front_end.infer(inputs, share_inputs=True, share_outputs=False)[0]
 
     def run_parts(self, parts: Sequence[Feeds], on_outputs: OnOutputs) -> None:
         """Run as many parts at the same time as there are streams."""
@@ -220,19 +267,21 @@ class OpenVinoSession:
                     on_outputs(index, self.run(feeds))
                 return
             if self._queue is None:
-                self._queue = self._openvino.AsyncInferQueue(self._compile(self.streams), self.streams)
+                self._queue = self._openvino.AsyncInferQueue(
+                    self._compile(self._model, self.streams), self.streams
+                )
             self._queue.set_callback(on_done)
             for index, feeds in enumerate(parts):
                 self._queue.start_async({name: feeds[name] for name in self.inputs}, index)
             self._queue.wait_all()
 
-    def _compile(self, streams: int) -> Any:
+    def _compile(self, model: Any, streams: int) -> Any:
         options = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": self._threads,
             "NUM_STREAMS": streams,
         }
-        return _core(self._openvino).compile_model(self._model, "CPU", options)
+        return _core(self._openvino).compile_model(model, "CPU", options)
 
 
 def _unreadable(source: Path | bytes, error: Exception) -> CheckpointError:

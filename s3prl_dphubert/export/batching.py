@@ -42,8 +42,7 @@ def divide(
         most: maximum number of frames of a part, unless one utterance alone has more.
     """
     frames = config.frames(samples)
-    padding = SPILL + config.pos_conv_reach
-    needed = [min(frames, math.ceil((count + padding) / STEP) * STEP) for count in valid]
+    needed = [needed_frames(config, frames, count) for count in valid]
     max_rows = math.ceil(len(valid) / streams)
     groups: list[list[int]] = []
     for row in sorted(range(len(valid)), key=lambda row: -valid[row]):
@@ -59,6 +58,11 @@ def divide(
         )
         for rows in groups
     ]
+
+
+def needed_frames(config: ModelConfig, frames: int, valid: int) -> int:
+    """Return the frames to compute of an utterance with its padding (``frames``) and without (``valid``)."""
+    return min(frames, math.ceil((valid + SPILL + config.pos_conv_reach) / STEP) * STEP)
 
 
 def _fits(rows: list[int], row: int, needed: list[int], most: int) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
-from .backends import feeds_of, open_session
+from .backends import Feeds, open_session
 from .graph import Graph
-from .quantization import Range
+from .quantization import Range, has_crest, products
 
 SAMPLES = 4096  # numbers of a value that are sampled from an utterance
 CUTS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
@@ -18,7 +17,7 @@ CUTS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1)
 
 
 def measure(
-    graph: Graph, values: Iterable[str], speech: list[Tensor], form: str, threads: int
+    graph: Graph, values: Iterable[str], batches: Sequence[Feeds], form: str, threads: int
 ) -> dict[str, Range]:
     """Find the range of each value that loses least by rounding and clipping.
 
@@ -29,8 +28,8 @@ def measure(
 
     Args:
         graph: graph in float32.
-        values: names of float values of the graph.
-        speech: waveforms (1, T).
+        values: names of float values of the graph; those beside convolutions are divided by its crest.
+        batches: inputs.
         form: runtime, ``onnx`` or ``openvino``.
         threads: number of threads of the runtime.
 
@@ -38,12 +37,15 @@ def measure(
         Name of the value -> range.
     """
     names = list(values)
-    session = open_session(graph.model(watched=names).SerializeToString(), form, threads)
+    crest = [graph.crest[0]] if graph.crest else []
+    even = {value for node in products(graph) if has_crest(node) for value in (node.input[0], *node.output)}
+    session = open_session(graph.model(watched=names + crest).SerializeToString(), form, threads)
     sampled: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for waveform in tqdm(speech, desc="calibrate", unit="utterance", mininterval=0.5):
-        outputs = session.run(feeds_of(waveform.numpy()))
+    for feeds in tqdm(batches, desc="calibrate", unit="utterance", mininterval=0.5):
+        outputs = session.run(feeds)
         for name in names:
-            numbers = outputs[name].reshape(-1)
+            numbers = outputs[name] / outputs[crest[0]] if crest and name in even else outputs[name]
+            numbers = numbers.reshape(-1)
             extremes = [numbers.min(), numbers.max()]
             sampled[name].append(np.append(numbers[:: max(1, len(numbers) // SAMPLES)], extremes))
     return {

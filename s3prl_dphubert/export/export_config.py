@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -10,6 +11,7 @@ from ..model import ModelConfig
 from .backends import FORMATS
 
 PRECISIONS = ("fp32", "bf16", "int8")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class ExportConfig:
     """Format and precision of an export.
 
     Args:
-        format: ``onnx``, for ONNX Runtime, or ``openvino``.
+        format: ``onnx``, for ONNX Runtime, or ``openvino``; ``auto``: the one that is faster on this machine.
         precision: ``fp32``; ``bf16``: products in bfloat16 for OpenVINO, only weights for ONNX; ``int8``:
-            products in 8 bits where that costs little, all else in bfloat16 (OpenVINO) or float32 (ONNX).
+            products in 8 bits where that costs little, all else in bfloat16 (OpenVINO) or float32 (ONNX);
+            ``auto``: the fastest on this machine within ``max_error``.
         layers: rising indices of the hidden states that the file returns; all by default.
         calibrate: manifest of speech on which int8's ranges are measured; by default speech that ships.
         check: manifest of other speech on which the report is measured; by default speech that ships.
-        max_error: mean relative error of the hidden states up to which int8 takes further products.
+        max_error: largest relative error of an utterance (mean over the hidden states), alone or in a batch
+            of any lengths. int8 takes as many products as it allows; a file beyond it is not written.
         threads: threads of the runtime for calibration and timing; as many as torch uses by default.
 
     Raises:
@@ -42,8 +46,8 @@ class ExportConfig:
         faults = [
             f"{name} is {value!r}, allowed: {', '.join(allowed)}"
             for name, value, allowed in (
-                ("format", self.format, tuple(FORMATS)),
-                ("precision", self.precision, PRECISIONS),
+                ("format", self.format, (*FORMATS, AUTO)),
+                ("precision", self.precision, (*PRECISIONS, AUTO)),
             )
             if value not in allowed
         ]
@@ -51,8 +55,8 @@ class ExportConfig:
             faults.append(f"layers is {self.layers}, allowed: rising numbers, at least one")
         if not 0 < self.max_error < 1:
             faults.append(f"max_error is {self.max_error}, allowed: above 0 and below 1")
-        if self.calibrate is not None and self.precision != "int8":
-            faults.append(f"calibrate is {self.calibrate}, allowed: only with precision int8")
+        if self.calibrate is not None and self.precision not in ("int8", AUTO):
+            faults.append(f"calibrate is {self.calibrate}, allowed: only with precision int8 or auto")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads is {self.threads}, allowed: 1 or more")
         ConfigError.raise_for("export", faults)
@@ -71,12 +75,38 @@ class ExportConfig:
         )
         return self.layers
 
+    def candidates(self, formats: Sequence[str]) -> list[ExportConfig]:
+        """Return what ``auto`` stands for, the most precise first; the configuration itself without it.
+
+        Args:
+            formats: those whose runtimes are installed.
+        """
+        precisions = PRECISIONS if self.precision == AUTO else (self.precision,)
+        return [
+            replace(
+                self,
+                precision=precision,
+                format=form,
+                calibrate=self.calibrate if precision == "int8" else None,
+            )
+            for precision in precisions
+            for form in (formats if self.format == AUTO else (self.format,))
+            # ONNX Runtime computes the bf16 file as the one in float32, after converting its weights.
+            if not (self.precision == AUTO and form == "onnx" and precision == "bf16")
+        ]
+
     def check_suffix(self, out: Path) -> None:
-        """Check that a file name has the suffix of the format.
+        """Check that a file name has the suffix of the format, and none if that is still to be chosen.
 
         Raises:
             ConfigError: it has another one.
         """
+        if self.format == AUTO:
+            if out.suffix in FORMATS.values():
+                raise ConfigError(
+                    f"export: OUT is {out}, allowed with format auto: a name without {out.suffix}"
+                )
+            return
         suffix = FORMATS[self.format]
         if out.suffix != suffix:
             raise ConfigError(

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.load import load_model
-from ..errors import CheckpointError
-from ..model import SpeechModel
-from ..utils import environment
+from ..errors import CheckpointError, ExportError
+from ..model.inference.folded import fold
 from ..utils.files import temporary_folder
-from ..utils.hashing import sha256_tensors
-from . import calibration, calibration_data, report, sensitivity
-from .backends import FORMATS, KEY, needed, open_session
-from .export_config import ExportConfig
-from .extractor_graph import build
-from .graph import Graph
-from .metadata import PACKAGES, ExportMetadata
-from .quantization import QuantizationPlan, lower, products, with_half_weights
-from .report import REPORTS, ExportReport
-from .runtime import Runtime, load_exported
+from . import calibration_data, report
+from .backends import FORMATS, RUNTIMES, needed, open_session
+from .candidate import Candidate, ExportSource
+from .export_config import AUTO, ExportConfig
+from .report import REPORTS, ErrorReport, ExportReport
+from .runtime import Runtime
+from .speech_batches import SpeechBatch, check_batches
+
+GAIN = 0.95  # share of a more precise file's time from which on a less precise one is preferred
 
 
 def export_model(
@@ -33,48 +34,44 @@ def export_model(
 
     Args:
         source: as for :func:`~s3prl_dphubert.load_model`.
-        out: ``NAME.onnx``, or ``NAME.xml``, to which ``NAME.bin`` belongs.
+        out: ``NAME.onnx``, or ``NAME.xml``, to which ``NAME.bin`` belongs; with format ``auto`` ``NAME``,
+            which gets the suffix of the format that is chosen.
         config: format and precision; the defaults of :class:`.ExportConfig` otherwise.
         overwrite: replace existing files.
 
     Returns:
-        The report, which is also written beside ``out``.
+        The report, which is also written beside the file.
 
     Raises:
         ConfigError: ``out`` has another suffix than the format, or the model lacks a layer.
         CheckpointError: the model cannot be loaded, or a file exists already.
         DataError: a manifest or its audio cannot be read.
-        ExportError: a package is missing, or the result is not finite.
+        ExportError: a package is missing, or no file is within ``max_error``.
     """
     config, out = config or ExportConfig(), Path(out)
     config.check_suffix(out)
-    runtime = needed("onnxruntime" if config.format == "onnx" else "openvino", config.format)
-    needed("onnx", config.format)
-    existing = [str(path) for path in targets(out) if path.exists()]
+    formats = _formats(config)
+    outs = {form: _with_suffix(out, form) for form in formats}
+    existing = [str(path) for final in outs.values() for path in targets(final) if path.exists()]
     if existing and not overwrite:
         raise CheckpointError(f"{', '.join(existing)}: exists already; choose another name or overwrite")
     model = load_model(source)
-    layers = config.layers_of(model.config)
-    speech = calibration_data.check(config.check, model.config.min_samples)
     threads = config.threads or torch.get_num_threads()
-    graph = build(model, layers)
-    lowered, plan, alone = _lower(graph, model, layers, config, threads)
-    info = ExportMetadata(
-        config=model.config,
-        layers=layers,
-        precision=config.precision,
-        int8=tuple(sorted(plan.int8)),
-        checkpoint=str(source),
-        weights=sha256_tensors(model.state_dict()),
-        versions=environment.versions(PACKAGES),
-    )
+    origin = ExportSource(str(source), model, config.layers_of(model.config), threads)
+    speech = calibration_data.check(config.check, model.config.min_samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(out) as folder:
-        _write(lowered, info, folder / out.name, runtime)
-        measured = _measure(folder / out.name, graph, info, model, speech, alone, threads)
-        measured.write(folder / out.name)
-        for path in targets(out):
-            os.replace(folder / path.name, path)
+        candidates = [
+            Candidate(origin, one, folder / f"{one.format}-{one.precision}" / outs[one.format].name)
+            for one in config.candidates(formats)
+        ]
+        batches = check_batches(model.config, speech)
+        exact = report.references(fold(model), origin.layers, batches)
+        checked = [_checked(candidate, exact, config.max_error) for candidate in candidates]
+        chosen, measured = _fastest(checked, batches, speech, config)
+        measured.write(chosen.path)
+        for path, final in zip(targets(chosen.path), targets(outs[chosen.config.format]), strict=True):
+            os.replace(path, final)
     return measured
 
 
@@ -86,60 +83,132 @@ def targets(out: Path) -> list[Path]:
     return [*others, out]
 
 
-def _lower(
-    graph: Graph, model: SpeechModel, layers: tuple[int, ...], config: ExportConfig, threads: int
-) -> tuple[Graph, QuantizationPlan, dict[str, float]]:
-    """Return the graph in the configured precision, its plan, and for int8 the error of each place alone."""
-    onnx = config.format == "onnx"
-    if config.precision == "bf16" and onnx:
-        return with_half_weights(graph), QuantizationPlan(), {}
-    if config.precision != "int8":
-        plan = QuantizationPlan(bf16=config.precision == "bf16")
-        return lower(graph, plan), plan, {}
-    speech = calibration_data.calibration(config.calibrate, model.config.min_samples)
-    values = {node.input[0] for node in products(graph)}
-    if onnx:
-        values |= {node.output[0] for node in products(graph) if node.op_type == "Conv"}
-    ranges = calibration.measure(graph, sorted(values), speech, config.format, threads)
-    plan = QuantizationPlan(bf16=not onnx, ranges=ranges, outputs=onnx)
-    plan, alone = sensitivity.choose(graph, plan, layers, speech, config.max_error, config.format, threads)
-    return lower(graph, plan), plan, alone
+def _formats(config: ExportConfig) -> list[str]:
+    """Return the configured format, or those whose runtime is installed.
+
+    Raises:
+        ExportError: a package is missing.
+    """
+    formats = [config.format]
+    if config.format == AUTO:
+        formats = [form for form, module in RUNTIMES.items() if find_spec(module)] or list(RUNTIMES)
+    for form in formats:
+        needed(RUNTIMES[form], form)
+    needed("onnx", formats[0])
+    return formats
 
 
-def _write(graph: Graph, info: ExportMetadata, path: Path, runtime: Any) -> None:
-    content = graph.model({KEY: info.to_json()}).SerializeToString()
-    if path.suffix == FORMATS["onnx"]:
-        path.write_bytes(content)
-        return
-    network = runtime.Core().read_model(content)
-    network.set_rt_info(info.to_json(), KEY)
-    runtime.save_model(network, str(path), compress_to_fp16=False)
+def _with_suffix(out: Path, form: str) -> Path:
+    suffix = FORMATS[form]
+    return out if out.suffix == suffix else out.with_name(out.name + suffix)
 
 
-def _measure(
-    path: Path,
-    graph: Graph,
-    info: ExportMetadata,
-    model: SpeechModel,
-    speech: list[Tensor],
-    alone: dict[str, float],
-    threads: int,
+@dataclass(frozen=True)
+class CheckedCandidate:
+    """A candidate whose errors are known.
+
+    Args:
+        candidate: the file.
+        runtime: the file, loaded.
+        errors: its errors.
+    """
+
+    candidate: Candidate
+    runtime: Runtime
+    errors: ErrorReport
+
+
+def _checked(
+    candidate: Candidate, exact: Mapping[str, Sequence[report.Reference]], limit: float
+) -> CheckedCandidate:
+    """Write a candidate with as many products in 8 bits as keep each utterance within the limit."""
+
+    def attempt(places: int) -> CheckedCandidate:
+        candidate.places = places
+        runtime = candidate.write()
+        return CheckedCandidate(candidate, runtime, report.errors(runtime, exact))
+
+    most = candidate.places
+    result = attempt(most)
+    if result.errors.largest <= limit or not most:
+        return result
+    least, result = 0, attempt(0)
+    while most - least > 1:
+        middle = (least + most) // 2
+        tried = attempt(middle)
+        if tried.errors.largest <= limit:
+            least, result = middle, tried
+        else:
+            most = middle
+    return result if candidate.places == least else attempt(least)
+
+
+def _fastest(
+    checked: Sequence[CheckedCandidate],
+    batches: Mapping[str, Sequence[SpeechBatch]],
+    speech: Sequence[Tensor],
+    config: ExportConfig,
+) -> tuple[Candidate, ExportReport]:
+    """Return the candidate that takes least time among those within the limit, and its report.
+
+    Raises:
+        ExportError: none is within the limit.
+    """
+    allowed = [one for one in checked if one.errors.largest <= config.max_error]
+    if not allowed:
+        best = min(checked, key=lambda one: one.errors.largest)
+        raise ExportError(
+            f"max_error is {config.max_error}, but an utterance is off by {best.errors.largest:.4f} in "
+            f"{best.candidate.name}; allow that, or choose fp32"
+        )
+    times: dict[str, float] = {}
+    chosen = allowed[0]
+    if len(checked) > 1:
+        runs = {one.candidate.name: one.runtime.extract_features for one in allowed}
+        times = report.speed(runs, [report.long_utterance(speech, report.SECONDS), batches["mixed"][0]])
+        for one in allowed[1:]:
+            if times[one.candidate.name] < GAIN * times[chosen.candidate.name]:
+                chosen = one
+    tried = {
+        one.candidate.name: (times.get(one.candidate.name), one.errors.largest)
+        for one in (checked if times else [])
+    }
+    return chosen.candidate, _report(chosen, speech, config.max_error, tried)
+
+
+def _report(
+    chosen: CheckedCandidate,
+    speech: Sequence[Tensor],
+    limit: float,
+    tried: dict[str, tuple[float | None, float]],
 ) -> ExportReport:
-    """Measure the error of a file, and its speed beside the graph in float32 and the model in torch."""
-    runtime = load_exported(path, threads)
-    form = next(name for name, suffix in FORMATS.items() if path.suffix == suffix)
-    plain = Runtime(open_session(graph.model().SerializeToString(), form, threads), info)
+    """Measure the speed of a file beside its model, and what windows change."""
+    candidate = chosen.candidate
+    source, form, threads = candidate.source, candidate.config.format, candidate.source.threads
+    plain = Runtime(
+        open_session(source.graph(form).model().SerializeToString(), form, threads), candidate.info
+    )
     runs: dict[str, report.Run] = {
-        "file": runtime.extract_features,
+        "file": chosen.runtime.extract_features,
         f"{form}, float32": plain.extract_features,
-        "torch, float32": lambda waveforms: model.extract_features(waveforms, num_layers=max(info.layers)),
+        "torch, float32": partial(source.model.extract_features, num_layers=max(source.layers)),
     }
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        speed = report.speed(runs, speech)
+        speed = report.speed(runs, [report.long_utterance(speech, report.SECONDS)])
     finally:
         torch.set_num_threads(before)
-    size = sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
-    errors = report.errors(runtime, model, speech)
-    return ExportReport(info, errors, len(speech), speed, threads, size, alone)
+    return ExportReport(
+        file=candidate.path.name,
+        info=candidate.info,
+        errors=chosen.errors,
+        max_error=limit,
+        window_error=report.window_error(candidate.path, threads, speech),
+        utterances=len(speech),
+        speed=speed,
+        threads=threads,
+        bytes=candidate.bytes,
+        alone=candidate.alone,
+        candidates=tried,
+    )

@@ -9,35 +9,45 @@ from torch import nn
 
 from ..model import SpeechModel
 from ..model.speech_model import PADDED
-from .backends import FRAMES, HIDDEN, LENGTHS, PADDED_LENGTHS, WAVEFORMS
+from .backends import EARLIER, FEATURES, FRAMES, HIDDEN, LENGTHS, LEVEL, STATISTICS, WAVEFORMS
+from .first_layer_graph import first_layer
 from .graph import FLOAT, INT64, Graph
 from .transformer_graph import Context, layer_norm, linear, positions, transformer_layer
 
 
-def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
+def build(model: SpeechModel, layers: tuple[int, ...], blocks: bool = False) -> Graph:
     """Build the graph of an encoder from waveforms (B, T) and lengths (B,) to hidden states and frames (B,).
 
-    The statistics of GroupNorm include padding. Models with it therefore take a third input (B,): the samples
-    that an utterance had with its padding before padding was cut; 0 if none was. The graph computes what
-    ``extract_features`` computes in eval mode, with rewrites that are exact up to rounding: weight norm and
-    the scale of attention scores are folded into weights; the statistics of the first GroupNorm come from
-    the moments of the waveform (:func:`_first_layer`).
+    The convolutions of long audio can be computed piece by piece, for which a graph has further inputs. All
+    of them may be empty or 0, and then change nothing:
+
+    - ``earlier`` (B, E, D): the output ``features`` of the frames before, which get into all hidden states;
+    - ``statistics`` (B, K + 1, K), in models with GroupNorm, which normalises over a whole utterance with its
+      padding: see :mod:`.window_statistics`;
+    - ``level`` (B, 2), in models that normalise waveforms: mean and variance of the whole utterance.
+
+    The graph computes what ``extract_features`` computes in eval mode, with rewrites that are exact up to
+    rounding: weight norm and the scale of attention scores are folded into weights.
 
     Args:
         model: the encoder.
         layers: rising indices of the hidden states to return; layers above the last are left out.
+        blocks: compute attention in blocks, so that memory does not grow with the square of the length.
     """
     graph, config = Graph(), model.config
     waveforms = graph.input(WAVEFORMS, FLOAT, ["B", "T"])
     lengths = graph.input(LENGTHS, INT64, ["B"])
+    waveforms, lengths = _within_bounds(graph, waveforms, lengths, config.min_samples)
     graph.place = "extractor"
     if config.normalize_waveform:
-        waveforms = _normalise(graph, waveforms, lengths, config.normalize_eps)
+        level = graph.input(LEVEL, FLOAT, ["B", 2])
+        waveforms = _normalise(graph, waveforms, lengths, level, config.normalize_eps)
     x = graph.add("Unsqueeze", waveforms, graph.ints(1))
     for index, layer in enumerate(model.feature_extractor.conv_layers):
         graph.place = f"conv.{index}"
         if isinstance(layer.layer_norm, nn.GroupNorm):
-            x = _first_layer(graph, layer, x, graph.input(PADDED_LENGTHS, INT64, ["B"]))
+            kernel = config.conv_kernels[0]
+            x = first_layer(graph, layer, x, graph.input(STATISTICS, FLOAT, ["B", kernel + 1, kernel]))
         else:
             x = _conv_layer(graph, layer, x)
     graph.place = "projection"
@@ -46,11 +56,17 @@ def build(model: SpeechModel, layers: tuple[int, ...]) -> Graph:
     if not bool((scale == 1).all()):
         x = graph.rough("Mul", x, graph.weight(scale))
     projection = model.encoder.feature_projection
-    x = linear(graph, projection.projection, layer_norm(graph, projection.layer_norm, x))
+    if projection.layer_norm is not None:
+        x = layer_norm(graph, projection.layer_norm, x)
+    x = linear(graph, projection.projection, x)
     graph.place = "padding"
+    earlier = graph.input(EARLIER, FLOAT, ["B", "E", config.embed_dim])
+    x = graph.add("Concat", earlier, x, axis=1)
     frames = _frames(graph, lengths, model)
-    context = _padding(graph, x, frames)
+    frames = graph.add("Add", frames, graph.add("Shape", earlier, start=1, end=2))
+    context = _padding(graph, x, frames, blocks)
     x = graph.add("Mul", x, context.valid)
+    graph.output(x, FEATURES, FLOAT, ["B", "F", config.embed_dim])
     _outputs(graph, model, x, context, layers)
     graph.output(frames, FRAMES, INT64, ["B"])
     return graph
@@ -88,70 +104,49 @@ def _conv_layer(graph: Graph, layer: Any, x: str) -> str:
     return graph.rough("Gelu", y)
 
 
-def _first_layer(graph: Graph, layer: Any, x: str, padded: str) -> str:
-    """Add the first conv layer with its GroupNorm: x (B, 1, T), padded (B,) -> (B, C, F).
+def _within_bounds(graph: Graph, waveforms: str, lengths: str, least: int) -> tuple[str, str]:
+    """Give waveforms (B, T) at least the samples of one frame, and lengths (B,) values from 0 to T.
 
-    A channel with weight w (K) sees windows p (K) of the waveform: its mean is w E[p], its variance
-    w Cov[p] w. So K * K numbers of the waveform replace two passes over C channels, and scale and shift are
-    folded into weights of each utterance. All of it stays float32: it is a hundredth of the work, and its
-    rounding errors would go through all layers. Windows of padding that was cut are zero; they count, and
-    deviate from the mean by the mean itself.
+    Graphs cannot refuse inputs: with one thread OpenVINO loses every error and returns the states of the
+    request before. What is too short gets silence and has 0 valid frames.
     """
-    conv, norm = layer.conv, layer.layer_norm
-    (kernel,), (stride,) = conv.kernel_size, conv.stride
-    # Windows (B, K + 1, F), the last row ones for the shift.
-    rows = graph.weight(np.eye(kernel + 1)[:, None, :kernel])
-    one = graph.weight(np.eye(kernel + 1)[kernel])
-    windows = graph.add("Conv", x, rows, one, kernel_shape=[kernel], strides=[stride])
-    last = graph.weight(np.eye(kernel + 1)[:, -1:])
-    count = _windows(graph, x, padded, kernel, stride)
-    cut = graph.add("Sub", count, graph.add("Cast", graph.add("Shape", windows, start=2, end=3), to=FLOAT))
-    total = graph.add("ReduceSum", windows, graph.ints(-1), keepdims=1)
-    mean = graph.add("Div", graph.add("Add", total, graph.add("Mul", cut, last)), count)
-    centred = graph.add("Sub", windows, mean)
-    covariance = _products(graph, graph.add("Div", centred, count), centred)
-    deviation = graph.add("Sub", last, mean)  # of windows that were cut
-    share = graph.add("Mul", deviation, graph.add("Div", cut, count))
-    covariance = graph.add("Add", covariance, _products(graph, share, deviation))
-    filters = np.pad(conv.weight.detach().numpy()[:, 0], ((0, 0), (0, 1)))  # (C, K + 1)
-    if conv.bias is not None:
-        filters[:, -1] = conv.bias.detach().numpy()
-    weight = graph.weight(filters)
-    variance = graph.add("Mul", graph.add("MatMul", weight, covariance), weight)
-    variance = graph.add("ReduceSum", variance, graph.ints(-1), keepdims=1)  # (B, C, 1)
-    spread = graph.add("Sqrt", graph.add("Add", variance, graph.weight(norm.eps)))
-    scale = graph.add("Div", graph.weight(norm.weight[:, None]), spread)
-    weight = graph.add("Mul", weight, scale)
-    shift = graph.add("Sub", graph.weight(norm.bias[:, None]), graph.add("MatMul", weight, mean))
-    weight = graph.add("Add", weight, graph.add("Mul", shift, graph.weight(np.eye(kernel + 1)[-1:])))
-    return graph.add("Gelu", graph.add("MatMul", weight, windows))
+    graph.place = "inputs"
+    samples = graph.add("Shape", waveforms, start=1, end=2)
+    missing = graph.add("Max", graph.add("Sub", graph.ints(least), samples), graph.ints(0))
+    size = graph.add("Concat", graph.add("Shape", waveforms, start=0, end=1), missing, axis=0)
+    silence = graph.add("Expand", graph.weight([[0.0]]), size)
+    lengths = graph.add("Min", graph.add("Max", lengths, graph.ints(0)), samples)
+    # Pad would do, but OpenVINO makes another node of it, without the mark of the exporter.
+    return graph.add("Concat", waveforms, silence, axis=1), lengths
 
 
-def _windows(graph: Graph, x: str, padded: str, kernel: int, stride: int) -> str:
-    """Count the windows of x (B, 1, T), those of padding that was cut included: padded (B,) -> (B, 1, 1)."""
-    samples = graph.add("Max", padded, graph.add("Shape", x, start=2, end=3))
-    steps = graph.add("Div", graph.add("Sub", samples, graph.ints(kernel - stride)), graph.ints(stride))
-    return graph.add("Cast", graph.add("Unsqueeze", steps, graph.ints(1, 2)), to=FLOAT)
+def _normalise(graph: Graph, waveforms: str, lengths: str, level: str, eps: float) -> str:
+    """Scale (B, T) to zero mean and unit variance over the valid samples, with zeros after them.
 
-
-def _products(graph: Graph, a: str, b: str) -> str:
-    """a (B, K, N), b (B, K, N) -> a bᵀ (B, K, K)."""
-    return graph.add("MatMul", a, graph.add("Transpose", b, perm=[0, 2, 1]))
-
-
-def _normalise(graph: Graph, waveforms: str, lengths: str, eps: float) -> str:
-    """Scale (B, T) to zero mean and unit variance over the valid samples, with zeros after them."""
+    Args:
+        graph: receives the nodes.
+        waveforms: (B, T).
+        lengths: (B,) valid samples.
+        level: (B, 2) mean and variance of whole utterances; those that are 0 are computed from the waveforms.
+        eps: added to the variance.
+    """
     samples = graph.add("Shape", waveforms, start=1, end=2)
     valid = _before(graph, samples, lengths)
-    count = graph.add("Cast", graph.add("Unsqueeze", lengths, graph.ints(1)), to=FLOAT)
+    count = graph.add("Max", graph.add("Unsqueeze", lengths, graph.ints(1)), graph.ints(1))
+    count = graph.add("Cast", count, to=FLOAT)
     axis = graph.ints(1)
-    mean = graph.add(
-        "Div", graph.add("ReduceSum", graph.add("Mul", waveforms, valid), axis, keepdims=1), count
+    largest = graph.add("ReduceMax", graph.add("Abs", level), axis, keepdims=1)
+    is_given = graph.add("Greater", largest, graph.weight(0.0))  # (B, 1)
+    given_mean, given_variance = (
+        graph.add("Slice", level, graph.ints(index), graph.ints(index + 1), axis) for index in (0, 1)
     )
+    total = graph.add("ReduceSum", graph.add("Mul", waveforms, valid), axis, keepdims=1)
+    mean = graph.add("Where", is_given, given_mean, graph.add("Div", total, count))
     centred = graph.add("Mul", graph.add("Sub", waveforms, mean), valid)
-    power = graph.add("ReduceSum", graph.add("Mul", centred, centred), axis, keepdims=1)
-    variance = graph.add("Add", graph.add("Div", power, count), graph.weight(eps))
-    return graph.add("Div", centred, graph.add("Sqrt", variance))
+    power = graph.add("ReduceSumSquare", centred, axis, keepdims=1)
+    variance = graph.add("Where", is_given, given_variance, graph.add("Div", power, count))
+    spread = graph.add("Sqrt", graph.add("Add", variance, graph.weight(eps)))
+    return graph.add("Div", centred, spread)
 
 
 def _before(graph: Graph, size: str, ends: str) -> str:
@@ -171,10 +166,9 @@ def _frames(graph: Graph, lengths: str, model: SpeechModel) -> str:
     return lengths
 
 
-def _padding(graph: Graph, x: str, frames: str) -> Context:
+def _padding(graph: Graph, x: str, frames: str, blocks: bool) -> Context:
     """Masks for x (B, F, D) of which ``frames`` (B,) are valid."""
     valid = _before(graph, graph.add("Shape", x, start=1, end=2), frames)
     bias = graph.add("Mul", graph.add("Sub", graph.weight(1.0), valid), graph.weight(PADDED))
-    return Context(
-        graph.add("Unsqueeze", valid, graph.ints(2)), graph.add("Unsqueeze", bias, graph.ints(1, 2))
-    )
+    valid, bias = graph.add("Unsqueeze", valid, graph.ints(2)), graph.add("Unsqueeze", bias, graph.ints(1, 2))
+    return Context(valid, bias, blocks)

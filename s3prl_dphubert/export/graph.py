@@ -17,7 +17,9 @@ IR_VERSION = 10  # readable by runtimes since 2024
 
 FLOAT, BFLOAT16, INT64 = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64
 BF16 = np.dtype(ml_dtypes.bfloat16)
-_NOT_FLOAT = frozenset({"Shape", "Range", "Less"})  # operators whose results are not floating-point
+_NOT_FLOAT = frozenset(
+    {"Shape", "Range", "Less", "Greater"}
+)  # operators whose results are not floating-point
 
 Array = np.ndarray | Tensor
 
@@ -38,6 +40,11 @@ class Graph:
         """Floating-point values other than weights."""
         self.rough_nodes: set[str] = set()
         """Nodes that tolerate 16-bit numbers."""
+        self.crest: tuple[str, str] | None = None
+        """Values (B, 1, 1): how far the features of loud moments lie above the mean, and the inverse.
+
+        Only graphs with GroupNorm have it, whose features grow with the share of an utterance that is quiet.
+        """
         self.place = ""
         self._names: dict[str, int] = {}
 
@@ -71,7 +78,7 @@ class Graph:
         if op == "Cast":
             is_float = attributes["to"] == FLOAT
         else:
-            is_float = op not in _NOT_FLOAT and self._is_float(inputs[0])
+            is_float = op not in _NOT_FLOAT and self._is_float(inputs[-1 if op == "Where" else 0])
         if is_float:
             self.floats.add(name)
         return name
@@ -89,10 +96,10 @@ class Graph:
         """Return a graph with the same inputs and outputs, these nodes, and the weights that they use."""
         other = Graph()
         other.nodes = list(nodes)
-        used = {value for node in other.nodes for value in node.input}
+        used = {value for node in other.nodes for value in _reads(node)}
         other.weights = {name: array for name, array in weights.items() if name in used}
         other.inputs, other.outputs = self.inputs, self.outputs
-        other.floats, other.rough_nodes = self.floats, self.rough_nodes
+        other.floats, other.rough_nodes, other.crest = self.floats, self.rough_nodes, self.crest
         return other
 
     def model(self, metadata: dict[str, str] | None = None, watched: Iterable[str] = ()) -> onnx.ModelProto:
@@ -102,9 +109,12 @@ class Graph:
             metadata: key -> text to store in the file.
             watched: floating-point values with three axes to return as well.
         """
-        weights = [_constant(array, name) for name, array in self.weights.items()]
+        watched = list(watched)
+        nodes = self._needed({*(value.name for value in self.outputs), *watched})
+        used = {value for node in nodes for value in _reads(node)}
+        weights = [_constant(array, name) for name, array in self.weights.items() if name in used]
         extra = [helper.make_tensor_value_info(name, FLOAT, [None] * 3) for name in watched]
-        graph = helper.make_graph(self.nodes, "encoder", self.inputs, [*self.outputs, *extra], weights)
+        graph = helper.make_graph(nodes, "encoder", self.inputs, [*self.outputs, *extra], weights)
         half = any(node.op_type == "Cast" and node.attribute[0].i == BFLOAT16 for node in self.nodes)
         opset = helper.make_opsetid("", OPSET_BF16 if half else OPSET)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
@@ -113,10 +123,25 @@ class Graph:
         onnx.checker.check_model(model)
         return model
 
+    def _needed(self, values: set[str]) -> list[onnx.NodeProto]:
+        """Return the nodes that these values depend on, in order."""
+        values, nodes = set(values), []
+        for node in reversed(self.nodes):
+            if not values.isdisjoint(node.output):
+                nodes.append(node)
+                values.update(_reads(node))
+        return nodes[::-1]
+
     def _unique(self, name: str) -> str:
         name = f"{self.place}/{name}" if self.place else name
         count = self._names[name] = self._names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs of a node and of the nodes in its bodies."""
+    bodies = (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
+    return [*node.input, *(value for body in bodies for inner in body.node for value in _reads(inner))]
 
 
 def _constant(array: np.ndarray, name: str) -> onnx.TensorProto:

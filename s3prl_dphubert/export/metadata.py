@@ -14,7 +14,7 @@ from ..model.model_config import with_later_fields
 from ..utils.config_io import from_dict
 from ..utils.readers import parse_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LARGEST = 1 << 20  # characters of metadata; models of 48 layers need some 20,000
 # Packages whose versions are recorded.
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino")
@@ -67,9 +67,10 @@ class ExportMetadata:
                 raise ValueError(f"{len(text):,} characters, allowed: {LARGEST:,}")
             values: dict[str, Any] = parse_json(text)
             version = values["format_version"]
-            if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            if version != FORMAT_VERSION:
                 raise CheckpointError(
-                    f"{path}: format_version is {version!r}, this version reads up to {FORMAT_VERSION}"
+                    f"{path}: format_version is {version!r}, allowed: {FORMAT_VERSION}; "
+                    "export the model again"
                 )
             own = {field.name: values[field.name] for field in fields(cls)}
             own["config"] = with_later_fields(own["config"])

@@ -65,6 +65,11 @@ def products(graph: Graph) -> list[onnx.NodeProto]:
     ]
 
 
+def has_crest(node: onnx.NodeProto) -> bool:
+    """Return whether a product's input and result are divided by the graph's crest, if it has one."""
+    return node.op_type == "Conv" and place(node).startswith("conv.")
+
+
 def lower(graph: Graph, plan: QuantizationPlan) -> Graph:
     """Return a new graph that follows a plan; its inputs and outputs stay float32."""
     return _Lowering(graph, plan).result()
@@ -107,10 +112,8 @@ class _Lowering:
         self.nodes.append(new)
         if half:
             self.half.update(node.output)
-        if node.op_type == "Conv" and node.name in self.quantized and self.plan.outputs:
-            result = node.output[0]
-            new.output[0] = f"{result}/exact"
-            self._codes(f"{result}/exact", self.plan.ranges[result], result)
+        if node.op_type == "Conv" and node.name in self.quantized:
+            self._finish_conv(node, new)
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if not self.plan.bf16 or node.name not in self.graph.rough_nodes or node.name in self.quantized:
@@ -135,17 +138,47 @@ class _Lowering:
             self.nodes.append(helper.make_node("Cast", [value], [name], name, to=to))
         return name
 
+    def _finish_conv(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
+        """Add what follows a convolution in 8 bits: its result in 8 bits, the crest, the bias."""
+        result = value = node.output[0]
+        crest, bias = self._crest_of(node), node.input[2] if len(node.input) > 2 else ""
+        if self.plan.outputs:
+            new.output[0] = f"{result}/exact"
+            value = f"{result}/rounded" if crest else result
+            self._codes(new.output[0], self.plan.ranges[result], value)
+        elif crest:
+            value = new.output[0] = f"{result}/rounded"
+        if not crest:
+            return
+        scaled = f"{result}/scaled" if bias else result
+        self.nodes.append(helper.make_node("Mul", [value, crest[0]], [scaled], f"{node.name}/crest"))
+        if bias:
+            self.weights[f"{bias}/column"] = self.graph.weights[bias][:, None]
+            self.nodes.append(
+                helper.make_node("Add", [scaled, f"{bias}/column"], [result], f"{node.name}/bias")
+            )
+
+    def _crest_of(self, node: onnx.NodeProto) -> tuple[str, str] | None:
+        """Return the crest by which the input of a product is divided before it is rounded."""
+        return self.graph.crest if has_crest(node) else None
+
     def _quantize(self, node: onnx.NodeProto, new: onnx.NodeProto) -> None:
-        value, weight = node.input[0], node.input[1]
+        value, weight, crest = node.input[0], node.input[1], self._crest_of(node)
         codes = f"{value}/coded"
         if codes not in self.added:
             self.added.add(codes)
-            self._codes(new.input[0], self.plan.ranges[value], codes)
+            exact = new.input[0]
+            if crest:
+                exact = f"{value}/even"
+                self.nodes.append(helper.make_node("Mul", [new.input[0], crest[1]], [exact], exact))
+            self._codes(exact, self.plan.ranges[value], codes)
         new.input[0] = codes
         axis = 0 if node.op_type == "Conv" else 1
         scale = self._weight_codes(weight, axis)
         new.input[1] = f"{weight}/coded"
-        if len(node.input) > 2 and self.plan.outputs:
+        if crest:
+            del new.input[2:]
+        if len(new.input) > 2 and self.plan.outputs:
             new.input[2] = self._bias_codes(node.input[2], scale * self.plan.ranges[value].scale)
 
     def _codes(self, value: str, bounds: Range, name: str) -> None:

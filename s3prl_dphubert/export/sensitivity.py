@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from ..constants import SAMPLE_RATE
-from .backends import HIDDEN, feeds_of, open_session
+from .backends import HIDDEN, WAVEFORMS, Feeds, open_session
 from .graph import Graph
 from .quantization import QuantizationPlan, lower, place, products
 
-PIECES, SECONDS = 4, 5  # speech to try places on: of one length, since runtimes compile for each shape
 Hidden = list[list[np.ndarray]]  # batch -> hidden state -> (B, F, D)
 
 
@@ -29,29 +25,32 @@ def relative_errors(actual: Hidden, exact: Hidden) -> np.ndarray:
     return wrong / size
 
 
-def pieces(speech: list[Tensor]) -> Tensor:
-    """Join utterances (1, T) spread evenly over a list, and cut them into pieces of one length (B, T)."""
-    joined = torch.cat(speech[:: max(1, len(speech) // (2 * PIECES))], 1)
-    samples = min(SECONDS * SAMPLE_RATE, joined.shape[1])
-    count = min(PIECES, joined.shape[1] // samples)
-    return joined[0, : count * samples].reshape(count, samples)
-
-
-def run(graph: Graph, layers: tuple[int, ...], speech: list[Tensor], form: str, threads: int) -> Hidden:
-    """Compute the hidden states of batches of waveforms (B, T) without padding."""
+def run(graph: Graph, layers: tuple[int, ...], batches: Sequence[Feeds], form: str, threads: int) -> Hidden:
+    """Compute the hidden states of batches without padding."""
     session = open_session(graph.model().SerializeToString(), form, threads)
-    return [[session.run(feeds_of(x.numpy()))[HIDDEN.format(i)] for i in layers] for x in speech]
+    return [[outputs[HIDDEN.format(i)] for i in layers] for outputs in map(session.run, batches)]
+
+
+def worst_error(actual: Hidden, exact: Hidden) -> float:
+    """Return the mean relative error of the hidden states of the utterance where it is largest."""
+    return max(
+        float(
+            relative_errors([[state[row] for state in states]], [[state[row] for state in references]]).mean()
+        )
+        for states, references in zip(actual, exact, strict=True)
+        for row in range(len(references[0]))
+    )
 
 
 def choose(
     graph: Graph,
     plan: QuantizationPlan,
     layers: tuple[int, ...],
-    speech: list[Tensor],
+    batches: Sequence[Feeds],
     limit: float,
     form: str,
     threads: int,
-) -> tuple[QuantizationPlan, dict[str, float]]:
+) -> tuple[list[str], dict[str, float]]:
     """Put as many places into 8 bits as the mean relative error of the hidden states allows.
 
     Every place is tried alone. Then they are added in the order of squared error per multiplication, as long
@@ -62,29 +61,29 @@ def choose(
         graph: graph in float32.
         plan: ranges, and the precision of everything else.
         layers: indices of the hidden states of the graph.
-        speech: waveforms (1, T).
-        limit: maximum mean relative error.
+        batches: inputs without padding, each of which has to stay below the limit.
+        limit: maximum of :func:`worst_error`.
         form: runtime, ``onnx`` or ``openvino``.
         threads: number of threads of the runtime.
 
     Returns:
-        The plan with its places, and place -> error that it causes alone.
+        The places, those with most multiplications for their error first, and place -> error that it causes
+        alone.
     """
-    speech = [pieces(speech)]
-    exact = run(graph, layers, speech, form, threads)
+    exact = run(graph, layers, batches, form, threads)
 
     def error(places: frozenset[str]) -> float:
         lowered = lower(graph, replace(plan, int8=places))
-        return float(relative_errors(run(lowered, layers, speech, form, threads), exact).mean())
+        return worst_error(run(lowered, layers, batches, form, threads), exact)
 
-    work = multiplications(graph, speech[0].shape[1])
+    work = multiplications(graph, batches[0][WAVEFORMS].shape[1])
     base = error(frozenset())
     alone = {
         name: error(frozenset([name]))
         for name in tqdm(work, desc="sensitivity", unit="place", mininterval=0.5)
     }
     added = {name: max(value**2 - base**2, 0.0) for name, value in alone.items()}
-    return replace(plan, int8=_largest(added, work, base, limit, error)), alone
+    return _largest(added, work, base, limit, error), alone
 
 
 def _largest(
@@ -93,7 +92,7 @@ def _largest(
     base: float,
     limit: float,
     error: Callable[[frozenset[str]], float],
-) -> frozenset[str]:
+) -> list[str]:
     """Choose places by their squared errors and multiplications, as :func:`choose` describes."""
     total, chosen = base**2, []
     for name in sorted(added, key=lambda name: added[name] / work[name]):
@@ -102,7 +101,7 @@ def _largest(
             chosen.append(name)
     while chosen and error(frozenset(chosen)) > limit:
         chosen.pop()
-    return frozenset(chosen)
+    return chosen
 
 
 def multiplications(graph: Graph, samples: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..model.transformer import (
     RelativePositions,
     TransformerLayer,
 )
+from .blocked_attention_graph import PositionBias, attention_in_blocks
 from .graph import Graph
 
 
@@ -27,10 +29,12 @@ class Context:
     Args:
         valid: (B, F, 1), 1 for valid frames and 0 for padding.
         bias: (B, 1, 1, F), added to the attention scores.
+        blocks: compute scores for some queries at a time.
     """
 
     valid: str
     bias: str
+    blocks: bool
 
 
 def linear(graph: Graph, layer: nn.Linear, x: str, scale: float = 1.0) -> str:
@@ -121,17 +125,26 @@ def attention(
 
     q = heads(block.q_proj, [0, 2, 1, 3], block.head_dim**-0.5)
     k, v = heads(block.k_proj, [0, 2, 3, 1]), heads(block.v_proj, [0, 2, 1, 3])
-    bias = context.bias
+    positions = None
     if block.gated and relative is not None:
-        bias = graph.rough("Add", _position_bias(graph, block, x, relative), bias)
-    scores = graph.rough("Softmax", graph.rough("Add", graph.rough("MatMul", q, k), bias), axis=-1)
-    y = graph.rough("Transpose", graph.rough("MatMul", scores, v), perm=[0, 2, 1, 3])
-    y = graph.rough("Reshape", y, graph.ints(0, 0, len(block.heads) * block.head_dim))
+        positions = PositionBias(_gate(graph, block, x), *_distances(graph, relative, block.heads))
+    width = len(block.heads) * block.head_dim
+    if context.blocks:
+        y = attention_in_blocks(graph, q, k, v, context.bias, positions, width)
+    else:
+        bias = context.bias
+        if positions is not None:
+            frames = graph.add("Squeeze", graph.add("Shape", x, start=1, end=2))
+            every = graph.add("Range", graph.weight(0, np.int64), frames, graph.weight(1, np.int64))
+            bias = graph.rough("Add", positions.rows(graph, positions.gate, every, every), bias)
+        scores = graph.rough("Softmax", graph.rough("Add", graph.rough("MatMul", q, k), bias), axis=-1)
+        y = graph.rough("Transpose", graph.rough("MatMul", scores, v), perm=[0, 2, 1, 3])
+        y = graph.rough("Reshape", y, graph.ints(0, 0, width))
     return linear(graph, block.out_proj, y)
 
 
-def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePositions) -> str:
-    """WavLM's gated relative positions: x (B, F, D) -> (B, H, F, F)."""
+def _gate(graph: Graph, block: Attention, x: str) -> str:
+    """Gates of WavLM's relative positions: x (B, F, D) -> (B, H, F, 1)."""
     heads = list(block.heads)
     split = graph.add("Reshape", x, graph.ints(0, 0, block.gru_rel_pos_const.shape[1], block.head_dim))
     split = graph.add("Gather", split, graph.weight(heads, np.int64), axis=2)
@@ -144,21 +157,12 @@ def _position_bias(graph: Graph, block: Attention, x: str, relative: RelativePos
     a, b = (graph.add("Slice", gates, *map(graph.ints, (i, i + 1, 3))) for i in (0, 1))
     const = block.gru_rel_pos_const[:, heads]
     inner = graph.add("Sub", graph.add("Mul", b, graph.weight(const)), graph.weight(1.0))
-    gate = graph.add("Add", graph.add("Mul", a, inner), graph.weight(2.0))
-    return graph.rough("Mul", gate, _table(graph, relative, heads, x))
+    return graph.add("Add", graph.add("Mul", a, inner), graph.weight(2.0))
 
 
-def _table(graph: Graph, relative: RelativePositions, heads: list[int], x: str) -> str:
-    """Position biases (H, F, F), looked up in a row of all distances that have biases of their own."""
+def _distances(graph: Graph, relative: RelativePositions, heads: Sequence[int]) -> tuple[str, int]:
+    """Return biases (H, N) of all distances that have biases of their own, and the farthest of them."""
     far = relative.max_distance
     # Row ``far`` of the square of all positions holds the distances -far to far.
     row = relative.buckets(2 * far + 1, relative.rel_attn_embed.weight.device)[far]
-    values = relative.rel_attn_embed.weight[row][:, heads].T
-    frames = graph.add("Squeeze", graph.add("Shape", x, start=1, end=2))
-    index = graph.add("Range", graph.weight(0, np.int64), frames, graph.weight(1, np.int64))
-    query = graph.add("Unsqueeze", index, graph.ints(1))
-    offset = graph.add("Sub", graph.add("Unsqueeze", index, graph.ints(0)), query)
-    nearest, farthest = graph.weight(-far, np.int64), graph.weight(far, np.int64)
-    offset = graph.add("Min", graph.add("Max", offset, nearest), farthest)
-    offset = graph.add("Add", offset, farthest)
-    return graph.rough("Gather", graph.weight(values), offset, axis=1)
+    return graph.weight(relative.rel_attn_embed.weight[row][:, list(heads)].T), far

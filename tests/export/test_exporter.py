@@ -9,8 +9,10 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
 import pytest
 import soundfile
@@ -20,28 +22,40 @@ from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import CheckpointError, ConfigError, ExportError
-from s3prl_dphubert.export import ExportConfig, export_model, load_exported, report
-from s3prl_dphubert.export.backends import FORMATS
+from s3prl_dphubert.export import (
+    ExportConfig,
+    calibration_data,
+    export_model,
+    exporter,
+    load_exported,
+    report,
+    speech_batches,
+)
+from s3prl_dphubert.export.backends import FORMATS, feeds_of
 from s3prl_dphubert.export.batching import divide
 from s3prl_dphubert.model.inference.folded import SPILL
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.upstream.options import Options
+from s3prl_dphubert.utils import resources
 from tests.helpers.golden import GOLDEN
 from tests.helpers.models import SHAPES, assert_same, tiny
 from tests.helpers.speech import chirp
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 PRUNED = GOLDEN / "wavlm_pruned.pth"
 SAMPLES = (9000, 300, 4321, 9000)  # one below the receptive field of 400
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_measurements():
-    """Every export measures its speed, here on one second of audio."""
+    """Every export measures its speed, here on one second of audio, and short batches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "SECONDS", 1)
+        patch.setattr(report, "LONG", 1)
+        patch.setattr(speech_batches, "LENGTHS", (1.0, 0.5, 0.3, 0.1))
         yield
 
 
@@ -99,7 +113,7 @@ def test_the_interface_of_the_model(files, form):
     later, _ = runtime.extract_features(torch.zeros(2, 5000))
     assert not torch.equal(again[-1], later[-1])  # results do not share memory with later ones
     assert_same(again, model.extract_features(wavs)[0])
-    assert max(report.errors.values()) < 1e-5
+    assert max(report.errors.states.values()) < 1e-5 and report.errors.largest < 1e-4
     with pytest.raises(ValueError, match=r"waveforms has shape \(1, 399\), allowed: \(B, T\) with T of at"):
         runtime.extract_features(torch.zeros(1, 399))
     with pytest.raises(ValueError, match=r"lengths has shape \(1,\), allowed: \(2,\)"):
@@ -177,7 +191,8 @@ def test_what_a_file_says_of_itself(files, form):
     assert len(info.weights) == 64 and info.versions["torch"] == torch.__version__.split("+")[0]
     assert info.layers == tuple(range(info.config.num_layers + 1))
     text = json.loads(path.with_name(f"{path.name}.report.json").read_text())
-    assert text["errors"] == {str(layer): error for layer, error in report.errors.items()}
+    assert text["errors"]["states"] == {str(layer): error for layer, error in report.errors.states.items()}
+    assert text["errors"]["worst"].keys() == {"alone", "short", "mixed"}
     assert text["utterances"] == 3 and text["ratios"].keys() == {f"{form}, float32", "torch, float32"}
     page = path.with_name(f"{path.name}.report.md").read_text()
     assert page.startswith(f"# {path.name}\n") and "| mean | 0.000% |" in page
@@ -253,6 +268,111 @@ def test_an_exported_file_refuses_to_be_fine_tuned_by_s3prl(files, monkeypatch):
         expert.train()(waves)
 
 
+@torch.no_grad()
+def test_long_audio_in_windows(files):
+    """The convolutions of 9 s in windows of 2 s, beside a short utterance: the states of the whole."""
+    model = load_model(PRUNED)
+    wavs, ends = padded([9 * 16_000, 20_000, 5 * 16_000])
+    for path, _ in files.values():
+        runtime = load_exported(path, threads=1, window=2)
+        assert_known_frames_same(runtime, model, wavs, ends)
+        assert_same(runtime.extract_features(wavs)[0], model.extract_features(wavs)[0])
+
+
+def test_the_fastest_file_within_the_limit(tmp_path, manifest, monkeypatch):
+    """auto builds both formats, measures, and keeps one; never one that measured slower."""
+    source = save_model(tiny("hubert"), tmp_path / "model")
+    config = ExportConfig(format="auto", precision="auto", check=manifest, calibrate=manifest, threads=1)
+    made = export_model(source, tmp_path / "small", config)
+    assert made.candidates.keys() == {f"{f}, {p}" for f in FORMATS for p in ("fp32", "bf16", "int8")} - {
+        "onnx, bf16"
+    }
+    form = "openvino" if (tmp_path / "small.xml").exists() else "onnx"
+    times = {name: time for name, (time, _) in made.candidates.items() if time is not None}
+    assert times[f"{form}, {made.info.precision}"] <= times["openvino, fp32"]
+    assert made.errors.largest <= 0.03
+    again = {path.name for path in tmp_path.iterdir()} - {"model"}
+    assert again == {path.name for path in exporter.targets(tmp_path / f"small{FORMATS[form]}")}
+
+
+def test_no_file_beyond_the_limit(tmp_path, manifest):
+    source = save_model(tiny("hubert"), tmp_path / "model")
+    config = ExportConfig(precision="bf16", check=manifest, threads=1, max_error=1e-5)
+    with pytest.raises(
+        ExportError, match=r"max_error is 1e-05, but an utterance is off by .* in openvino, bf16"
+    ):
+        export_model(source, tmp_path / "small.xml", config)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+RAW = """
+import json, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("s3prl_dphubert", "torch", "onnx"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+"""
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@torch.no_grad()
+def test_the_snippets_of_the_page_on_production(tmp_path, manifest, form):
+    """Each runs as it is printed, in a process that can import neither this package nor torch."""
+    page = (ROOT / "docs/how-to/production.md").read_text()
+    blocks = re.findall(r"```python\n# (\w+)\n(.*?)```", page, re.DOTALL)
+    snippet = "".join(code for name, code in blocks if name in ("inputs", form, "show"))
+    model = load_model(resources.find("assets/hubert_nano"))
+    path = tmp_path / f"model{FORMATS[form]}"
+    export_model("hubert_nano", path, ExportConfig(format=form, check=manifest, threads=1))
+    wavs, ends = padded([16_000, 5000])
+    np.savez(tmp_path / "batch.npz", waveforms=wavs.numpy(), lengths=ends.numpy())
+    given = f"file = {str(path)!r}\nbatch = np.load({str(tmp_path / 'batch.npz')!r})\n"
+    given += "waveforms, lengths = batch['waveforms'], batch['lengths']\n"
+    save = f"np.savez({str(tmp_path / 'states.npz')!r}, **outputs)\n"
+    printed(RAW + given + snippet + save)
+    outputs = np.load(tmp_path / "states.npz")
+    exact, frames = model.extract_features(wavs, ends)
+    assert outputs["frames"].tolist() == frames.tolist()
+    for index, state in enumerate(exact):
+        for row, count in enumerate(frames.tolist()):
+            same = torch.from_numpy(outputs[f"hidden_state_{index}"][row, :count])
+            torch.testing.assert_close(same, state[row, :count], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@torch.no_grad()
+def test_openvino_with_nothing_but_the_inputs(tmp_path, manifest, precision):
+    """Without our precision hint: finite for odd inputs, too, and as near as products in bfloat16 are."""
+    import openvino
+
+    path = tmp_path / "model.xml"
+    config = ExportConfig(precision=precision, check=manifest, threads=1)
+    export_model("hubert_nano", path, config)
+    compiled = openvino.Core().compile_model(str(path), "CPU")
+    model = load_model(resources.find("assets/hubert_nano"))
+    speech = calibration_data.check(None, 400)[0][:, :16_000]
+    sine = 0.3 * torch.sin(torch.arange(8000) / 20)[None]
+    odd = [
+        torch.full((1, 8000), 0.1),
+        torch.zeros(1, 8000),
+        speech + 0.3,
+        1e-4 * speech,
+        sine,
+        speech[:, :400],
+    ]
+    for wav in (speech, *odd):
+        fed = feeds_of(model.config, wav.numpy())
+        outputs = compiled({name: fed[name] for name in ("waveforms", "lengths", "earlier", "statistics")})
+        states = {port.get_any_name(): outputs[port] for port in compiled.outputs}
+        for index, state in enumerate(model.extract_features(wav)[0]):
+            found, exact = states[f"hidden_state_{index}"], state.numpy()
+            assert np.isfinite(found).all()
+            if precision != "int8":
+                assert np.abs(found - exact).sum() < 0.02 * np.abs(exact).sum()
+
+
 def test_int8_from_a_manifest(tmp_path, manifest, capsys):
     source = save_model(tiny("hubert"), tmp_path / "model")
     out = tmp_path / "small.xml"
@@ -267,14 +387,18 @@ def test_int8_from_a_manifest(tmp_path, manifest, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["m.onnx", "--format", "tflite"], "format is 'tflite', allowed: onnx, openvino"),
-        (["m.onnx", "--precision", "fp8"], "precision is 'fp8', allowed: fp32, bf16, int8"),
-        (["m.onnx"], "OUT is m.onnx, allowed: a name that ends in .xml, for openvino"),
+        (["m.onnx", "--format", "tflite"], "format is 'tflite', allowed: onnx, openvino, auto"),
+        (["m.onnx", "--precision", "fp8"], "precision is 'fp8', allowed: fp32, bf16, int8, auto"),
+        (
+            ["m.onnx", "--format", "openvino"],
+            "OUT is m.onnx, allowed: a name that ends in .xml, for openvino",
+        ),
+        (["m.xml", "--format", "auto"], "OUT is m.xml, allowed with format auto: a name without .xml"),
         (["m.xml", "--layers", "2,1"], r"layers is \(2, 1\), allowed: rising numbers"),
         (["m.xml", "--layers", "all"], "--layers is 'all', allowed: numbers with commas"),
         (["m.xml", "--layers", "0,99"], "layers has 99, allowed: 0 to "),
         (["m.xml", "--max-error", "0", "--threads", "0"], "max_error is 0.0, .*; threads is 0, allowed"),
-        (["m.xml", "--calibrate", "x.tsv"], "calibrate is x.tsv, allowed: only with precision int8"),
+        (["m.xml", "--calibrate", "x.tsv"], "calibrate is x.tsv, allowed: only with precision int8 or auto"),
         (["m.xml", "--check", "x.tsv"], "x.tsv: not readable as a manifest"),
     ],
 )
@@ -335,7 +459,7 @@ def test_files_that_cannot_be_run(tmp_path, files):
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
     newer = onnx.load(files["onnx"][0])
-    facts = json.loads(newer.metadata_props[0].value) | {"format_version": 2}
+    facts = json.loads(newer.metadata_props[0].value) | {"format_version": 3}
     newer.metadata_props[0].value = json.dumps(facts)
     onnx.save(newer, tmp_path / "newer.onnx")
     newer.metadata_props[0].value = "{"
@@ -355,7 +479,7 @@ def test_files_that_cannot_be_run(tmp_path, files):
         ("flipped.xml", "cannot be read|is damaged"),
         ("deep.onnx", "its metadata is damaged"),
         ("foreign.onnx", "not written by `s3prl-dphubert export`"),
-        ("newer.onnx", "format_version is 2, this version reads up to 1"),
+        ("newer.onnx", "format_version is 3, allowed: 2; export the model again"),
         ("torn.onnx", "its metadata is damaged"),
         ("damaged.onnx", "cannot be read"),
         ("damaged.xml", "cannot be read"),

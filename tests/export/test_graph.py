@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from s3prl_dphubert.export import blocked_attention_graph
 from s3prl_dphubert.export.backends import FORMATS, FRAMES, HIDDEN, feeds_of, open_session
 from s3prl_dphubert.export.extractor_graph import build
 from s3prl_dphubert.export.quantization import QuantizationPlan, lower, place, products, with_half_weights
+from s3prl_dphubert.export.window_statistics import waveform_level, window_statistics
 from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.pruning.structured import prune
 from tests.helpers.models import FAMILIES, SHAPES, assert_same, gated, tiny
@@ -44,8 +46,8 @@ def waveforms(lengths, seed=0):
     return batch, torch.tensor(lengths)
 
 
-def hidden_states(session, batch, lengths, layers=ALL):
-    found = session.run(feeds_of(batch.numpy(), lengths.numpy()))
+def hidden_states(session, config, batch, lengths, layers=ALL):
+    found = session.run(feeds_of(config, batch.numpy(), lengths.numpy()))
     return [torch.from_numpy(found[HIDDEN.format(layer)]) for layer in layers], found[FRAMES]
 
 
@@ -55,13 +57,13 @@ def opened(graph, form):
 
 @torch.no_grad()
 def assert_equal(model, form, layers=ALL):
-    session = opened(build(model, layers), form)
+    session = opened(build(model, layers, blocks=form == "onnx"), form)
     generator = np.random.default_rng(3)
     some = tuple(tuple(generator.integers(400, 9000, size=3).tolist()) for _ in range(2))
     for lengths in (*BATCHES, *some):
         batch, ends = waveforms(lengths)
         exact, frames = model.extract_features(batch, ends)
-        found, counted = hidden_states(session, batch, ends, layers)
+        found, counted = hidden_states(session, model.config, batch, ends, layers)
         assert counted.tolist() == frames.tolist()
         assert_same(found, [exact[layer] for layer in layers])
         if len(set(lengths)) == 1:
@@ -95,7 +97,7 @@ def test_quiet_speech_is_normalised_with_the_epsilon_of_the_model(eps):
     model.config = replace(model.config, normalize_eps=eps)
     batch, ends = waveforms((9000, 5000))
     exact, _ = model.extract_features(0.003 * batch, ends)
-    found, _ = hidden_states(opened(build(model, ALL), "onnx"), 0.003 * batch, ends)
+    found, _ = hidden_states(opened(build(model, ALL), "onnx"), model.config, 0.003 * batch, ends)
     assert_same(found, exact, 1e-3)
 
 
@@ -104,9 +106,69 @@ def test_relative_positions_far_apart():
     """Beyond ``max_distance`` all positions share a bucket: 250 frames are more than thrice as far."""
     model = tiny("wavlm")
     batch, ends = waveforms((80_000,))
-    found, _ = hidden_states(opened(build(model, ALL), "onnx"), batch, ends)
+    graph = build(model, ALL, blocks=True)
+    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends)
     assert found[0].shape[1] > 3 * model.config.max_distance
     assert_same(found, model.extract_features(batch)[0])
+
+
+@pytest.mark.parametrize("shape", ["hubert", "wavlm"])
+@torch.no_grad()
+def test_attention_in_blocks(shape, monkeypatch):
+    """Blocks of 3 of 24 frames; the last is not full. Padding is masked in each."""
+    monkeypatch.setattr(blocked_attention_graph, "SCORES", 75)
+    model = tiny(shape)
+    assert_equal(model, "onnx")
+    batch, ends = waveforms((8000, 5000, 1200))
+    graph = build(model, ALL, blocks=True)
+    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends)
+    assert sum(node.op_type == "Scan" for node in graph.nodes) == model.config.num_layers
+    assert_same(found, model.extract_features(batch, ends)[0])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", SHAPES)
+@torch.no_grad()
+def test_audio_in_pieces(shape, form):
+    """Features of the first piece go into the states of the second, with the norms of the whole."""
+    model = tiny(shape)
+    config = model.config
+    session = opened(build(model, ALL, blocks=form == "onnx"), form)
+    batch, _ = waveforms((9000,))
+    exact, _ = model.extract_features(batch)
+    x, frames = batch.numpy(), config.frames(9000)
+    level = waveform_level(x[0])
+    heard = (
+        (x[0] - level[0]) / np.sqrt(level[1] + config.normalize_eps) if config.normalize_waveform else x[0]
+    )
+    whole = window_statistics(config, heard, 9000)[None], level[None]
+    first = x[:, : 9 * config.stride + config.min_samples]
+    features = session.features(feeds_of(config, first, None, *whole))
+    found = session.run(feeds_of(config, x[:, 10 * config.stride :], None, *whole, features))
+    assert features.shape[1] == 10 and found[FRAMES].tolist() == [frames]
+    assert_same([torch.from_numpy(found[HIDDEN.format(layer)]) for layer in ALL], exact)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("shape", ["hubert", "large"])
+def test_inputs_that_do_not_fit_have_no_valid_frames(shape, form):
+    """OpenVINO would return the states of the request before."""
+    model = tiny(shape)
+    session = opened(build(model, (0,)), form)
+    for samples, length, frames in (
+        (399, 399, 0),
+        (1, 1, 0),
+        (0, 0, 0),
+        (4000, 0, 0),
+        (4000, -1, 0),
+        (4000, 4001, 12),
+    ):
+        session.run(feeds_of(model.config, np.ones((1, 4000), np.float32)))
+        found = session.run(feeds_of(model.config, np.ones((1, samples), np.float32), np.array([length])))
+        assert found[FRAMES].tolist() == [frames]
+        states = found[HIDDEN.format(0)]
+        assert states.shape[1] == (12 if samples == 4000 else 1)
+        assert states.any() == (frames > 0) and np.isfinite(states).all()
 
 
 @pytest.mark.parametrize("layers", [(0,), (2,), (1, 3)])
@@ -133,7 +195,7 @@ def test_published_shapes(family):
     first = 0 if config.extractor_mode == "layer_norm" else 1  # weights of its own for each utterance
     assert {f"conv.{index}" for index in range(first, 7)} <= places
     batch, ends = waveforms((1700, 900))
-    found, _ = hidden_states(opened(graph, "onnx"), batch, ends, (0, 2))
+    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends, (0, 2))
     exact, _ = model.extract_features(batch, ends)
     assert_same(found, [exact[0], exact[2]])
 
@@ -149,7 +211,7 @@ def test_sixteen_bits(shape):
         ("openvino", lower(graph, QuantizationPlan(bf16=True)), 0.01),
         ("onnx", with_half_weights(graph), 0.005),
     ):
-        found, _ = hidden_states(opened(lowered, form), batch, ends)
+        found, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
         wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(found, exact, strict=True)]
         assert 0 < max(wrong) < limit
         stored = len(lowered.model().SerializeToString())

@@ -10,11 +10,15 @@ import torch
 
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.export import calibration, calibration_data, sensitivity
-from s3prl_dphubert.export.backends import FORMATS
+from s3prl_dphubert.export.backends import FORMATS, feeds_of
 from s3prl_dphubert.export.extractor_graph import build
 from s3prl_dphubert.export.quantization import QuantizationPlan, Range, lower, place, products
+from s3prl_dphubert.export.speech_batches import calibration_feeds, trial_feeds
+from s3prl_dphubert.export.window_statistics import window_statistics
 from s3prl_dphubert.utils import resources
 from tests.export.test_graph import hidden_states, opened, waveforms
+
+NANO = load_model(resources.find("assets/hubert_nano")).config
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +32,14 @@ def nano():
 def plan(graph, heard, form):
     values = {node.input[0] for node in products(graph)}
     values |= {node.output[0] for node in products(graph) if node.op_type == "Conv"}
-    found = calibration.measure(graph, sorted(values), heard, form, 1)
+    found = calibration.measure(graph, sorted(values), calibration_feeds(NANO, heard), form, 1)
     return QuantizationPlan(bf16=form == "openvino", ranges=found, outputs=form == "onnx")
 
 
 def mean_error(model, graph, heard, form):
     with torch.no_grad():
         exact = [[state.numpy() for state in model.extract_features(wav)[0]] for wav in heard]
-    found = sensitivity.run(graph, (0, 2), heard, form, 1)
+    found = sensitivity.run(graph, (0, 2), [feeds_of(NANO, wav.numpy()) for wav in heard], form, 1)
     return sensitivity.relative_errors(found, [[states[0], states[2]] for states in exact]).mean()
 
 
@@ -83,8 +87,9 @@ def test_hubert_nano_stays_within_the_limit(nano, form):
     model, graph, heard, checked = nano
     base = plan(graph, heard, form)
     limit = 0.03
-    chosen, alone = sensitivity.choose(graph, base, (0, 2), heard, limit, form, 1)
-    assert {"layers.0.attention", "layers.0.feed_forward", "layers.1.feed_forward"} <= chosen.int8
+    places, alone = sensitivity.choose(graph, base, (0, 2), trial_feeds(NANO, heard), limit, form, 1)
+    chosen = replace(base, int8=frozenset(places))
+    assert {"layers.1.attention", "layers.1.feed_forward"} <= chosen.int8
     assert set(alone) == {place(node) for node in products(graph)}
     # ONNX Runtime's are rounded twice; in either, quiet moments vanish in the steps of loud ones.
     assert min(alone[f"conv.{index}"] for index in (1, 2, 3)) > limit
@@ -104,8 +109,8 @@ def test_places_are_given_up_while_together_they_err_too_much():
 
     chosen = sensitivity._largest(added, work, 0.0, 4.0, error)
     assert tried == [{"a", "b", "c"}, {"a", "b"}]  # "d" is beyond the limit alone
-    assert chosen == {"a", "b"}
-    assert sensitivity._largest(added, work, 0.0, 0.5, error) == frozenset()
+    assert chosen == ["b", "a"]
+    assert sensitivity._largest(added, work, 0.0, 0.5, error) == []
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -126,12 +131,32 @@ def test_everything_in_eight_bits_is_finite(nano, form):
         "one frame": torch.randn(1, 400),
     }
     for name, wavs in odd.items():
-        found, _ = hidden_states(session, wavs, torch.full((len(wavs),), wavs.shape[1]), (0, 2))
+        found, _ = hidden_states(session, NANO, wavs, torch.full((len(wavs),), wavs.shape[1]), (0, 2))
         assert all(state.isfinite().all() for state in found), name
-    found, frames = hidden_states(session, batch, ends, (0, 2))
+    found, frames = hidden_states(session, NANO, batch, ends, (0, 2))
     assert frames.tolist() == [49, 1, 0, 15]
     assert all(state.isfinite().all() for state in found)
     assert (found[0][1, 1:] == 0).all()  # padding stays masked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
+def test_convolutions_in_eight_bits_bear_padding(nano, form):
+    """GroupNorm makes features grow with the padding, up to five times here; 8 bits follow them."""
+    _, graph, heard, checked = nano
+    base = plan(graph, heard, form)
+    lowered = lower(graph, replace(base, int8=frozenset({"conv.4", "conv.5", "conv.6"})))
+    errors = {}
+    for times in (1, 4, 25):
+        feeds = [
+            feeds_of(
+                NANO, wav.numpy(), None, window_statistics(NANO, wav[0].numpy(), times * wav.shape[1])[None]
+            )
+            for wav in checked
+        ]
+        exact, found = (sensitivity.run(g, (0, 2), feeds, form, 1) for g in (graph, lowered))
+        errors[times] = sensitivity.relative_errors(found, exact).mean()
+    assert max(errors.values()) < 1.5 * errors[1] < 0.12
 
 
 def test_eight_bits_are_really_used(nano):
