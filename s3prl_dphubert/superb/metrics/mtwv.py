@@ -85,9 +85,8 @@ def maximum(trials: dict[tuple[str, str], float], truth: Truth) -> Score:
         ResultError: they have no query in common.
     """
     rows, scores, true = _matrices(trials, truth)
-    unknown = sum(
-        query not in truth.occurrences or document not in truth.documents for query, document in trials
-    )
+    documents = set(truth.documents)
+    unknown = sum(query not in truth.occurrences or document not in documents for query, document in trials)
     gains = _gains(true) / len(rows)
     order = np.argsort(-scores, axis=None, kind="stable")
     sorted_scores = scores.ravel()[order]
