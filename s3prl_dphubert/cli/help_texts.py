@@ -81,6 +81,14 @@ HELP_TEXTS = {
         (
             ("convert hubert_base models/hubert", ""),
             ("convert runs/dphubert/model small.pth", "for the published code"),
+            ("convert runs/student/model native --format transformers", "a dense model for HubertModel"),
+        ),
+    ),
+    "card": HelpText(
+        "State licence, origin and scores in the model card of a checkpoint directory; its other text stays.",
+        (
+            ("card runs/first/model --license apache-2.0 --base-model facebook/hubert-base-ls960", ""),
+            ("card runs/first/model --scores runs/superb", "as the Hub's model-index"),
         ),
     ),
     "export-hub": HelpText(
