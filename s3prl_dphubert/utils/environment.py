@@ -45,7 +45,6 @@ def s3prl_version() -> str:
 
 def environment(device: torch.device, precision: str, processes: int, accumulate: int) -> Environment:
     """Return versions, hardware and division of the work; where all are the same, runs resume bit by bit."""
-    import numpy as np
     import torch
 
     cuda = device.type == "cuda"
@@ -54,7 +53,7 @@ def environment(device: torch.device, precision: str, processes: int, accumulate
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "numpy": np.__version__,
+        "numpy": package_version("numpy"),
         "s3prl_dphubert": __version__,
         "device": f"{device.type} ({name})",
         "precision": precision,

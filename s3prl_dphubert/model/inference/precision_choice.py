@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...utils import environment
 from ...utils.environment import versions
 from ...utils.files import user_cache_dir, write_text
 from ...utils.readers import read_record
@@ -156,14 +156,9 @@ def _read(path: Path) -> PrecisionChoice | None:
 
 def processor() -> str:
     """Return name and number of the processor, and what PyTorch uses of it."""
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        first = Path("/proc/cpuinfo").read_text(encoding="utf8").partition("\n\n")[0]
-        pairs = (line.partition(":") for line in first.splitlines())
-        fields = {title.strip(): value.strip() for title, _, value in pairs}
-        model = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
-        name = f"{fields.get('model name', name)} ({model})"
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    fields = environment.cpuinfo()
+    number = f"family {fields.get('cpu family', '?')}, model {fields.get('model', '?')}"
+    return f"{environment.processor()} ({number}, {torch.backends.cpu.get_cpu_capability()})"
 
 
 def measure(
