@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
     }
     for part in arguments.parts:
         end, done = time.monotonic() + seconds[part], 0
-        for trial in _caught(part, parts[part](arguments.seed, out / part)):
+        for trial in _caught(part, parts[part](arguments.seed, out)):
             yield trial.row()
             done += trial.disturbances
             if done >= ALL[part] if arguments.all else time.monotonic() >= end:

@@ -84,12 +84,14 @@ class Undisturbed:
 
     @classmethod
     def of(cls, command: Command, folder: Path) -> Undisturbed:
-        """Make the inputs, and run it twice: the second time tells how long it takes.
+        """Make the inputs, and run it twice: the second time tells how long it takes. Parts share what is made.
 
         Raises:
             RuntimeError: it fails, or two runs leave different files.
         """
-        place = folder / command.name.replace(" ", "-")
+        place = folder / "undisturbed" / command.name.replace(" ", "-")
+        if place in _MADE:
+            return _MADE[place]
         place.mkdir(parents=True)
         command.make(place)
         digests, seconds = [], 0.0
@@ -104,7 +106,8 @@ class Undisturbed:
         if digests[0] != digests[1] or not digests[0]:
             differing = {name for name, _ in set(digests[0].items()) ^ set(digests[1].items())}
             raise RuntimeError(f"{command.name}: undisturbed runs differ in {sorted(differing)}")
-        return cls(command, place, seconds, digests[0])
+        _MADE[place] = cls(command, place, seconds, digests[0])
+        return _MADE[place]
 
     def out(self, number: int) -> Path:
         """Return a place for the output of a trial."""
@@ -117,6 +120,9 @@ class Undisturbed:
             return ""
         names = {name for name, _ in set(digests.items()) ^ set(self.digests.items())}
         return f"other files than undisturbed: {', '.join(sorted(names))}"
+
+
+_MADE: dict[Path, Undisturbed] = {}
 
 
 def _suffix(command: Command) -> str:
