@@ -84,7 +84,7 @@ class Undisturbed:
 
     @classmethod
     def of(cls, command: Command, folder: Path) -> Undisturbed:
-        """Make the inputs, and run it twice: the second time tells how long it takes. Parts share what is made.
+        """Make the inputs, and run it twice, since the second time tells how long it takes; once for all parts.
 
         Raises:
             RuntimeError: it fails, or two runs leave different files.
