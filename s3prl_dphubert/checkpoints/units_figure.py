@@ -23,7 +23,7 @@ def units_figure(config: ModelConfig, teacher: ModelConfig | None = None) -> Fig
             layer once had and, of channels and feed-forward units, the most that a layer has.
     """
     full = teacher or config
-    most_units = max(width or 0 for width in full.ffn)
+    most_units = max(1, *(width or 0 for width in full.ffn))  # a pruned model may have none
     heads = [None if ids is None else len(ids) for ids in config.heads]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     conv, attention, ffn = figure.subplots(1, 3)
