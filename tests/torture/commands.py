@@ -84,7 +84,7 @@ class Undisturbed:
 
     @classmethod
     def of(cls, command: Command, folder: Path) -> Undisturbed:
-        """Make the inputs, and run it twice, since the second time tells how long it takes; once for all parts.
+        """Make the inputs and run it twice, the second time to measure it; all parts share what is made.
 
         Raises:
             RuntimeError: it fails, or two runs leave different files.
