@@ -87,6 +87,12 @@ def _machine() -> Iterator[Finding]:
     """Describe what is beside s3prl: GPUs, runtimes of exported files, disk, login to the Hub."""
     import torch
 
+    from .model import ModelConfig
+    from .model.inference.precision_choice import choose
+
+    with _quiet():  # its own line says the same
+        choice = choose(ModelConfig(), torch.device("cpu"))
+    yield Finding("processor", str(choice).removeprefix("precision auto: "))
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     yield Finding("GPU", ", ".join(gpus) or "none that torch sees")
     versions = {name: package_version(name) for name in RUNTIMES}

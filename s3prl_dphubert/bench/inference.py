@@ -50,6 +50,7 @@ class Benchmark:
         turns: runs of each subject with each workload.
         quick: run fewer turns and short batches.
         shapes: name -> configuration of the models with random weights.
+        precisions: of folded models.
         workloads: batches; :data:`FULL` by default, or :data:`QUICK`.
 
     Raises:
@@ -66,6 +67,7 @@ class Benchmark:
     turns: int | None = None
     quick: bool = False
     shapes: Mapping[str, ModelConfig] = field(default_factory=lambda: SHAPES)
+    precisions: Sequence[str] = ("fp32", "bf16")
     workloads: Sequence[Workload] = ()
 
     def __post_init__(self) -> None:
@@ -102,13 +104,13 @@ class Benchmark:
         """Return all subjects, in the order of their turns."""
         subjects: list[Subject] = [MatrixProducts("", None, precision) for precision in ("fp32", "bf16")]
         for shape, config in self.shapes.items():
-            subjects += [FoldedSubject(shape, config, precision) for precision in ("fp32", "bf16")]
+            subjects += [FoldedSubject(shape, config, precision) for precision in self.precisions]
             subjects.append(UnfoldedSubject(shape, config))
             if self.reference is not None and shape != "distilhubert":
                 subjects.append(PublishedSubject(shape, config, clone=self.reference.absolute()))
         for path in self.checkpoints:
             config = load_model(path).config
-            subjects += [FoldedSubject(path.stem, config, p, path.absolute()) for p in ("fp32", "bf16")]
+            subjects += [FoldedSubject(path.stem, config, p, path.absolute()) for p in self.precisions]
         base = self.shapes.get("base")
         if self.transformers and base is not None:
             subjects.append(TransformersSubject("base", base))

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 
 SHAPES = ("base", "pruned", "macs", "distilhubert")
+PRECISIONS = ("fp32", "bf16", "auto")
 BATCHES = ("1x4", "1x15", "8x10", "mixed")
 ALONE = {
     "table": ("threads",),
@@ -66,6 +67,19 @@ def add(commands: Any) -> None:
         default=[],
         help="utterances x seconds (default all; with --quick two short ones)",
     )
+    bench.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        default=["fp32", "bf16"],
+        help="of folded models; auto, the faster one here (default fp32 bf16)",
+    )
+    bench.add_argument(
+        "--against",
+        type=Path,
+        metavar="OLD",
+        help="speed.json of an earlier benchmark: say what became slower by more than the noise",
+    )
     bench.add_argument("--threads", type=int, help="threads of each (default: as torch takes)")
     bench.add_argument("--turns", type=int, help="runs of each with each batch (default 10)")
     bench.add_argument("--repeats", type=int, help="timed updates of each with --training (default 4)")
@@ -95,6 +109,7 @@ def _bench(arguments: argparse.Namespace, default: Callable[[str], Any]) -> None
     elif arguments.training:
         from ..bench import training
 
+        print(_processor())
         case = training.Case(reference=arguments.reference, **chosen)
         for path in training.write(case, arguments.out):
             print(path)
@@ -115,9 +130,10 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
 
 
 def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
-    from ..bench import model_shapes, workload
+    from ..bench import comparison, model_shapes, workload
     from ..bench.inference import Benchmark, measure
 
+    before = None if arguments.against is None else comparison.read_results(arguments.against)
     benchmark = Benchmark(
         out=arguments.out,
         reference=arguments.reference,
@@ -127,6 +143,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         exported=tuple(arguments.exported),
         shapes={name: config for name, config in model_shapes.SHAPES.items() if name in arguments.shapes},
         turns=arguments.turns,
+        precisions=tuple(dict.fromkeys(arguments.precision)),
         quick=arguments.quick,
         workloads=[workload.BATCHES[name] for name in dict.fromkeys(arguments.batches)],
         **chosen,
@@ -137,8 +154,20 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
         return
     from ..bench.speed_report import write
 
-    for path in write(benchmark, measure(benchmark), _command(arguments)):
+    print(_processor())
+    paths = write(benchmark, measure(benchmark), _command(arguments))
+    for path in paths:
         print(path)
+    if before is not None:
+        print(f"\n{comparison.table(comparison.compare(before, comparison.read_results(paths[0])))}")
+
+
+def _processor() -> str:
+    """Return a line on the processor that all times are of."""
+    from ..bench.machine import machine
+
+    facts = machine()
+    return f"{facts['processor']}, family {facts['family, model']}, {facts['cores']} cores, {facts['flags']}"
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -148,6 +177,8 @@ def _command(arguments: argparse.Namespace) -> str:
         words.append("--reference CLONE")
     words += [f"--{name}" for name in ("transformers", "s3prl", "quick") if getattr(arguments, name)]
     words += [f"--{name} {v}" for name in ("threads", "turns") if (v := getattr(arguments, name)) is not None]
+    if arguments.precision != ["fp32", "bf16"]:
+        words += ["--precision", *arguments.precision]
     if set(arguments.shapes) != set(SHAPES):
         words += ["--shapes", *arguments.shapes]
     if arguments.batches:
