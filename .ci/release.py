@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "release"
 PLACEHOLDER = "github.com/OWNER/"
 UNRELEASED = "## [Unreleased]\n"
+PURE = ("s3prl",)  # packages of Python alone that come without a wheel
 TRY = """
 import compileall, pathlib, sys
 import s3prl_dphubert
@@ -131,8 +132,9 @@ def try_out(python: Path, file: Path, full: bool) -> None:
 
 def resolution(python: Path, wheel: Path) -> str:
     """Say whether everything that the extra ``s3prl`` needs can be installed without a compiler."""
-    pip = [str(python), "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
-    done = subprocess.run([*pip, "--only-binary", ":all:", f"{wheel}[s3prl]"], capture_output=True, text=True)
+    words = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--only-binary", ":all:"]
+    words += [f"--no-binary={name}" for name in PURE]
+    done = subprocess.run([str(python), *words, f"{wheel}[s3prl]"], capture_output=True, text=True)
     if not done.returncode:
         return "the extra s3prl installs without a compiler"
     last = [line for line in done.stderr.splitlines() if line.startswith("ERROR")][-1:]
