@@ -39,16 +39,18 @@ def add(commands: Any) -> None:
     export = commands.add_parser("export", help="write a model for ONNX Runtime or OpenVINO, with a report")
     export.set_defaults(run=_export)
     export.add_argument("model", metavar="MODEL", help=SOURCE)
-    export.add_argument("out", type=Path, help="NAME.onnx, or NAME.xml for OpenVINO")
-    export.add_argument("--format", default="openvino", help="onnx or openvino (default openvino)")
-    export.add_argument("--precision", default="fp32", help="fp32, bf16 or int8 (default fp32)")
+    export.add_argument("out", type=Path, help="NAME.onnx, NAME.xml for OpenVINO, or NAME for --format auto")
+    form = "onnx, openvino or auto, the faster one here (default: by the suffix of OUT)"
+    export.add_argument("--format", help=form)
+    precision = "fp32, bf16, int8 or auto, the fastest here within --max-error (default fp32)"
+    export.add_argument("--precision", default="fp32", help=precision)
     layers = "hidden states to return, 0,6,12 (default all)"
     export.add_argument("--layers", help=layers)
     calibrate = "speech that int8's ranges are measured on (default: half of the embedded voices)"
     export.add_argument("--calibrate", type=Path, metavar="MANIFEST", help=calibrate)
     check = "speech for the report (default: the other half)"
     export.add_argument("--check", type=Path, metavar="MANIFEST", help=check)
-    limit = "relative error of hidden states that int8 may cause (default 0.03)"
+    limit = "largest relative error of an utterance's hidden states (default 0.03)"
     export.add_argument("--max-error", type=float, default=0.03, help=limit)
     export.add_argument("--threads", type=int, help="threads of the runtime, for calibration and timing")
     export.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -98,7 +100,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from ..export.export_config import ExportConfig
 
     config = ExportConfig(
-        format=arguments.format,
+        format=arguments.format or _format(arguments.out),
         precision=arguments.precision,
         layers=_layers(arguments.layers),
         calibrate=arguments.calibrate,
@@ -110,7 +112,14 @@ def _export(arguments: argparse.Namespace) -> None:
     from ..export.exporter import export_model
 
     report = export_model(arguments.model, arguments.out, config, arguments.overwrite)
-    print(f"{arguments.out}  {report.bytes:,} bytes\n\n{report.to_markdown()}")
+    if report.choice:
+        print(report.choice)
+    print(f"{arguments.out.with_name(report.file)}  {report.bytes:,} bytes\n\n{report.to_markdown()}")
+
+
+def _format(out: Path) -> str:
+    """Return the format of a file's suffix; without one, the fastest."""
+    return {".onnx": "onnx", "": "auto"}.get(out.suffix, "openvino")
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:
