@@ -21,7 +21,7 @@ from .uncertainty import paired_difference
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a task counts.
+    """Decision on whether a task counts.
 
     Attributes:
         task: the task.
