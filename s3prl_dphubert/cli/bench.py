@@ -130,10 +130,10 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
 
 
 def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
-    from ..bench import comparison, model_shapes, workload
+    from ..bench import model_shapes, speed_changes, workload
     from ..bench.inference import Benchmark, measure
 
-    before = None if arguments.against is None else comparison.read_results(arguments.against)
+    before = None if arguments.against is None else speed_changes.read_results(arguments.against)
     benchmark = Benchmark(
         out=arguments.out,
         reference=arguments.reference,
@@ -159,7 +159,7 @@ def _inference(arguments: argparse.Namespace, chosen: dict[str, Any]) -> None:
     for path in paths:
         print(path)
     if before is not None:
-        print(f"\n{comparison.table(comparison.compare(before, comparison.read_results(paths[0])))}")
+        print(f"\n{speed_changes.table(speed_changes.compare(before, speed_changes.read_results(paths[0])))}")
 
 
 def _processor() -> str:

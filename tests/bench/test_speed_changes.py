@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from s3prl_dphubert.bench.comparison import compare, read_results, table
+from s3prl_dphubert.bench.speed_changes import compare, read_results, table
 from s3prl_dphubert.errors import CheckpointError, ConfigError
 
 MACHINE = {"processor": "A", "family, model": "1, 2", "flags": "avx2", "cores": "2"}
