@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class HelpText(NamedTuple):
-    """What ``--help`` says beside the options: a description, and command lines with their purposes."""
+    """Description of a command, and examples: command lines with their purposes."""
 
     description: str
     examples: Sequence[tuple[str, str]]
