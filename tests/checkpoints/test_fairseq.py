@@ -74,18 +74,7 @@ def wavlm(**changes):
     return WavLM(config), config
 
 
-def unispeech_sat(**changes):
-    """WavLM's class without relative positions, as UniSpeech-SAT's authors and s3prl load it."""
-    return wavlm(**{"relative_position_embedding": False, "gru_rel_pos": False, **changes})
-
-
-FAMILIES = {
-    "hubert": hubert,
-    "wav2vec2": wav2vec2,
-    "data2vec": data2vec,
-    "wavlm": wavlm,
-    "unispeech-sat": unispeech_sat,
-}
+FAMILIES = {"hubert": hubert, "wav2vec2": wav2vec2, "data2vec": data2vec, "wavlm": wavlm}
 
 
 def values_of(config):
@@ -181,6 +170,7 @@ def test_parity(family, shape, tmp_path):
 
 @pytest.mark.parametrize("shape", [*sorted(SHAPES), "no positions"])
 def test_wavlm(shape, tmp_path):
+    """Without positions it is UniSpeech-SAT, whose files its authors and s3prl load by WavLM's class."""
     none = {"relative_position_embedding": False, "gru_rel_pos": False}
     changes = none if shape == "no positions" else SHAPES[shape]
     model, values = made("wavlm", normalize="large" in shape, **changes)
