@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ LARGEST_RECORD = 1 << 28  # bytes of a JSON file that this package writes about 
 LARGEST_YAML, MOST_VALUES = 1 << 18, 100_000  # bytes; values with aliases written out
 LARGEST_TEXT, LONGEST_LINE, MOST_LINES = 1 << 30, 1 << 20, 5_000_000  # characters, characters, lines
 DEEPEST = 100  # levels of nesting
+_NUMBER = re.compile(
+    r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(nan|inf|infinity)", re.IGNORECASE
+)
 
 
 @contextmanager
@@ -178,6 +182,17 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from error
     except Exception as error:  # beside its own errors, those of the types that a tag names
         raise ValueError(str(error)) from error
+
+
+def parse_number(text: str) -> float:
+    """Return a decimal number as C and every other language writes it.
+
+    Raises:
+        ValueError: it is another one, also one that only Python reads: ``1_0``, digits of other scripts.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no decimal number")
+    return float(text)
 
 
 def read_lines(path: Path, error: type[DPHubertError] = DataError) -> list[str]:

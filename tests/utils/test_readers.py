@@ -278,3 +278,14 @@ def test_damage_of_a_zip_shows_as_late_as_it_is_read(tmp_path):
         readers.open_zip(path, ResultError),
     ):
         pass
+
+
+@pytest.mark.parametrize("text", ["1", "-0.5", "+1e-05", "1.", ".5", "1E3", "nan", "-inf"])
+def test_decimal_numbers_are_read(text):
+    assert str(readers.parse_number(text)) == str(float(text))
+
+
+@pytest.mark.parametrize("text", ["1_0", "٣", "１", " 1", "1\n", "0x1p3", "1,5", "", ".", "e5", "in", "1e"])
+def test_numbers_that_only_python_reads_are_none(text):
+    with pytest.raises(ValueError, match="is no decimal number"):
+        readers.parse_number(text)

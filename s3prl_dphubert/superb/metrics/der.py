@@ -198,7 +198,7 @@ def read_frame_shift(source: Path | bytes) -> int:
         raise ResultError(f"{error}; without frame_shift the site assumes 160") from error
     text = content.decode("utf8", errors="replace").strip()
     try:
-        shift = int(text)
+        shift = int(text if text.isascii() and text.isdigit() else "")
     except ValueError as error:
         raise ResultError(f"frame_shift holds {text[:40]!r}, allowed: samples a frame") from error
     if not 1 <= shift <= SAMPLE_RATE:

@@ -22,7 +22,7 @@ from xml.parsers import expat
 import numpy as np
 
 from ...errors import ResultError
-from ...utils.readers import read_lines
+from ...utils.readers import parse_number, read_lines
 
 BETA = 1 * (1 - 0.0008) / (100 * 0.0008)
 UNSEARCHED = -10.0
@@ -254,7 +254,7 @@ def _only(folder: Path, suffix: str) -> Path:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return parse_number(text)
     except ValueError:
         return math.nan
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...errors import ResultError
+from ...utils.readers import parse_number
 from ..metrics.parsers import Written
 from ..tasks.spec import FormatCheck, Metric, PredictionContent
 from .item_rules import PredictedItem, shortened
@@ -39,7 +40,7 @@ def trial_scores(files: Mapping[str, bytes]) -> PredictionContent:
 
     def fault(text: str) -> str:
         try:
-            return "" if math.isfinite(float(text)) else "score is not finite"
+            return "" if math.isfinite(parse_number(text)) else "score is not finite"
         except ValueError:
             return f"score is {text!r}, allowed: NAME NUMBER"
 
@@ -71,7 +72,7 @@ def metric_means(metrics: Sequence[Metric]) -> FormatCheck:
         for metric, parser in parsers.items():
             text = written.get(parser.key, "")
             try:
-                fault = metric.fault(float(text) * parser.scale)
+                fault = metric.fault(parse_number(text) * parser.scale)
             except ValueError:
                 fault = f"no number for {parser.key}" if text else f"no line for {parser.key}"
             faults += [fault] if fault else []
