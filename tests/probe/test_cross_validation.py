@@ -85,6 +85,7 @@ def test_states_without_information_are_at_chance(corpus, probes):
     single, _ = probe.by_layer(states)
     assert estimate(single.accuracy).value == pytest.approx(100 / 3, abs=15)
     assert 20 < probe.chance() < 45
+    assert ClassificationProbe.of(probes["speakers"], corpus).chance() == 100 / 8
 
 
 def test_the_tested_labels_decide_nothing(corpus, probes):
