@@ -15,12 +15,14 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import autoload, compat
-from .superb.tasks import all_tasks
-from .superb.tasks.spec import SuperbTask
 from .utils.environment import S3PRL, distribution_version, package_version
 from .utils.files import user_cache_dir
+
+if TYPE_CHECKING:
+    from .superb.tasks.spec import SuperbTask
 
 PTH = "s3prl_dphubert.pth"
 COLUMNS = 110
@@ -53,6 +55,8 @@ def examine() -> list[Finding]:
         findings.append(Finding("s3prl", text, broken=True))
     if not package_version("s3prl"):
         return [*findings, Finding("s3prl", "not installed: pip install s3prl==0.4.18", broken=True)]
+    from .superb.tasks import all_tasks  # needs numpy, which a broken environment may lack
+
     with _quiet():
         registered = list(_registration())
         tasks = [_task(task) for task in all_tasks()] if not registered[0].broken else []
