@@ -167,7 +167,7 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a model in torch computes of a batch.
+    """Hidden states of a batch that a model in torch computes.
 
     Args:
         batch: its input.
