@@ -139,13 +139,12 @@ def schedule(optimizer: torch.optim.Optimizer, updates: int) -> torch.optim.lr_s
     )
 
 
-def train_in_torch(model: nn.Module, utterances: list[Utterance], arguments: argparse.Namespace) -> None:
+def train_in_torch(model: nn.Module, groups: list[list[Utterance]], arguments: argparse.Namespace) -> None:
     """Train with a loop of our own."""
     optimizer = torch.optim.AdamW(parameter_groups(model, arguments.rate))
     rates = schedule(optimizer, arguments.updates)
     for update in range(arguments.updates):
-        first = random.randint(0, len(utterances) - arguments.batch)  # of some of about the same length
-        loss = model.train()(**batch(utterances[first : first + arguments.batch]))["loss"]
+        loss = model.train()(**batch(random.choice(groups)))["loss"]
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -171,11 +170,16 @@ def from_transformers(source: str, folder: Path) -> tuple[nn.Module, Collate]:
         mask_time_length=5,
         mask_feature_prob=0.05,
     )
+    model.lm_head.reset_parameters()  # as torch's layers begin; smaller weights stay longer at blanks alone
     return model, partial(batch, extractor=extractor)
 
 
 def train_with_trainer(
-    model: nn.Module, collate: Collate, data: list[Utterance], arguments: argparse.Namespace, folder: Path
+    model: nn.Module,
+    collate: Collate,
+    groups: list[list[Utterance]],
+    arguments: argparse.Namespace,
+    folder: Path,
 ) -> None:
     """Train with transformers' Trainer."""
     from transformers import Trainer, TrainingArguments
@@ -183,7 +187,7 @@ def train_with_trainer(
     options = TrainingArguments(
         str(folder / "trainer"),
         max_steps=arguments.updates,
-        per_device_train_batch_size=arguments.batch,
+        per_device_train_batch_size=1,  # of the groups
         remove_unused_columns=False,
         logging_steps=20,
         save_strategy="no",
@@ -192,7 +196,13 @@ def train_with_trainer(
     )
     optimizer = torch.optim.AdamW(parameter_groups(model, arguments.rate))
     optimizers = optimizer, schedule(optimizer, arguments.updates)
-    Trainer(model, options, data_collator=collate, train_dataset=data, optimizers=optimizers).train()
+    Trainer(
+        model,
+        options,
+        data_collator=lambda rows: collate(rows[0]),
+        train_dataset=groups,
+        optimizers=optimizers,
+    ).train()
 
 
 def main() -> None:
@@ -210,6 +220,8 @@ def main() -> None:
     random.seed(0)
     torch.manual_seed(0)
     train, test = read(arguments.manifest, arguments.language, arguments.seconds)
+    # Utterances of about the same length: GroupNorm's statistics depend on the padding.
+    groups = [train[first : first + arguments.batch] for first in range(len(train) - arguments.batch + 1)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.transformers:
@@ -218,9 +230,9 @@ def main() -> None:
             model, collate = Recognizer(arguments.model), batch
         before = error_rate(model, test, collate)
         if arguments.transformers:
-            train_with_trainer(model, collate, train, arguments, folder)
+            train_with_trainer(model, collate, groups, arguments, folder)
         else:
-            train_in_torch(model, train, arguments)
+            train_in_torch(model, groups, arguments)
     after = error_rate(model, test, collate)
     print(f"character error rate: {before:.1%} before, {after:.1%} after")
 
