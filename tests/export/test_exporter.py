@@ -40,6 +40,7 @@ from s3prl_dphubert.upstream.options import Options
 from s3prl_dphubert.utils import resources
 from tests.helpers.golden import GOLDEN
 from tests.helpers.models import SHAPES, assert_same, tiny
+from tests.helpers.s3prl_runs import Experiment
 from tests.helpers.speech import chirp
 
 pytestmark = pytest.mark.slow
@@ -371,6 +372,14 @@ def test_openvino_with_nothing_but_the_inputs(tmp_path, manifest, precision):
             assert np.isfinite(found).all()
             if precision != "int8":
                 assert np.abs(found - exact).sum() < 0.02 * np.abs(exact).sum()
+
+
+@pytest.mark.s3prl
+def test_fine_tuning_a_file_ends_s3prls_run(files, tmp_path):
+    """In a real ``run_downstream -f``, whose head alone would train."""
+    experiment = Experiment("sid", tmp_path, ["-u", "dphubert_local", "-k", str(files["onnx"][0]), "-f"])
+    ended = experiment.one(experiment.train)
+    assert ended.code != 0 and "an exported file cannot be fine-tuned (-f)" in ended.err
 
 
 def test_int8_from_a_manifest(tmp_path, manifest, capsys):
