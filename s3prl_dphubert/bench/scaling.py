@@ -302,9 +302,9 @@ s3prl_dphubert.bench.loading`):
 - **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
 - `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB for each second of audio in the run's
-  folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. On the CPU, reading targets takes a thousandth of the
-  time of computing them; on a GPU it may take longer. It pays for corpora of some hours that are seen dozens of times, not for one that is seen
-  14 times.
+  folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. On the CPU, reading targets takes a thousandth of
+  the time of computing them; on a GPU it may take longer. It pays for corpora of some hours that are seen
+  dozens of times, not for one that is seen 14 times.
 - `save_every` so that a checkpoint is written every ten minutes or so.
 """
 

@@ -66,7 +66,8 @@ def _headline(run: Path) -> str:
     if not all(is_number(cost) and cost for cost in costs):
         return run.resolve().name
     before, after = costs
-    return f"{run.resolve().name}: {before / 1e6:.2f} M to {after / 1e6:.2f} M parameters ({100 * after / before:.0f} %)"
+    change = f"{before / 1e6:.2f} M to {after / 1e6:.2f} M parameters ({100 * after / before:.0f} %)"
+    return f"{run.resolve().name}: {change}"
 
 
 def _plot_loss(axis: Axes, stages: list[tuple[list[Row], float]]) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model import ModelConfig, SpeechModel
-from ..model.masks import NO_MASKS
+from ..model.sparse.sparse_forward import sparse_features
 
 FINAL_DIM, TEMPERATURE = 64, 0.1
 MASK_PROBABILITY, MASK_LENGTH = 0.8, 10
@@ -46,7 +43,7 @@ class MaskedPrediction(nn.Module):
         self.projection = nn.Linear(config.embed_dim, FINAL_DIM)
         self.target_embeddings = nn.Parameter(torch.randn(classes, FINAL_DIM))
 
-    def forward(self, waveforms: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, waveforms: Tensor, masked: Tensor) -> Tensor:
         """Compute logits: cosine to each target's embedding, divided by a temperature (eq. 3).
 
         Args:
@@ -54,40 +51,15 @@ class MaskedPrediction(nn.Module):
             masked: frames to mask (B, F), bool.
 
         Returns:
-            Logits (B, F, classes) and the mean square of the conv features, a penalty.
+            (B, F, classes).
         """
-        encoder = self.encoder
-        features = encoder.feature_extractor(waveforms)
-        x = encoder.encoder.feature_projection(features)
-        x = torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
-        with plain_attention():
-            x = encoder.encoder.transformer(x, None, NO_MASKS, encoder.config.num_layers)[-1]
+
+        def mask(x: Tensor) -> Tensor:
+            return torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
+
+        x = sparse_features(self.encoder, waveforms, corrupt=mask)[-1]
         x = F.normalize(self.projection(x).float(), dim=-1)
-        logits = x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE
-        return logits, features.float().pow(2).mean()
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Compute attention as two products and a softmax.
-
-    On CPUs the fused kernel takes twice the time of a whole update at 16 dimensions a head in bfloat16.
-    """
-    fused = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attention
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
-
-
-def _attention(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0
-) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    return scores.softmax(-1).to(v.dtype) @ v
+        return x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE
 
 
 def draw_masks(rows: int, frames: int, random: np.random.Generator) -> Tensor:

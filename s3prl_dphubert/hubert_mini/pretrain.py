@@ -31,7 +31,7 @@ from .masked_prediction import CONFIG, MaskedPrediction, draw_masks
 from .stream import STRIDE
 from .targets import open_stream
 
-WARMUP, UNMASKED, PENALTY, CLIP = 400, 0.5, 1.0, 5.0
+WARMUP, UNMASKED, CLIP = 400, 0.5, 5.0
 
 
 def learning_rate(update: int, a: argparse.Namespace) -> float:
@@ -40,12 +40,10 @@ def learning_rate(update: int, a: argparse.Namespace) -> float:
     return a.lr * min(1.0, (update + 1) / WARMUP, left)
 
 
-def loss_of(
-    logits: Tensor, targets: Tensor, masked: Tensor, penalty: Tensor
-) -> tuple[Tensor, dict[str, float]]:
+def loss_of(logits: Tensor, targets: Tensor, masked: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Return the loss and the accuracy in percent on masked and other frames."""
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(masked)
-    loss = each[masked].mean() + UNMASKED * each[~masked].mean() + PENALTY * penalty
+    loss = each[masked].mean() + UNMASKED * each[~masked].mean()
     correct = logits.detach().argmax(-1) == targets
     rates = {"masked": correct[masked], "unmasked": correct[~masked]}
     return loss, {name: 100 * value.double().mean().item() for name, value in rates.items()}
@@ -77,8 +75,8 @@ def train(a: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update, a)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, penalty = model(waveforms, masked)
-        loss, rates = loss_of(logits, labels, masked, penalty)
+            logits = model(waveforms, masked)
+        loss, rates = loss_of(logits, labels, masked)
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), CLIP))
         if np.isfinite(norm):

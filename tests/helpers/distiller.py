@@ -57,7 +57,8 @@ def parts() -> tuple[SpeechModel, SpeechModel, Objective]:
     """A teacher of 3 layers, its student of 2 and the heads, with weights that any machine draws alike."""
     teacher = tiny("hubert")
     _draw(teacher, "teacher", 0.3)
-    student = init_student(teacher, StudentConfig(layers=2, projection_norm=False, **dict.fromkeys(DROPOUTS, 0.0)))
+    config = StudentConfig(layers=2, projection_norm=False, **dict.fromkeys(DROPOUTS, 0.0))
+    student = init_student(teacher, config)
     objective = Objective(OBJECTIVE, 32, 32, 2, 3)
     _draw(objective, "heads", 0.2)
     return teacher, student, objective

@@ -19,7 +19,7 @@ from s3prl_dphubert.free_superb.clips import read_clips
 from s3prl_dphubert.free_superb.utterance import load
 from s3prl_dphubert.free_superb.voices import DEV, TRAIN
 from s3prl_dphubert.hubert_mini import masked_prediction, phone_model, pretrain, ship, targets
-from s3prl_dphubert.hubert_mini.masked_prediction import CONFIG, MaskedPrediction, draw_masks, plain_attention
+from s3prl_dphubert.hubert_mini.masked_prediction import CONFIG, MaskedPrediction, draw_masks
 from s3prl_dphubert.hubert_mini.stream import STRIDE, Stream, samples_of
 from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.cost import parameters
@@ -128,25 +128,14 @@ def test_masks_are_spans_over_half_of_the_frames():
     assert min(runs) >= masked_prediction.MASK_LENGTH
 
 
-def test_plain_attention_computes_what_the_fused_one_does():
-    torch.manual_seed(0)
-    model = MaskedPrediction(SMALL, CLASSES).eval()
-    waveforms = torch.randn(2, samples_of(20)) / 10
-    with plain_attention():
-        plain, _ = model.encoder.extract_features(waveforms)
-    torch.testing.assert_close(
-        plain[-1], model.encoder.extract_features(waveforms)[0][-1], atol=1e-5, rtol=1e-5
-    )
-
-
 def test_masked_frames_hide_the_speech():
     torch.manual_seed(0)
     model = MaskedPrediction(SMALL, CLASSES).eval()
     everything = torch.ones(1, 20, dtype=torch.bool)
-    a, b = (model(torch.randn(1, samples_of(20)), everything)[0] for _ in range(2))
+    a, b = (model(torch.randn(1, samples_of(20)), everything) for _ in range(2))
     assert a.shape == (1, 20, CLASSES)
     torch.testing.assert_close(a, b)
-    assert not torch.allclose(a, model(torch.randn(1, samples_of(20)), ~everything)[0], atol=1e-2)
+    assert not torch.allclose(a, model(torch.randn(1, samples_of(20)), ~everything), atol=1e-2)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(made, tmp_path, monkeypatch):

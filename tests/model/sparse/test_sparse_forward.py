@@ -141,18 +141,21 @@ def test_dropout_keeps_the_mean_and_follows_the_seed():
     assert scale(0.5) == 2
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
-def test_attention_with_dropout_has_the_gradients_of_its_formula(bias):
+def test_attention_has_the_gradients_of_its_formula(bias, probability):
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     added = torch.randn(2, 3, 5, 5, dtype=torch.float64, requires_grad=True) if bias else None
     inputs = [q, k, v, *([added] if bias else [])]
     torch.manual_seed(1)
-    y = attend(q, k, v, added, 0.3)
+    y = attend(q, k, v, added, probability)
     torch.manual_seed(1)
-    mask = keep_mask(draw(torch.Size([2, 3, 5, 5])), 0.3, torch.float64)
+    mask = torch.ones(2, 3, 5, 5, dtype=torch.float64)
+    if probability:
+        mask = keep_mask(draw(mask.shape), probability, torch.float64)
     scores = q @ k.transpose(-1, -2) / 2 + (0 if added is None else added)
-    expected = (scores.softmax(-1) * mask * scale(0.3)) @ v
+    expected = (scores.softmax(-1) * mask * scale(probability)) @ v
     torch.testing.assert_close(y, expected)
     for own, true in zip(
         torch.autograd.grad(y.sum(), inputs), torch.autograd.grad(expected.sum(), inputs), strict=True

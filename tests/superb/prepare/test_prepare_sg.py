@@ -211,7 +211,8 @@ def test_tables_end_lines_at_line_feeds_only(tmp_path):
     with pytest.raises(DataError, match=r"absent.tsv: no such file; get it from there"):
         list(corpus_files.read_table(tmp_path / "absent.tsv", (), "there"))
     path.write_bytes(b"path\n\xff\n")
-    with pytest.raises(DataError, match=r"table.tsv: not readable as a table \(not UTF-8 at byte 5\); get it from there"):
+    message = r"table.tsv: not readable as a table \(not UTF-8 at byte 5\); get it from there"
+    with pytest.raises(DataError, match=message):
         list(corpus_files.read_table(path, ("path",), "there"))
 
 
