@@ -40,7 +40,7 @@ LOAD = """
 import torch
 from s3prl_dphubert import load_model
 with torch.no_grad():
-    hidden, frames = load_model("hubert_nano").extract_features(torch.zeros(1, 16000))
+    hidden, frames = load_model("hubert_mini").extract_features(torch.zeros(1, 16000))
 assert len(hidden) == 7 and hidden[0].shape == (1, 49, 192)
 """
 

@@ -1,4 +1,4 @@
-"""Compress hubert_nano to a share of its parameters, on the speech that ships."""
+"""Compress hubert_mini to a share of its parameters, on the speech that ships."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
     updates = arguments.updates
     stage = {"lr": 1e-3, "accumulate": 1, "precision": "bf16", "num_workers": 0}
     small = compress(
-        teacher="hubert_nano",
+        teacher="hubert_mini",
         data={
             "train": str(manifest),
             "valid": str(manifest.with_suffix(".valid.tsv")),
@@ -37,13 +37,13 @@ def main() -> None:
         },
         # The tolerance prunes even after a trial with so few updates that the gates are far from the target.
         budget={"sparsity": arguments.sparsity, "warmup": updates // 5, "tolerance": 1.0},
-        objective={"groups": [[0], [2, 4, 6]]},
+        objective={"groups": [[0], [4, 8, 12]]},
         stage1={"updates": updates, "warmup": updates // 8, "gate_lr": 0.1, **stage},
         stage2={"updates": max(updates // 2, 1), "warmup": updates // 16, **stage},
         out=arguments.out / "run",
     )
     before, after = (
-        sum(p.numel() for p in model.parameters()) for model in (load_model("hubert_nano"), small)
+        sum(p.numel() for p in model.parameters()) for model in (load_model("hubert_mini"), small)
     )
     print(f"parameters: {before:,} -> {after:,} ({after / before:.1%})")
     print(f"model: {arguments.out / 'run' / 'model'}")

@@ -14,7 +14,7 @@ from s3prl_dphubert import ExportConfig, export_model, load_exported, load_model
 def main() -> None:
     """Export, run both on the same batch, and print error and time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="hubert_nano", help="name, directory, file or Hub id")
+    parser.add_argument("--model", default="hubert_mini", help="name, directory, file or Hub id")
     parser.add_argument("--out", type=Path, default=Path("exported.onnx"), help="NAME.onnx, or NAME.xml")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or int8")
     arguments = parser.parse_args()

@@ -208,7 +208,7 @@ def train_with_trainer(
 def main() -> None:
     """Train, and print the character error rate of speech that was kept apart, before and after."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="hubert_nano", help="name, directory, file or Hub id")
+    parser.add_argument("--model", default="hubert_mini", help="name, directory, file or Hub id")
     parser.add_argument("--manifest", type=Path, default=SPEECH, help="table with path, lang and transcript")
     parser.add_argument("--language", default="it", help="beginning of lang (default it)")
     parser.add_argument("--seconds", type=float, default=2.0, help="leave out what is longer (default 2)")

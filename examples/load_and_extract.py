@@ -19,7 +19,7 @@ def main() -> None:
     """Print the shape and size of each layer's output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("audio", nargs="*", type=Path, help="16 kHz mono files (default: speech that ships)")
-    parser.add_argument("--model", default="hubert_nano", help="name, directory, file or Hub id")
+    parser.add_argument("--model", default="hubert_mini", help="name, directory, file or Hub id")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16")
     arguments = parser.parse_args()
 

@@ -13,7 +13,7 @@ from s3prl_dphubert import Budget, GatedModel, load_model, prune, save_model
 def main() -> None:
     """Set the gates without training, prune, and compare the two models."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="hubert_nano", help="name, directory, file or Hub id")
+    parser.add_argument("--model", default="hubert_mini", help="name, directory, file or Hub id")
     parser.add_argument("--sparsity", type=float, default=0.5, help="share of the parameters that goes")
     parser.add_argument("--out", type=Path, help="directory for the pruned model")
     arguments = parser.parse_args()

@@ -27,7 +27,7 @@ def main() -> None:
     """Train on half of the clips and test on the others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upstream", default="dphubert_local", help="dphubert, dphubert_local …")
-    parser.add_argument("--ckpt", default="hubert_nano", help="what s3prl's -k takes")
+    parser.add_argument("--ckpt", default="hubert_mini", help="what s3prl's -k takes")
     parser.add_argument("--steps", type=int, default=50)
     arguments = parser.parse_args()
 

@@ -39,8 +39,8 @@ def test_size_and_licences(wheel):
         "licenses/NOTICE",
         "assets/speech/LICENSES.md",
         "assets/speech/CREDITS.txt",
-        "assets/hubert_nano/LICENSE",
-        "assets/hubert_nano/README.md",
+        "assets/hubert_mini/LICENSE",
+        "assets/hubert_mini/README.md",
         "s3prl_dphubert/superb/scoring/published.yaml",
         "s3prl_dphubert/superb/prepare/iemocap.yaml",
         "s3prl_dphubert/free_superb/packages.tsv",
@@ -110,7 +110,7 @@ def test_metadata_names_the_licence_of_everything_in_it(wheel):
     for name in (
         "speech/LICENSES.md",
         "speech/CREDITS.txt",
-        "hubert_nano/LICENSE",
+        "hubert_mini/LICENSE",
         "free_superb/LICENSE.cmudict",
     ):
         assert any(
@@ -127,7 +127,7 @@ def test_installed_files_are_found(interpreter, tmp_path):
         "names = 'upstream_configs/demo.yaml', 'downstream_recipes/README.md', 'assets/speech/manifest.tsv'\n"
         "for name in names:\n"
         "    print(resources.find(name))\n"
-        "print(sum(p.numel() for p in load_model(resources.find('assets/hubert_nano')).parameters()))\n"
+        "print(sum(p.numel() for p in load_model(resources.find('assets/hubert_mini')).parameters()))\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", script],
@@ -148,14 +148,14 @@ USER_SCRIPT = """
     from s3prl_dphubert import SpeechModel, TrainConfig, __version__, compress, fold, load_model, prune
     from s3prl_dphubert import export_model, load_exported, load_teacher, register, save_model, unregister
 
-    teacher: SpeechModel = load_teacher("hubert_nano")
+    teacher: SpeechModel = load_teacher("hubert_mini")
     shape: ModelConfig = teacher.config
     gated = GatedModel(teacher, GateConfig(kinds=("heads", "ffn")))
     pruned: SpeechModel = prune(gated, Budget({"macs": 0.5}))
-    config = CompressConfig("hubert_nano", DataConfig("speech.tsv"), stage2=TrainConfig(updates=9, warmup=1))
+    config = CompressConfig("hubert_mini", DataConfig("speech.tsv"), stage2=TrainConfig(updates=9, warmup=1))
     small = compress(config, "run")
     small = compress("dphubert_base", "run", seed=1)
-    small = compress(teacher="hubert_nano", data="speech.tsv", budget=0.75, out="run")
+    small = compress(teacher="hubert_mini", data="speech.tsv", budget=0.75, out="run")
     folded = fold(small)
     print(__version__, save_model(small, "model"), len(shape.heads))
 """

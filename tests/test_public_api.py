@@ -52,11 +52,11 @@ def test_compress_with_a_teacher_and_a_budget(tmp_path):
     full = sum(p.numel() for p in load_model(place / "teacher").parameters())
     assert sum(p.numel() for p in model.parameters()) <= 0.6 * full
     with pytest.raises(ConfigError, match="out is missing, allowed: the directory of the run"):
-        compress(CompressConfig.create(teacher="hubert_nano", data="x.tsv"))
+        compress(CompressConfig.create(teacher="hubert_mini", data="x.tsv"))
 
 
 def test_configurations_from_a_base_and_changes():
-    config = CompressConfig.create(teacher="hubert_nano", data="x.tsv", budget=0.5)
+    config = CompressConfig.create(teacher="hubert_mini", data="x.tsv", budget=0.5)
     assert (config.data.train, config.budget.shares, config.stage1.updates) == (
         "x.tsv",
         {"parameters": 0.5},
@@ -67,7 +67,7 @@ def test_configurations_from_a_base_and_changes():
     )
     assert (macs.budget.shares, macs.stage1.updates, macs.stage1.warmup) == ({"macs": 0.6}, 20_000, 15_000)
     assert (macs.stage2, macs.data) == (None, config.data)
-    own = {"teacher": "hubert_nano", "data": "x.tsv"}
+    own = {"teacher": "hubert_mini", "data": "x.tsv"}
     for budget, amounts, shares in (
         ("24M", {"parameters": 24e6}, {}),
         ({"macs": "8G"}, {"macs": 8e9}, {}),

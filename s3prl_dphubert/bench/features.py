@@ -38,7 +38,7 @@ BATCH = 4
 WAYS = ("without", "empty", "full")
 DEV = 0.2  # share of the clips that s3prl validates on
 LIMIT = "20GB"
-UPSTREAMS = ("hubert_nano", "base")
+UPSTREAMS = ("hubert_mini", "base")
 EPOCHS, SECONDS, REPEATS = 5, 60.0, 2
 
 
@@ -87,7 +87,7 @@ def measure(
 
     Args:
         out: output folder, empty or new.
-        upstreams: ``hubert_nano``, ``base`` (HuBERT Base's shape, random weights), or checkpoints.
+        upstreams: ``hubert_mini``, ``base`` (HuBERT Base's shape, random weights), or checkpoints.
         epochs: epochs of each training.
         seconds: training audio; the development set has another quarter of it.
         repeats: runs of each kind, of which the fastest counts.
@@ -173,8 +173,8 @@ class DownstreamRun:
 
 def _model(name: str, out: Path) -> Path:
     """Return the checkpoint of a named upstream, or the given path."""
-    if name == "hubert_nano":
-        return resources.find("assets/hubert_nano")
+    if name == "hubert_mini":
+        return resources.find("assets/hubert_mini")
     if name != "base":
         return Path(name).absolute()
     torch.manual_seed(0)
@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m s3prl_dphubert.bench.features", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the runs, empty or new")
     parser.add_argument(
-        "--upstreams", nargs="+", default=list(UPSTREAMS), help="hubert_nano, base (random) or checkpoints"
+        "--upstreams", nargs="+", default=list(UPSTREAMS), help="hubert_mini, base (random) or checkpoints"
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default {EPOCHS}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of audio (default {SECONDS:g})")

@@ -16,7 +16,7 @@ from ..utils import resources
 from ..utils.readers import read_json
 from . import directory, dphubert_pth, espnet, fairseq, hub, huggingface, s3prl_states, torchaudio, user_names
 from .key_mapping import Weights
-from .teachers import TEACHERS
+from .teachers import REPLACED, TEACHERS
 from .unpickler import plain, read_foreign_pickle
 
 EXPORTED = (".onnx", ".xml")
@@ -32,7 +32,7 @@ def load_model(source: str | Path, refresh: bool = False) -> SpeechModel:
     Args:
         source: one of
 
-            - a name: ``hubert_nano``, which is part of this package, or ``hubert_base``, ``wavlm_large`` …
+            - a name: ``hubert_mini``, which is part of this package, or ``hubert_base``, ``wavlm_large`` …
               (``s3prl-dphubert teachers`` lists them), which are downloaded from the Hugging Face Hub;
             - a directory: a checkpoint of this package, or of ``transformers``;
             - a file: a ``.pth`` of the published DPHuBERT code, a ``.pt`` of fairseq, of WavLM or
@@ -98,6 +98,10 @@ def _read(source: str | Path, refresh: bool = False, is_origin: bool = False) ->
             return _read_hub(*parsed, refresh)
         except hub.DownloadError as error:
             raise hub.DownloadError(f"{text}: no such file or directory; on the Hub, {error}") from error
+    if text in REPLACED:
+        raise CheckpointError(
+            f"{text}: no longer ships; use {REPLACED[text]}, another model that replaces it"
+        )
     raise CheckpointError(f"{text}: no such file or directory; expected {SOURCES}")
 
 

@@ -45,7 +45,7 @@ class PublishedTeacher:
 APACHE, WAVLM = "Apache-2.0", "CC BY-SA 3.0"  # WavLM: as the licence file of microsoft/UniSpeech says
 
 TEACHERS = {
-    "hubert_nano": PublishedTeacher("CC BY-SA 4.0", 3_253_632, 3_660_431_632),
+    "hubert_mini": PublishedTeacher("CC BY-SA 4.0", 5_922_816, 5_668_447_552),
     "hubert_base": PublishedTeacher(APACHE, 94_371_456, 74_228_342_848, "facebook/hubert-base-ls960"),
     "hubert_large": PublishedTeacher(
         APACHE, 315_438_208, 192_358_326_784, "facebook/hubert-large-ll60k", normalize=True
@@ -64,6 +64,9 @@ TEACHERS = {
     ),
 }
 """Names that :func:`~s3prl_dphubert.load_model` takes."""
+
+REPLACED = {"hubert_nano": "hubert_mini"}
+"""Former names of models that shipped -> what ships now."""
 
 
 def recognize(config: Mapping[str, Any], repository: str = "") -> PublishedTeacher | None:

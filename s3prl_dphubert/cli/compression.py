@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     clusters.add_argument("--batches", type=int, default=8, help="batches of 60 s to read (default 8)")
 
     demo = commands.add_parser(
-        "demo", help="compress hubert_nano on the included speech, then run s3prl's SID on the result"
+        "demo", help="compress hubert_mini on the included speech, then run s3prl's SID on the result"
     )
     demo.set_defaults(run=_demo, resumes=True)
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="directory of the run")

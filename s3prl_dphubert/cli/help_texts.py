@@ -64,7 +64,7 @@ HELP_TEXTS = {
         "Count parameters and MACs of models, and time them in turns on this machine.",
         (
             ("profile hubert_base runs/dphubert/model", "side by side"),
-            ("profile hubert_nano --layers", "layer by layer"),
+            ("profile hubert_mini --layers", "layer by layer"),
         ),
     ),
     "bench": HelpText(

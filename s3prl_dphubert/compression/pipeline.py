@@ -64,7 +64,7 @@ def compress(
 
         compress("dphubert_base", "runs/dphubert")
         compress("dphubert_base", "runs/mine", data="speech.tsv", stage1={"updates": 20_000})
-        compress(teacher="hubert_nano", data="speech.tsv", budget=0.75, out="runs/nano")
+        compress(teacher="hubert_mini", data="speech.tsv", budget=0.75, out="runs/nano")
         compress(teacher="hubert_base", data="speech.tsv", budget={"macs": "8G"}, out="runs/fast")
 
     Args:

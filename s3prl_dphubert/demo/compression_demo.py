@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..checkpoints.directory import save_model
@@ -21,11 +22,14 @@ from . import speaker_id
 
 
 def demo(out: Path, config: Path | None = None) -> None:
-    """List the embedded speech, compress ``hubert_nano`` on it, print a report, and run SID in s3prl.
+    """List the embedded speech, compress ``hubert_mini`` on it, print a report, and run SID in s3prl.
+
+    Beside the compressed model stands a DistilHuBERT of its size, trained with as many updates.
 
     Args:
         out: directory for the manifests and the runs; an interrupted demo is continued.
-        config: YAML of the run, without the manifests; ``upstream_configs/demo.yaml`` by default.
+        config: YAML of another run than ``upstream_configs/demo.yaml``, without the manifests; there is no
+            DistilHuBERT beside it.
 
     Raises:
         DPHubertError: a step failed.
@@ -33,15 +37,27 @@ def demo(out: Path, config: Path | None = None) -> None:
     speech = resources.find("assets/speech")
     manifests, skipped = scan([speech], min_seconds=0.4, splits={"valid": "*[05].ogg"})
     print(write(out / "speech.tsv", manifests, skipped, overwrite=True))
-    values = read_yaml(config or resources.find("upstream_configs/demo.yaml"))
-    paths = {"data": {"train": str(out / "speech.tsv"), "valid": str(out / "speech.valid.tsv")}}
-    settings: CompressConfig = from_dict(CompressConfig, merge(values, paths))
+    settings = _settings(config or resources.find("upstream_configs/demo.yaml"), out)
     compress(settings, out / "run")
     show(out / "run", settings)
+    runs = {"compressed": out / "run"}
+    if config is None:
+        runs["DistilHuBERT"] = out / "distilhubert"
+        print("\nDistilHuBERT of the same size, trained with as many updates", flush=True)
+        compress(
+            _settings(resources.find("upstream_configs/demo_distilhubert.yaml"), out), out / "distilhubert"
+        )
     if speaker_id.installed():
-        identify(out / "sid", out / "run", settings.teacher)
+        identify(out / "sid", runs, settings.teacher)
     else:
         print(f"\n{speaker_id.MISSING}")
+
+
+def _settings(config: Path, out: Path) -> CompressConfig:
+    """Return a configuration with the manifests of the demo."""
+    paths = {"data": {"train": str(out / "speech.tsv"), "valid": str(out / "speech.valid.tsv")}}
+    settings: CompressConfig = from_dict(CompressConfig, merge(read_yaml(config), paths))
+    return settings
 
 
 def show(run: Path, settings: CompressConfig) -> None:
@@ -65,27 +81,29 @@ def show(run: Path, settings: CompressConfig) -> None:
     print(f"model   {run / 'model'}\nplots   {run / 'training.png'}, {run / 'units.png'}")
 
 
-def identify(out: Path, run: Path, teacher: str) -> None:
-    """Train and evaluate speaker identification by s3prl on the models of a run, and print the scores.
+def identify(out: Path, runs: Mapping[str, Path], teacher: str) -> None:
+    """Train and evaluate speaker identification by s3prl on teacher and students, and print the scores.
 
     Args:
         out: directory for the output of s3prl.
-        run: directory of the finished run.
-        teacher: source of its teacher.
+        runs: title of a student -> directory of its finished run.
+        teacher: source of their teacher.
     """
-    results = read_json(run / "results.json", RunError)
+    results = {title: read_json(run / "results.json", RunError) for title, run in runs.items()}
+    first = next(iter(results.values()))
+    title = f"{Path(teacher).name} (teacher)"
+    compared = [("teacher", title, first["teacher"], _checkpoint(teacher, out))]
+    compared += [
+        (title.lower(), title, results[title]["model"], run / "model") for title, run in runs.items()
+    ]
     upstreams = [speaker_id.ComparedUpstream("fbank", "fbank")]
-    for name, title, key, checkpoint in (
-        ("teacher", f"{Path(teacher).name} (teacher)", "teacher", _checkpoint(teacher, out)),
-        ("compressed", "compressed", "model", run / "model"),
-    ):
-        cost = results[key]
+    for name, title, cost, checkpoint in compared:
         upstreams.append(
             speaker_id.ComparedUpstream(name, title, cost["parameters"], cost["macs"], checkpoint)
         )
     print("\nspeaker identification by s3prl's run_downstream on the embedded voices", flush=True)
     accuracies, chance = speaker_id.identify(upstreams, out)
-    print(f"\n{speaker_id.table(upstreams, accuracies, chance, results['macs_seconds'])}")
+    print(f"\n{speaker_id.table(upstreams, accuracies, chance, first['macs_seconds'])}")
     print("This checks that all parts work together and is no benchmark: few clips, few steps, and voices")
     print(f"that language and codec give away.\nlogs    {out}")
 

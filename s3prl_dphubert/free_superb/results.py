@@ -50,7 +50,7 @@ class PageModels:
     """
 
     floor: str = "fbank"
-    teacher: str = "hubert_nano"
+    teacher: str = "hubert_mini"
     chain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--history", type=Path, help="file with sentences for the card on how the run was made"
     )
-    parser.add_argument("--probes", type=Path, nargs="*", default=[], help="records of the phone probe")
+    parser.add_argument("--probes", type=Path, nargs="+", required=True, help="records of the phone probe")
     a = parser.parse_args(argv)
     model = SpeechModel(CONFIG)
     model.load_state_dict(load_file(a.run_dir / "model.safetensors"))

@@ -18,7 +18,7 @@ from tests.helpers.golden import GOLDEN
 from tests.helpers.models import assert_same, outputs, tiny
 
 
-@pytest.mark.parametrize("source", ["hubert_nano", str(GOLDEN / "wavlm_pruned.pth")])
+@pytest.mark.parametrize("source", ["hubert_mini", str(GOLDEN / "wavlm_pruned.pth")])
 @pytest.mark.parametrize("target", ["model", "sub/model.pth"])
 def test_round_trip(source, target, tmp_path, capsys):
     assert main(["convert", source, str(tmp_path / target)]) == 0
@@ -55,8 +55,8 @@ def test_what_is_added_is_said(tmp_path, capsys):
     ("source", "target", "message"),
     [
         ("nothing", "a", "nothing: no such file or directory; expected a path"),
-        ("hubert_nano", "there", "there: exists already"),
-        ("hubert_nano", "there.pth", "there.pth: exists already"),
+        ("hubert_mini", "there", "there: exists already"),
+        ("hubert_mini", "there.pth", "there.pth: exists already"),
         ("data2vec", "a.pth", "pos_conv_depth is 3, allowed: 1"),
         ("torchaudio:NONE", "a", "torchaudio:NONE: no such bundle"),
     ],

@@ -284,7 +284,7 @@ def test_released_files_on_the_hub(server):
         ("some/model/x.pth@main", "cannot fetch x.pth"),
         (
             "nowhere",
-            "nowhere: no such file or directory; expected a path, a Hub id .* hubert_nano, hub",
+            "nowhere: no such file or directory; expected a path, a Hub id .* hubert_mini, hub",
         ),
         ("/absolute/nowhere", "no such file or directory; expected"),
         ("a/b@", "no such file or directory; expected"),

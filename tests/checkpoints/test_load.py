@@ -248,7 +248,7 @@ def test_an_upstream_with_a_name_of_the_user_that_s3prl_fine_tuned(server, monke
         ("hubert", None, {}, "fine-tuned from hubert None, expected dphubert,"),
         ("dphubert_local", "before", {"Upstream": [1]}, "dev-best.ckpt: damaged"),
         ("dphubert_local", "before", {"Args": 3}, "dev-best.ckpt: damaged"),
-        ("dphubert_local", "hubert_nano", {}, "tensor .* is missing"),
+        ("dphubert_local", "hubert_mini", {}, "tensor .* is missing"),
     ],
 )
 def test_fine_tuned_upstreams_that_are_refused(upstream, origin, content, message, server):
@@ -324,19 +324,19 @@ def test_what_to_give_instead_is_said(make, message, server):
 
 def test_both_names_of_the_loader_are_one_function():
     assert load_teacher is load_model
-    shipped = load_model(resources.find("assets/hubert_nano"))
-    assert_same(outputs(load_model("hubert_nano")), outputs(shipped), 0.0)
+    shipped = load_model(resources.find("assets/hubert_mini"))
+    assert_same(outputs(load_model("hubert_mini")), outputs(shipped), 0.0)
 
 
 def test_names_and_paths_of_the_same_name(server):
-    save_model(tiny("wavlm"), Path("hubert_nano"))
-    assert load_model("hubert_nano").config.num_buckets == 0
-    assert load_model("./hubert_nano").config.num_buckets == 32
-    assert load_model(Path("hubert_nano")).config.num_buckets == 32
+    save_model(tiny("wavlm"), Path("hubert_mini"))
+    assert load_model("hubert_mini").config.num_buckets == 0
+    assert load_model("./hubert_mini").config.num_buckets == 32
+    assert load_model(Path("hubert_mini")).config.num_buckets == 32
     server.repos["user/repo"] = Repo(files(directory(server)))
     Path("user").mkdir()
-    Path("hubert_nano").rename("user/repo")
-    assert load_model(Path("hubert_nano")).config.num_buckets == 0  # nothing is there any more
+    Path("hubert_mini").rename("user/repo")
+    assert load_model(Path("hubert_mini")).config.num_buckets == 0  # nothing is there any more
     assert load_model("user/repo").config.num_buckets == 32
 
 
@@ -354,6 +354,7 @@ def test_refresh_downloads_again(server):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
+        ("hubert_nano", "^hubert_nano: no longer ships; use hubert_mini, another model"),
         ("nothing", r"^nothing: no such file or directory; expected a path, a Hub id .* wavlm_large,"),
         ("x" * 5000, "no such file or directory; expected a path"),
         ("torchaudio:NONE", "torchaudio:NONE: no such bundle; available: .*HUBERT_BASE"),
@@ -390,13 +391,13 @@ def test_commands_take_what_the_loader_takes(command, server, capsys):
     assert main([word.format(source=source) for word in command]) == 0
     if command[0] in ("inspect", "profile"):
         assert f"{parameters(tiny('hubert').config):,}" in capsys.readouterr().out
-        assert main([word.format(source="hubert_nano") for word in command]) == 0
-        assert f"{TEACHERS['hubert_nano'].parameters:,}" in capsys.readouterr().out
+        assert main([word.format(source="hubert_mini") for word in command]) == 0
+        assert f"{TEACHERS['hubert_mini'].parameters:,}" in capsys.readouterr().out
 
 
 def test_teachers_are_as_large_as_their_shapes():
     shapes = {
-        "hubert_nano": load_model("hubert_nano").config,
+        "hubert_mini": load_model("hubert_mini").config,
         "wavlm_base_plus": FAMILIES["wavlm_base"],
         "wav2vec2_large_lv60k": FAMILIES["wav2vec2_large"],
     }

@@ -55,7 +55,7 @@ def test_what_is_unknown_is_said_and_not_invented(tmp_path):
 
 def test_licence_and_base_model_follow_the_teacher(tmp_path):
     assert teacher_metadata("wavlm_large") == CardMetadata("cc-by-sa-3.0", "microsoft/wavlm-large")
-    assert teacher_metadata("hubert_nano") == CardMetadata("cc-by-sa-4.0", None)
+    assert teacher_metadata("hubert_mini") == CardMetadata("cc-by-sa-4.0", None)
     assert teacher_metadata(PRUNED) == teacher_metadata("torchaudio:HUBERT_BASE") == CardMetadata()
     converted(tmp_path / "first", "--license", "apache-2.0", "--base-model", "facebook/hubert-base-ls960")
     assert main(["convert", str(tmp_path / "first"), str(tmp_path / "second")]) == 0

@@ -18,7 +18,7 @@ from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.utils import resources
 from s3prl_dphubert.utils.config_io import apply_changes, from_dict, read_yaml, to_dict
 
-MINIMAL = {"teacher": "hubert_nano", "data": {"train": "x.tsv"}}
+MINIMAL = {"teacher": "hubert_mini", "data": {"train": "x.tsv"}}
 
 
 def test_defaults_are_the_published_recipe():
@@ -92,7 +92,7 @@ def test_every_fault_at_once():
 def test_one_fault_hides_no_other():
     """Six kinds of fault in four sections, each with its path, and nothing that only follows from them."""
     values = {
-        "teacher": "hubert_nano",
+        "teacher": "hubert_mini",
         "data": {"train": ["x.tsv"], "batch": {"buckets": 0, "bucket": 7}},
         "stage1": {"updates": 10, "warmup": 3, "lr": "fast", "speed": 2, "keep": 0},
         "objective": {"groups": [[0], [4, "8"]]},
@@ -227,7 +227,7 @@ def test_single_values_can_be_changed():
     assert config.stage1.updates == 20_000
     assert config.stage2 is None
     assert config.budget.shares == {"macs": 0.5}
-    assert config.teacher == "hubert_nano"
+    assert config.teacher == "hubert_mini"
     for change, message in (("lr", "FIELD=VALUE"), ("a..b=1", "FIELD=VALUE"), ("seed=[", "not readable")):
         with pytest.raises(ConfigError, match=message):
             apply_changes(MINIMAL, [change])

@@ -58,7 +58,7 @@ PUBLISHED = {
     "stage2.seconds": 640.0,
 }
 SHORT = {
-    "objective.groups": [[0], [2, 4, 6]],  # of six layers
+    "objective.groups": [[0], [4, 8, 12]],
     "budget.warmup": 60,
     "budget.constraint": "projection",
     "stage1.updates": 300,
@@ -100,6 +100,16 @@ DISTIL = {  # DistilHuBERT: Chang et al. 2022 and the settings of s3prl's distil
     "stage2.feature_grad_mult": 0.1,
     "stage2.seconds": 300.0,
 }
+BASELINE = (
+    MINI | DISTIL | {"stage2.updates": 3600, "stage2.warmup": 300, "stage2.lr": 7e-4, "stage2.seconds": 24.0}
+)
+SHORT_BASELINE = {
+    "stage2.updates": 500,
+    "stage2.warmup": 50,
+    "stage2.lr": 1e-3,
+    "data.batch.min_seconds": 0.4,
+    "data.batch.buckets": 20,
+}
 PROJECTION = {"budget.constraint": "projection"}
 QUARTER = PROJECTION | {
     "stage1.seconds": 160.0,
@@ -126,14 +136,9 @@ DEVIATIONS = {
     "half_width_12_layers": DISTIL | {"objective.mode": "layer2layer", "objective.groups": EVEN},
     "free_superb": MINI,
     "free_superb_both": MINI | {"budget.sparsity": {"parameters": 0.75, "macs": 0.7}},
-    "free_superb_distilhubert": MINI
-    | {
-        "objective.mode": "predlayer",
-        "objective.groups": [[2], [4], [6]],
-        "objective.cos_type": "log_sig",
-        "stage2.updates": 3600,
-        "stage2.warmup": 300,
-    },
+    "free_superb_distilhubert": BASELINE,
+    "free_superb_half_width": BASELINE | {"objective.mode": "layer2layer", "objective.groups": EVEN},
+    "demo_distilhubert": BASELINE | SHORT_BASELINE,
 }
 """Built-in configuration -> where it means to differ from the published recipe."""
 

@@ -88,7 +88,7 @@ def test_filterbank_features_are_an_upstream_too(tmp_path):
 
 
 def test_qbe_finds_words_by_every_layer(tmp_path):
-    nano = resources.find("assets/hubert_nano")
+    nano = resources.find("assets/hubert_mini")
     layers = range(1 + len(json.loads((nano / "config.json").read_text())["heads"]))
     experiment = Experiment("qbe", tmp_path, ["-u", "dphubert_local", "-k", str(nano)])
     folders = [tmp_path / f"layer{layer}" for layer in layers]

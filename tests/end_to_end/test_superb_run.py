@@ -37,7 +37,7 @@ def place(tmp_path_factory):
     corpora(folder / "data", SMALL)
     recipes(folder / "recipes")
     upstream(folder / "model")
-    (folder / "nano").symlink_to(resources.find("assets/hubert_nano"))
+    (folder / "nano").symlink_to(resources.find("assets/hubert_mini"))
     return folder
 
 

@@ -66,7 +66,7 @@ def test_use_in_s3prl():
 @pytest.mark.slow
 def test_compress_small_teacher(tmp_path):
     printed = run("compress_small_teacher.py", "--out", str(tmp_path / "small"), "--updates", "8")
-    assert "parameters: 3,253,632 -> 81" in printed
+    assert "parameters: 5,922,816 -> 1,4" in printed
     assert load_model(tmp_path / "small" / "run" / "model").config.num_layers == 6
 
 

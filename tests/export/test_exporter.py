@@ -324,9 +324,9 @@ def test_the_snippets_of_the_page_on_production(tmp_path, manifest, form):
     page = (ROOT / "docs/how-to/production.md").read_text()
     blocks = re.findall(r"```python\n# (\w+)\n(.*?)```", page, re.DOTALL)
     snippet = "".join(code for name, code in blocks if name in ("inputs", form, "show"))
-    model = load_model(resources.find("assets/hubert_nano"))
+    model = load_model(resources.find("assets/hubert_mini"))
     path = tmp_path / f"model{FORMATS[form]}"
-    export_model("hubert_nano", path, ExportConfig(format=form, check=manifest, threads=1))
+    export_model("hubert_mini", path, ExportConfig(format=form, check=manifest, threads=1))
     wavs, ends = padded([16_000, 5000])
     np.savez(tmp_path / "batch.npz", waveforms=wavs.numpy(), lengths=ends.numpy())
     given = f"file = {str(path)!r}\nbatch = np.load({str(tmp_path / 'batch.npz')!r})\n"
@@ -350,9 +350,9 @@ def test_openvino_with_nothing_but_the_inputs(tmp_path, manifest, precision):
 
     path = tmp_path / "model.xml"
     config = ExportConfig(precision=precision, check=manifest, threads=1)
-    export_model("hubert_nano", path, config)
+    export_model("hubert_mini", path, config)
     compiled = openvino.Core().compile_model(str(path), "CPU")
-    model = load_model(resources.find("assets/hubert_nano"))
+    model = load_model(resources.find("assets/hubert_mini"))
     speech = calibration_data.check(None, 400)[0][:, :16_000]
     sine = 0.3 * torch.sin(torch.arange(8000) / 20)[None]
     odd = [

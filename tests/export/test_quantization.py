@@ -18,13 +18,13 @@ from s3prl_dphubert.export.window_statistics import window_statistics
 from s3prl_dphubert.utils import resources
 from tests.export.test_graph import hidden_states, opened, waveforms
 
-NANO = load_model(resources.find("assets/hubert_nano")).config
+NANO = load_model(resources.find("assets/hubert_mini")).config
 
 
 @pytest.fixture(scope="module")
 def nano():
-    """hubert_nano, its graph up to layer 2, speech and held-out speech."""
-    model = load_model(resources.find("assets/hubert_nano"))
+    """hubert_mini, its graph up to layer 2, speech and held-out speech."""
+    model = load_model(resources.find("assets/hubert_mini"))
     heard, checked = calibration_data.calibration(None, 400), calibration_data.check(None, 400)
     return model, build(model, (0, 2)), heard[::8], checked[::4]
 
@@ -63,7 +63,7 @@ def test_ranges():
 
 
 def test_weights_have_a_scale_for_each_channel():
-    model = build(load_model(resources.find("assets/hubert_nano")), (0, 1))
+    model = build(load_model(resources.find("assets/hubert_mini")), (0, 1))
     bounds = {node.input[0]: Range(-1, 1) for node in products(model)}
     lowered = lower(
         model, QuantizationPlan(int8=frozenset({"conv.3", "layers.0.feed_forward"}), ranges=bounds)
@@ -82,7 +82,7 @@ def test_weights_have_a_scale_for_each_channel():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_hubert_nano_stays_within_the_limit(nano, form):
+def test_hubert_mini_stays_within_the_limit(nano, form):
     """Chosen on some voices, checked on others: the Transformer's products fit in, the first convs do not."""
     model, graph, heard, checked = nano
     base = plan(graph, heard, form)

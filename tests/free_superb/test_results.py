@@ -71,7 +71,7 @@ def test_the_spread_over_seeds_is_in_points_too():
 def test_the_page_says_what_there_is_and_what_is_missing(tmp_path):
     for name, size, values in (
         ("fbank", 0, {"KS": {"acc": 40.0}, "IC": {"acc": 30.0}, "ASR": {"wer": 101.0}}),
-        ("hubert_nano", 3_000_000, {"KS": {"acc": 80.0}, "IC": {"acc": 20.0}, "ASR": {"wer": 99.5}}),
+        ("hubert_mini", 3_000_000, {"KS": {"acc": 80.0}, "IC": {"acc": 20.0}, "ASR": {"wer": 99.5}}),
         ("compressed", 800_000, {"KS": {"acc": 70.0}}),
         ("distilled", 800_000, {"KS": {"acc": 60.0}, "IC": {"acc": 50.0}}),
         ("compressed, int8", 800_000, {"KS": {"acc": 69.25}}),
@@ -110,7 +110,7 @@ def test_the_page_says_what_there_is_and_what_is_missing(tmp_path):
 
 def test_points_need_fbank_and_the_teacher(tmp_path):
     score_file.write(replace(RECORD, upstream="fbank"), tmp_path / "ks")
-    with pytest.raises(ConfigError, match="holds no results of hubert_nano"):
+    with pytest.raises(ConfigError, match="holds no results of hubert_mini"):
         results.Results.read(tmp_path)
 
 

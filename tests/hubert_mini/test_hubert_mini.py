@@ -10,7 +10,7 @@ from s3prl_dphubert.utils import resources
 
 
 def test_weights_ship_with_an_honest_card():
-    folder = resources.find("assets/hubert_nano")
+    folder = resources.find("assets/hubert_mini")
     load_model(folder)
     card = (folder / "README.md").read_text()
     assert all(source.package in card and source.licence in card for source in SOURCES)

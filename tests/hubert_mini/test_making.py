@@ -177,7 +177,8 @@ def test_shipped_checkpoint_and_card(made, tmp_path, monkeypatch):
     monkeypatch.setattr(ship, "CONFIG", SMALL)
     monkeypatch.setattr(ship, "probe_table", lambda records: "no probe")
     target = tmp_path / "model"
-    ship.main([str(made / "build"), str(made / "run"), str(target)])
+    monkeypatch.setattr(ship.ProbeRecord, "read", lambda path: path)
+    ship.main([str(made / "build"), str(made / "run"), str(target), "--probes", "record"])
     hidden, _ = load_model(target).extract_features(torch.randn(1, samples_of(5)))
     assert len(hidden) == 3 and hidden[-1].shape == (1, 5, 192)
     card = (target / "README.md").read_text()

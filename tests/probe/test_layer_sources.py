@@ -84,7 +84,7 @@ def test_upstreams_of_s3prl_are_taken_by_name():
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("hubert_nano", "hubert_nano"),
+        ("hubert_mini", "hubert_mini"),
         ("runs/first/model", "first"),
         ("/a/b/", "b"),
         ("random:runs/first/model", "random first"),

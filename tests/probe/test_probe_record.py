@@ -69,5 +69,5 @@ def test_records_of_different_corpora_do_not_mix(tmp_path):
 
 
 def test_names_of_files_are_safe():
-    assert file_name("random hubert_nano") == "random-hubert_nano.probe.json"
+    assert file_name("random hubert_mini") == "random-hubert_mini.probe.json"
     assert file_name("../a/b") == "..-a-b.probe.json"

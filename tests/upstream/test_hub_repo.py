@@ -202,12 +202,12 @@ def test_half_the_bytes(tmp_path, imported):
     sizes = {}
     for dtype in ("float32", "float16"):
         folder = tmp_path / dtype
-        assert main(["export-hub", "hubert_nano", str(folder), "--dtype", dtype]) == 0
+        assert main(["export-hub", "hubert_mini", str(folder), "--dtype", dtype]) == 0
         sizes[dtype] = (folder / "model.pt").stat().st_size
     assert sizes["float16"] < 0.51 * sizes["float32"]
     upstream = imported(tmp_path / "float16")().eval()
     assert {parameter.dtype for parameter in upstream.parameters()} == {torch.float32}
-    assert main(["export-hub", "hubert_nano", str(tmp_path / "float16")]) == 2
+    assert main(["export-hub", "hubert_mini", str(tmp_path / "float16")]) == 2
 
 
 def test_weights_too_large_for_half_are_refused(tmp_path):

@@ -151,7 +151,7 @@ def user_names(checkpoint):
         said(hub.my_model, ckpt=checkpoint),
         said(s3prl_dphubert.register, "hubert", checkpoint),
         said(s3prl_dphubert.register, "dphubert", checkpoint),
-        said(s3prl_dphubert.register, "my_second", "hubert_nano"),
+        said(s3prl_dphubert.register, "my_second", "hubert_mini"),
         said(s3prl_dphubert.register, "my_third", "nosuch"),
         said(s3prl_dphubert.register, "my_third"),
         said(s3prl_dphubert.register, padding="exact"),

@@ -65,7 +65,7 @@ EXCEPTIONS = {
 
 
 def outside(package=PACKAGE):
-    """Modules that parse beside the readers; the making of hubert_nano reads its own files of one sitting."""
+    """Modules that parse beside the readers; the making of hubert_mini reads its own files of one sitting."""
     known = READERS.keys() | EXCEPTIONS.keys()
     return [name for name in places(FORMATS, package) if name not in known and "hubert_mini/" not in name]
 

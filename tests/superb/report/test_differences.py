@@ -119,7 +119,7 @@ def test_results_page_scores_only_tasks_in_the_order_of_its_chain(tmp_path):
         assert ("- KS gives no points: it fails the check of validity." in text) is not scored
     for text, message in (
         ("chain: random\n", "chain is 'random'"),
-        ("floor: mfcc\n", "holds no results of mfcc, hubert_nano"),
+        ("floor: mfcc\n", "holds no results of mfcc, hubert_mini"),
         ("flor: mfcc\n", "flor"),
     ):
         (folder / results.PAGE).write_text(text)

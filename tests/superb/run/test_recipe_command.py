@@ -11,7 +11,7 @@ from tests.helpers.s3prl_runs import python
 from tests.helpers.superb_runs import RUNNER, SMALL, corpora
 
 CLI = ("-m", "s3prl_dphubert.cli", "superb", "recipe")
-OPTIONS = ("-u", "dphubert_local", "-k", str(resources.find("assets/hubert_nano")), "--device", "cpu")
+OPTIONS = ("-u", "dphubert_local", "-k", str(resources.find("assets/hubert_mini")), "--device", "cpu")
 
 
 @pytest.mark.slow
