@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3prl_dphubert import compress
+from s3prl_dphubert import compress, load_model
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.distillation.student_init import StudentConfig
@@ -195,7 +195,7 @@ def shipped():
 
 
 def test_every_shipped_configuration_is_listed():
-    assert len(shipped()) == 17
+    assert len(shipped()) == 19
     table = (resources.find("upstream_configs") / "README.md").read_text(encoding="utf8")
     assert [file.name for file in shipped() if f"`{file.name}`" not in table] == []
 
@@ -206,7 +206,8 @@ def test_shipped_configurations_are_valid(file):
     assert from_dict(CompressConfig, to_dict(config)) == config
     header = [line for line in file.read_text(encoding="utf8").splitlines() if line.startswith("#")]
     text = " ".join(header)
-    assert f"s3prl-dphubert {'demo' if file.stem == 'demo' else f'compress {file.stem} --out'}" in text
+    command = "demo" if file.stem.startswith("demo") else f"compress {file.stem} --out"
+    assert f"s3prl-dphubert {command}" in text
     assert "Cost: " in text
     assert "Expect " in text or "Keeps " in text
 
@@ -219,6 +220,14 @@ def test_baselines_have_their_published_size(name, millions):
     config = from_dict(CompressConfig, read_yaml(resources.find(f"upstream_configs/{name}.yaml")))
     assert config.stage1 is None
     assert round(parameters(config.student.shape(ModelConfig())) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("name", ["demo_distilhubert", "free_superb_distilhubert", "free_superb_half_width"])
+def test_small_baselines_have_the_size_of_the_pruned_model(name):
+    config = from_dict(CompressConfig, read_yaml(resources.find(f"upstream_configs/{name}.yaml")))
+    teacher = load_model(config.teacher).config
+    assert config.stage1 is None
+    assert 0.245 < parameters(config.student.shape(teacher)) / parameters(teacher) <= 0.25
 
 
 def test_single_values_can_be_changed():

@@ -27,7 +27,7 @@ COMPILED = {"se": ("pesq", "pystoi"), "ss": ("pesq", "pystoi"), "vc": ("pyworld"
 NAMES = [name for name in SMALL if all(map(find_spec, COMPILED.get(name, ())))]
 
 
-LAYERS = 6  # of the small HuBERT that ships
+LAYERS = 12  # of the small HuBERT that ships
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_every_task_gets_its_score(whole):
         task, found = find(name), score_file.read(out / name / score_file.FILE)
         assert found.upstream == "tiny"
         assert found.seed == 1337
-        assert (found.parameters, found.macs) == (3_253_632, 82_293_367_696)
+        assert (found.parameters, found.macs) == (5_922_816, 127_425_970_240)
         assert (found.learning_rate is None) == (name == "qbe")
         assert set(found.checkpoints) == {part.name or name for part in task.parts}
         assert set(found.parts) == {part.name for part in task.parts if part.name}
@@ -156,7 +156,7 @@ def test_queries_are_searched_by_the_hidden_state_that_is_best_on_dev(whole, pla
     out, scoring = whole[0] / "qbe", place / "data" / "quesst14Database" / "scoring"
     layers = sorted((out / "layers").iterdir(), key=lambda each: int(each.name))
     dev = [100 * mtwv.score(each / "benchmark.stdlist.xml", _truth(scoring, "dev")).mtwv for each in layers]
-    assert len(dev) == 7
+    assert len(dev) == 13
     found = score_file.read(out / score_file.FILE)
     listed = re.fullmatch(r"hidden state (\d); MTWV x100 on dev: (.*)", found.checkpoints["qbe"])
     assert int(listed[1]) == dev.index(max(dev))

@@ -156,7 +156,7 @@ def test_convolutions_in_eight_bits_bear_padding(nano, form):
         ]
         exact, found = (sensitivity.run(g, (0, 2), feeds, form, 1) for g in (graph, lowered))
         errors[times] = sensitivity.relative_errors(found, exact).mean()
-    assert max(errors.values()) < 1.5 * errors[1] < 0.12
+    assert max(errors.values()) < 1.5 * errors[1] < 0.15
 
 
 def test_eight_bits_are_really_used(nano):
