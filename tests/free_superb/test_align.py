@@ -46,7 +46,7 @@ def spans(text: str) -> np.ndarray:
 
 def test_words_are_found_where_they_are(folder):
     root, places = folder
-    found = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv")}
+    found = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv", ("name", "words"))}
     assert sorted(found) == ["a", "b", "c"], "a text that is not said has no places, nor has a strange word"
     for name, words in found.items():
         put, got = spans(places[name]), spans(words)
@@ -57,7 +57,7 @@ def test_words_are_found_where_they_are(folder):
 
 
 def test_pronunciations_are_those_of_the_words_said(folder):
-    found = {row["word"]: row["phones"] for row in read_table(folder[0] / "lexicon.tsv")}
+    found = {row["word"]: row["phones"] for row in read_table(folder[0] / "lexicon.tsv", ("word", "phones"))}
     assert set(found) == set(" ".join(SAID[name] for name in "abc").split())
     assert found["FIVE"] == "F AY V" and found["SIX"] == "S IH K S" and found["TWO"] == "T UW"
 
@@ -65,9 +65,13 @@ def test_pronunciations_are_those_of_the_words_said(folder):
 def test_phones_lie_in_their_words_and_silence_between(folder):
     """The phones of each word are those of its pronunciation, and all of them fill the clip in order."""
     root, _ = folder
-    pronunciations = {row["word"]: row["phones"] for row in read_table(root / "lexicon.tsv")}
-    words = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv")}
-    found = {row["name"]: row["phones"].split() for row in read_table(root / "phones.tsv")}
+    pronunciations = {
+        row["word"]: row["phones"] for row in read_table(root / "lexicon.tsv", ("word", "phones"))
+    }
+    words = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv", ("name", "words"))}
+    found = {
+        row["name"]: row["phones"].split() for row in read_table(root / "phones.tsv", ("name", "phones"))
+    }
     assert found.keys() == words.keys()
     for name, phones in found.items():
         symbols, starts, lengths = zip(*(phone.split(":") for phone in phones), strict=True)

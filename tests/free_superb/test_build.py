@@ -81,7 +81,7 @@ def built(debs, tmp_path_factory):
 
 
 def rows(out: Path) -> list[dict[str, str]]:
-    return [row for path in sorted((out / "manifests").glob("*.tsv")) for row in read_table(path)]
+    return [row for path in sorted((out / "manifests").glob("*.tsv")) for row in read_table(path, ())]
 
 
 def heard(found: list[dict[str, str]]) -> dict[tuple[str, str], set[str]]:
@@ -171,7 +171,9 @@ def test_speech_without_labels_is_nobodys_who_is_tested(built):
     found = {name: Manifest.load(built / "unlabelled" / f"{name}.tsv") for name in ("train", "valid")}
     names = {name: {Path(entry.path).stem for entry in each.entries} for name, each in found.items()}
     assert not names["train"] & names["valid"]
-    spoken = {row["name"]: row["voice"] for row in read_table(built / "corpus" / "clips.tsv")}
+    spoken = {
+        row["name"]: row["voice"] for row in read_table(built / "corpus" / "clips.tsv", ("name", "voice"))
+    }
     unnamed = {name for each in names.values() for name in each if name not in spoken}
     assert unnamed == {"asterisk__sounds__fr_CA_f_June__un"}
     used = {spoken[name] for each in names.values() for name in each - unnamed}
@@ -282,7 +284,9 @@ def test_unknown_task_names_those_there_are(tmp_path):
 
 
 def test_script_tells_voices_and_texts(built):
-    found = {row["name"]: row for row in read_table(built / "corpus" / "clips.tsv")}
+    found = {
+        row["name"]: row for row in read_table(built / "corpus" / "clips.tsv", ("name", "voice", "text"))
+    }
     assert found["100001P1"]["voice"] == "bob" and found["100001P1"]["text"] == "Zero yes five."
     assert (found["100063J1"]["voice"], found["100063J1"]["text"]) == ("joe", "Zero zero")
     assert (found["100063J2"]["voice"], found["100063J2"]["text"]) == ("joe", "two.")

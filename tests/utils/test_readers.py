@@ -176,9 +176,9 @@ def test_tables_are_read_as_they_are_written(tmp_path):
     assert list(readers.read_table(path, ("path", "sentence"))) == rows
     packed = tmp_path / "a.tsv.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert list(readers.read_table(packed)) == rows
+    assert list(readers.read_table(packed, ("path", "sentence"))) == rows
     (tmp_path / "a.csv").write_text('a,b\n"x,\n""y""",2\n')
-    assert list(readers.read_table(tmp_path / "a.csv", separator=",", quoted=True)) == [
+    assert list(readers.read_table(tmp_path / "a.csv", ("a", "b"), separator=",", quoted=True)) == [
         {"a": 'x,\n"y"', "b": "2"}
     ]
 
@@ -218,11 +218,11 @@ def test_a_cut_gzip_and_a_field_without_end_are_errors(tmp_path):
     packed = tmp_path / "a.tsv.gz"
     packed.write_bytes(gzip.compress(b"path\n" + b"x\n" * 10_000)[:-20])
     with pytest.raises(DataError, match=r"a\.tsv\.gz: not readable as a table"):
-        list(readers.read_table(packed))
+        list(readers.read_table(packed, ("path",)))
     table = tmp_path / "a.csv"
     table.write_text('a\n"' + "x\n" * 200_000)
     with pytest.raises(DataError, match=r"a\.csv: not readable as a table \(Error: field larger"):
-        list(readers.read_table(table, separator=",", quoted=True))
+        list(readers.read_table(table, ("a",), separator=",", quoted=True))
 
 
 def test_words_of_lines(tmp_path):
