@@ -47,7 +47,7 @@ def test_manifest(corpus, tmp_path, capsys):
     [
         (["manifest", "/nowhere", "--out", "x.tsv"], "no such folder"),
         (["manifest", ".", "--out", "x.tsv", "--split", "valid"], "'valid' has no glob"),
-        (["compress", "nothing.yaml", "--out", "x"], "nothing.yaml: not readable"),
+        (["compress", "nothing.yaml", "--out", "x"], "nothing.yaml: no such file"),
         (
             ["compress", "nothing", "--out", "x"],
             "no such built-in file; available: README.md, any_corpus.yaml",

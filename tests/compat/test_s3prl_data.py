@@ -285,7 +285,7 @@ def test_tables_of_sentences(tmp_path):
     half = CommonVoiceDataset(names, letters, 1, "/clips", ratio=0.5, offset=1)
     assert [str(path) for path, _ in half] == [f"/clips/{name}{i}.wav" for name in "ab" for i in (1, 3)]
     tables[0].write_text("path\tsentence\nalone.wav\n")
-    with pytest.raises(DataError, match=r"a.tsv: .*alone.wav.*allowed: a path, a tab and a sentence"):
+    with pytest.raises(DataError, match=r"a.tsv: row 2 has 1 cells, expected 2"):
         CommonVoiceDataset(names, letters, 1, "/clips")
     tables[0].write_text("path\tsentence\n")
     with pytest.raises(DataError, match="no line below the header"):

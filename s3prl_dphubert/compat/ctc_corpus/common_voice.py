@@ -45,7 +45,8 @@ class CommonVoiceDataset(Buckets):
 def _utterances(table: Path, root: Path, tokenizer) -> list[Utterance]:
     if not table.is_file():
         raise DataError(f"{table}: missing; the splits of this corpus are paths of tables")
-    rows = [list(row.values()) for row in read_table(table, ())]
+    header = list(next(read_table(table, ()), {}))  # its names are free, its first two cells are needed
+    rows = [list(row.values()) for row in read_table(table, header[:2])]
     short = next((row for row in rows if len(row) < 2), None)
     if short or not rows:
         raise DataError(
