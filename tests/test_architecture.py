@@ -103,7 +103,8 @@ def test_few_modules_lie_in_the_root():
 
 
 def test_names_of_files_are_unique():
-    names = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__"))
+    stems = (path.stem for path in modules(PACKAGE).values())
+    names = Counter(stem for stem in stems if stem not in ("__init__", "__main__"))
     assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
 
 

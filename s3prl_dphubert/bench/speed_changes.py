@@ -13,7 +13,7 @@ from ..utils.readers import LARGEST_RECORD, parse_json, read_limited, reading
 
 LEAST = 0.03  # share of the time below which a difference is not worth a word
 SAME = ("processor", "family, model", "flags", "cores")
-"""What has to be the same of both machines."""
+"""Facts that have to be the same of both machines."""
 
 
 @dataclass(frozen=True)

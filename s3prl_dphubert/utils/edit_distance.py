@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-
 
 def edit_distance(hypothesis: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
     """Return the fewest insertions, deletions and substitutions that turn one sequence into the other."""
+    import numpy as np
+
     ids: dict[Hashable, int] = {}
     columns = np.array([ids.setdefault(token, len(ids)) for token in reference], dtype=np.int64)
     steps = np.arange(len(columns) + 1)

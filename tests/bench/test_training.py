@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from s3prl_dphubert.bench import training
-from s3prl_dphubert.bench.machine import versions
+from s3prl_dphubert.bench.machine import machine, versions
 from s3prl_dphubert.bench.model_shapes import UNITS
 from s3prl_dphubert.bench.own_update import OwnUpdate
 from s3prl_dphubert.bench.training import STATES, Case, locations, measure, table, write
@@ -68,7 +68,11 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert main(words) == 0
     assert main([*words, "--threads", "1", "--repeats", "7"]) == 0
     assert called == [(Case(), tmp_path), (Case(threads=1, repeats=7), tmp_path)]
-    assert capsys.readouterr().out == f"{tmp_path}\n" * 2
+    facts = machine()
+    processor = (
+        f"{facts['processor']}, family {facts['family, model']}, {facts['cores']} cores, {facts['flags']}"
+    )
+    assert capsys.readouterr().out == f"{processor}\n{tmp_path}\n" * 2
     assert main([*words, "--reference", str(tmp_path)]) == 2
     assert f"reference is {tmp_path}, allowed: a clone" in capsys.readouterr().err
 

@@ -21,9 +21,16 @@ def layers() -> dict[str, int]:
 
 
 def modules(package: Path) -> dict[str, Path]:
-    """Dotted name below the package -> file; a package's ``__init__`` has the package's name."""
+    """Dotted name below the package -> file; a package's ``__init__`` has the package's name.
+
+    Files in ``assets`` are data, also the generated code that lies beside a model's weights.
+    """
     names = {path: path.relative_to(package).with_suffix("").parts for path in package.rglob("*.py")}
-    return {".".join(n for n in parts if n != "__init__"): path for path, parts in names.items()}
+    return {
+        ".".join(n for n in parts if n != "__init__"): path
+        for path, parts in names.items()
+        if parts[0] != "assets"
+    }
 
 
 def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:

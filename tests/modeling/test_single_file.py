@@ -22,7 +22,7 @@ def test_it_imports_torch_and_transformers_and_what_those_need():
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             imported.add(node.module.split(".")[0])
-    standard = {"__future__", "collections", "dataclasses", "math"}
+    standard = {"__future__", "collections", "dataclasses", "math", "typing"}
     assert imported - standard == {"numpy", "torch", "transformers"}
 
 

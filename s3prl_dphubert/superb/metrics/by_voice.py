@@ -11,15 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from ...errors import ResultError
 from ...utils.edit_distance import edit_distance
 from ...utils.readers import read_lines
-from ..scoring.uncertainty import Ratio, Statistic
 from .parsers import Output
+
+if TYPE_CHECKING:  # at run time it would import NumPy, which few commands need
+    from ..scoring.uncertainty import Ratio, Statistic
 
 BINS = 100  # of scores of trials; interpolation makes them exact to 0.1 % of equal errors
 FIRST_FIELD = r"([^-]+)-"
@@ -51,6 +51,8 @@ class Accuracy:
 
     def __call__(self, output: Output) -> Ratio:
         """Return the accuracy by voice."""
+        from ..scoring.uncertainty import Ratio
+
         separator = "," if self.suffix == ".csv" else " "
         predicted, true = (
             list(_pairs(output, f"test_{kind}{self.suffix}", separator)) for kind in ("predict", "truth")
@@ -77,6 +79,8 @@ class TextErrors:
 
     def __call__(self, output: Output) -> Ratio:
         """Return the error rate by voice."""
+        from ..scoring.uncertainty import Ratio
+
         split = list if self.characters else str.split
         rows = texts(output, self.name)
         errors = [edit_distance(split(hypothesis), split(reference)) for _, hypothesis, reference in rows]
@@ -92,6 +96,8 @@ class EqualErrors:
 
     def __call__(self, output: Output) -> Statistic:
         """Return the equal error rate by voice."""
+        import numpy as np
+
         from .eer import VerificationTrials
 
         voices, scores = [], []
@@ -125,6 +131,7 @@ class DiarizationErrors:
 
     def __call__(self, output: Output) -> Ratio:
         """Return the error rate by pair of voices."""
+        from ..scoring.uncertainty import Ratio
         from .der import best, read_rttm
 
         folder, rttm = output.scored("the RTTM of the test set")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metrics.by_voice import FIRST_FIELD, texts, voice_of
 from ..metrics.parsers import Output, Printed, edit_distance
-from ..scoring.uncertainty import Ratio
 from ..submission import prediction_formats
 from ..submission.item_rules import ItemRules, PredictedItem
 from .audio_lists import ctc_splits, matching
 from .spec import HIGHER, LOWER, SUPERB, FeatureReuse, Metric, Prediction, SuperbTask
+
+if TYPE_CHECKING:
+    from ..scoring.uncertainty import Ratio
 
 
 def audio(config: Mapping[str, Any]) -> dict[str, list[Path]]:
@@ -91,6 +93,8 @@ def slots(text: str) -> dict[str, list[str]]:
 
 def type_f1(output: Output) -> Ratio:
     """Return the mean over utterances of the F1 of slot types in percent, by voice."""
+    from ..scoring.uncertainty import Ratio
+
     rows = texts(output, "test")
     scores = []
     for _, hypothesis, reference in rows:
@@ -104,6 +108,8 @@ def value_errors(output: Output) -> Ratio:
 
     A value is compared with the closest one of its slot in the hypothesis, or with nothing.
     """
+    from ..scoring.uncertainty import Ratio
+
     voices, errors, lengths = [], [], []
     for name, hypothesis, reference in texts(output, "test"):
         said = slots(hypothesis)

@@ -23,14 +23,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, ResultError
 from ...utils.config_io import is_number
 from ..metrics.by_voice import StatisticReader
 from ..metrics.parsers import Output, Parser
-from ..scoring.uncertainty import Statistic
 from ..submission.item_rules import ItemRules, PredictedItem
+
+if TYPE_CHECKING:
+    from ..scoring.uncertainty import Statistic
 
 HIGHER, LOWER = "higher", "lower"
 SUPERB, SUPERB_SG, EXTRA = TRACKS = ("SUPERB", "SUPERB-SG", "extra")

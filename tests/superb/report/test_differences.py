@@ -101,19 +101,19 @@ def test_seeds_add_to_the_standard_error():
 
 
 def test_results_page_scores_only_tasks_in_the_order_of_its_chain(tmp_path):
-    floor, top = record("fbank_no_cmvn", (10.0,) * 8), record("hubert_mini", (60.0, 62.0) * 4)
+    floor, top = record("fbank_no_cmvn", (10.0,) * 8), record("hubert_base", (60.0, 62.0) * 4)
     page = tmp_path / "results.md"
     empty = f"{results.BEGIN}\n{results.END}\n"
     folder = write(tmp_path / "results", floor, top, RANDOM, EARLY, LATE, RIVAL)
     for models, line in (
-        ("[random, early, hubert_mini]", "| KS | yes | Acc 20.00 → 31.00 → 61.00 |"),
-        ("[early, random, hubert_mini]", "| KS | **no** | Acc 31.00 → 20.00 → 61.00: not in order |"),
+        ("[random, early, hubert_base]", "| KS | yes | Acc 20.00 → 31.00 → 61.00 |"),
+        ("[early, random, hubert_base]", "| KS | **no** | Acc 31.00 → 20.00 → 61.00: not in order |"),
     ):
-        (folder / results.PAGE).write_text(f"floor: fbank_no_cmvn\nteacher: hubert_mini\nchain: {models}\n")
+        (folder / results.PAGE).write_text(f"floor: fbank_no_cmvn\nteacher: hubert_base\nchain: {models}\n")
         page.write_text(empty)
         results.main([str(folder)])
         text = page.read_text()
-        assert line in text and "hubert_mini − late | +18.00 [" in text and "random −" not in text
+        assert line in text and "hubert_base − late | +18.00 [" in text and "random −" not in text
         scored = "yes" in line
         assert ("| KS | 0 | 1000 |" in text) is scored
         assert ("- KS gives no points: it fails the check of validity." in text) is not scored
