@@ -124,6 +124,11 @@ def hub_data(
     )
 
 
+def has_block(text: str) -> bool:
+    """Return whether a card begins with a block of metadata; of one without, the Hub's client warns."""
+    return text.lstrip().startswith("---")
+
+
 def _hub_license(text: str) -> str:
     """Return a licence's name (``CC BY-SA 3.0``) as the Hub writes it (``cc-by-sa-3.0``)."""
     return text.lower().replace(" ", "-")
@@ -135,7 +140,9 @@ def _stated(card: Path | None, repository: str) -> CardMetadata:
 
     data: Any = {}
     with suppress(Exception):  # the client raises whatever malformed metadata provokes
-        data = ModelCard.load(card, ignore_metadata_errors=True).data if card is not None else {}
+        text = card.read_text(encoding="utf8") if card is not None else ""
+        if has_block(text):
+            data = ModelCard(text, ignore_metadata_errors=True).data
     values: dict[str, Any] = {}
     for name in ("license", "base_model"):
         value = data.get(name)

@@ -13,7 +13,7 @@ from ..model.cost import macs, parameters, superb_macs
 from ..modeling.single_file import FILE
 from ..utils import markdown
 from ..utils.files import write_text
-from .card_metadata import CardMetadata, hub_data
+from .card_metadata import CardMetadata, has_block, hub_data
 from .directory import CARD, Card
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ def update_card(folder: Path, metadata: CardMetadata, scores: Sequence[CardScore
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give the directory of a model with its card")
     try:
-        card = ModelCard(path.read_text(encoding="utf8"), ignore_metadata_errors=True)
+        text = path.read_text(encoding="utf8")
+        card = ModelCard(text if has_block(text) else f"---\n\n---\n{text}", ignore_metadata_errors=True)
     except Exception as error:  # the client raises whatever malformed metadata provokes
         raise CheckpointError(f"{path}: its metadata cannot be read ({error})") from error
     results = [score.eval_result() for score in scores or ()]

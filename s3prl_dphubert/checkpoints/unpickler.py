@@ -78,7 +78,9 @@ def read_foreign_pickle(path: str | Path) -> Any:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        if error.__cause__ is None or isinstance(error.__cause__, OSError):
+            raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: damaged, or not written by torch.save ({error})") from error
     except Exception as error:  # a damaged pickle may provoke any
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise CheckpointError(f"{path}: damaged, or not written by torch.save ({reason})") from error

@@ -95,13 +95,14 @@ def test_names_that_are_not_utf8(place, tmp_path):
 
 
 def test_a_killed_reader(place, tmp_path, monkeypatch, capsys):
-    real = training.loader
+    real, killed = training.loader, []
 
     def murderous(*arguments, **options):
         batches = real(*arguments, **options)
         iterator = iter(batches)
-        if options.get("offset") == 0 and batches.num_workers:
+        if batches.num_workers:
             os.kill(iterator._workers[0].pid, signal.SIGKILL)
+            killed.append(iterator)
         return iterator
 
     monkeypatch.setattr(training, "loader", murderous)
@@ -109,6 +110,7 @@ def test_a_killed_reader(place, tmp_path, monkeypatch, capsys):
     values["stage1"]["num_workers"] = 1
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     assert cli.main(["compress", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert len(killed) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("s3prl-dphubert: a process that reads audio was killed")
 
