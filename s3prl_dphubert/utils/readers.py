@@ -87,7 +87,7 @@ def parse_json(text: str | bytes) -> Any:
         values = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    level = [[values]]  # a text may also be a single number or null
+    level: list[dict[Any, Any] | list[Any]] = [[values]]  # a text may also be a single number or null
     for _ in range(DEEPEST + 1):
         inner = [part.values() if isinstance(part, dict) else part for part in level]
         level = [value for part in inner for value in part if isinstance(value, dict | list)]
