@@ -6,28 +6,27 @@ Made of the source of s3prl-dphubert 0.1.0, under the Apache License 2.0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from torch import Tensor, nn
 from transformers import (
     AudioClassificationPipeline,
-    PretrainedConfig,
     PreTrainedModel,
+    PretrainedConfig,
     Wav2Vec2FeatureExtractor,
 )
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, SequenceClassifierOutput
+from typing import Any
+
 
 # From s3prl_dphubert/model/model_config.py
 
 Heads = tuple[int, ...]
 
 # From s3prl_dphubert/utils/device_copies.py
-
 
 def start_copy(tensor: Tensor, device: torch.device) -> Tensor:
     """Start the copy of a tensor of the host to a device; on the CPU return the tensor itself.
@@ -39,9 +38,7 @@ def start_copy(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
-
 # From s3prl_dphubert/model/masks.py
-
 
 @dataclass(frozen=True)
 class Masks:
@@ -64,7 +61,6 @@ class Masks:
     feed_forward: dict[int, Tensor] = field(default_factory=dict)
     exact: bool = True
 
-
 NO_MASKS = Masks()
 
 
@@ -85,7 +81,6 @@ def open_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, open_un
     centred = x - mean
     variance = (centred.square() * share).sum(-1, keepdim=True)
     return (centred * torch.rsqrt(variance + eps) * weight + bias) * open_units.to(x.dtype)
-
 
 # From s3prl_dphubert/model/transformer.py
 
@@ -480,9 +475,7 @@ class TransformerLayer(nn.Module):
             return self.adapt(self.feed(x, masks))
         return self.final_layer_norm(self.feed(self.layer_norm(x), masks))
 
-
 # From s3prl_dphubert/model/feature_extractor.py
-
 
 class ConvLayer(nn.Module):
     """Convolution; GroupNorm over time, LayerNorm over channels or no norm; GELU."""
@@ -564,7 +557,6 @@ def _layer_norm(x: Tensor, norm: nn.LayerNorm, mask: Tensor | None) -> Tensor:
     """LayerNorm of x (..., C), over the units that a mask (C,) leaves open if there is one."""
     return norm(x) if mask is None else open_layer_norm(x, norm.weight, norm.bias, norm.eps, mask > 0)
 
-
 # From s3prl_dphubert/model/speech_model.py
 
 PADDED = -1e4  # added to attention scores of padded keys; finite, so that no row is all -inf
@@ -640,9 +632,7 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
 
-
 # From s3prl_dphubert/modeling/modeling_dphubert.py
-
 
 class DPHubertConfig(PretrainedConfig):
     """Shape of a dense or pruned encoder, and the settings of its fine-tuning.
