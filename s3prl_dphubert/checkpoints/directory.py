@@ -75,16 +75,34 @@ def save_model(
         CheckpointError: ``target`` exists or cannot be written.
     """
     target = Path(target)
+    shape = model.config
+    config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **shape.to_dict()}
+    waveforms = single_file.preprocessor_config(shape.normalize_waveform, shape.normalize_eps, SAMPLE_RATE)
+    files = {
+        CONFIG: json_text(config | single_file.auto_config()),
+        PREPROCESSOR: json_text(waveforms),
+        single_file.FILE: single_file.modeling_file(),
+    }
+    state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
+    write_folder(target, files, state, card)
+    return target
+
+
+def write_folder(target: Path, files: Mapping[str, str], state: State, card: str | Card) -> None:
+    """Write a new folder with weights, a card and other files of text, completely or not at all.
+
+    Args:
+        target: directory that does not exist yet.
+        files: name -> text.
+        state: tensors, contiguous on the CPU.
+        card: model card, in Markdown or with its pictures; a heading if it is empty.
+
+    Raises:
+        CheckpointError: ``target`` exists or cannot be written.
+    """
     with new_folder(target) as partial:
-        shape = model.config
-        config = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **shape.to_dict()}
-        waveforms = single_file.preprocessor_config(
-            shape.normalize_waveform, shape.normalize_eps, SAMPLE_RATE
-        )
-        _write_json(partial / CONFIG, config | single_file.auto_config())
-        _write_json(partial / PREPROCESSOR, waveforms)
-        (partial / single_file.FILE).write_text(single_file.modeling_file(), encoding="utf8")
-        state = {k: v.detach().cpu().to(dtype or v.dtype).contiguous() for k, v in model.state_dict().items()}
+        for name, text in files.items():
+            (partial / name).write_text(text, encoding="utf8")
         try:
             save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
@@ -92,7 +110,6 @@ def save_model(
         (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
         page = card if isinstance(card, Card) else Card(card or f"# {target.name}\n")
         page.write(partial)
-    return target
 
 
 def read_tensors(path: Path) -> State:
@@ -157,5 +174,6 @@ def _encoder(state: State) -> State:
     return state
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf8")
+def json_text(content: Mapping[str, Any]) -> str:
+    """Write values as the text of a JSON file."""
+    return json.dumps(content, indent=2) + "\n"

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..constants import SAMPLE_RATE
 from ..errors import CheckpointError
 from ..model import ModelConfig, SpeechModel
-from ..utils.files import new_folder
-from .directory import CONFIG, PREPROCESSOR, WEIGHTS, Card
+from .directory import CONFIG, PREPROCESSOR, Card, json_text, write_folder
 from .dphubert_pth import TABLE
 
 ARCHITECTURES = {
@@ -87,16 +83,8 @@ def write(
         "return_attention_mask": True,
         "sampling_rate": SAMPLE_RATE,
     }
-    with new_folder(target) as partial:
-        for name, values in ((CONFIG, _values(config, kind)), (PREPROCESSOR, waveforms)):
-            (partial / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
-        try:
-            save_file(state, partial / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise CheckpointError(f"{target}: cannot be written ({error})") from error
-        (partial / WEIGHTS).chmod((partial / CONFIG).stat().st_mode)  # safetensors writes 0600
-        page = card if isinstance(card, Card) else Card(card or f"# {target.name}\n")
-        page.write(partial)
+    files = {CONFIG: json_text(_values(config, kind)), PREPROCESSOR: json_text(waveforms)}
+    write_folder(target, files, state, card)
     return target
 
 

@@ -15,23 +15,6 @@ from tests.checkpoints import test_torchaudio as of_torchaudio
 from tests.helpers.hidden_states import assert_parity, scramble
 from tests.helpers.hub_server import Repo, served, use
 
-MASKING = {
-    "mask_prob": 0.8,
-    "mask_selection": "static",
-    "mask_other": 0.0,
-    "mask_length": 10,
-    "no_mask_overlap": False,
-    "mask_min_space": 1,
-    "mask_channel_prob": 0.0,
-    "mask_channel_selection": "static",
-    "mask_channel_other": 0.0,
-    "mask_channel_length": 10,
-    "no_mask_channel_overlap": False,
-    "mask_channel_min_space": 1,
-    "skip_masked": False,
-    "skip_nomask": False,
-    "feature_grad_mult": 0.1,
-}
 CONV = {"extractor_conv_layer_config": [[12, 10, 5], [12, 3, 2], [12, 3, 4], [12, 4, 8]]}
 TORCHAUDIO = {key: value for key, value in of_torchaudio.SMALL.items() if key != "aux_num_out"} | CONV
 
@@ -67,7 +50,9 @@ def write(folder, encoder, kind, settings, **more):
 
 @pytest.fixture
 def experiment(tmp_path):
-    original = scramble(hubert_pretrain_model(**TORCHAUDIO, **MASKING, num_classes=5, final_dim=8))
+    original = scramble(
+        hubert_pretrain_model(**TORCHAUDIO, **of_torchaudio.MASKING, num_classes=5, final_dim=8)
+    )
     path = write(
         tmp_path / "exp",
         Holder(hubert_pretrain_model=original),
@@ -80,7 +65,9 @@ def experiment(tmp_path):
 @pytest.mark.parametrize("shape", ["base", "large"])
 def test_torchaudios_hubert(shape, tmp_path):
     settings = TORCHAUDIO | (of_torchaudio.LARGE if shape == "large" else {})
-    original = scramble(hubert_pretrain_model(**settings, **MASKING, num_classes=5, final_dim=8))
+    original = scramble(
+        hubert_pretrain_model(**settings, **of_torchaudio.MASKING, num_classes=5, final_dim=8)
+    )
     path = write(tmp_path, Holder(hubert_pretrain_model=original), "torchaudio_hubert", settings)
     model = load_model(path)
     assert_parity(model, of_torchaudio.runner(original.wav2vec2))

@@ -107,28 +107,29 @@ def test_wrapped_models_normalise():
     torch.testing.assert_close(ours[1:], theirs, atol=1e-4, rtol=1e-4)
 
 
+MASKING = {
+    "mask_prob": 0.8,
+    "mask_selection": "static",
+    "mask_other": 0.0,
+    "mask_length": 10,
+    "no_mask_overlap": False,
+    "mask_min_space": 1,
+    "mask_channel_prob": 0.0,
+    "mask_channel_selection": "static",
+    "mask_channel_other": 0.0,
+    "mask_channel_length": 10,
+    "no_mask_channel_overlap": False,
+    "mask_channel_min_space": 1,
+    "skip_masked": False,
+    "skip_nomask": False,
+    "feature_grad_mult": 0.1,
+}
+"""Options of torchaudio's models for pre-training that its encoders do not have."""
+
+
 def test_pretraining_models():
     values = {key: value for key, value in SMALL.items() if key != "aux_num_out"}
-    masks = {
-        "mask_prob": 0.8,
-        "mask_selection": "static",
-        "mask_other": 0.0,
-        "mask_length": 10,
-        "no_mask_overlap": False,
-        "mask_min_space": 1,
-        "mask_channel_prob": 0.0,
-        "mask_channel_selection": "static",
-        "mask_channel_other": 0.0,
-        "mask_channel_length": 10,
-        "no_mask_channel_overlap": False,
-        "mask_channel_min_space": 1,
-        "skip_masked": False,
-        "skip_nomask": False,
-        "num_classes": 5,
-        "final_dim": 8,
-        "feature_grad_mult": 0.1,
-    }
-    original = scramble(hubert_pretrain_model(**values, **masks))
+    original = scramble(hubert_pretrain_model(**values, **MASKING, num_classes=5, final_dim=8))
     assert_parity(convert(original), runner(original.wav2vec2))
 
 
