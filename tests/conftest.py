@@ -37,6 +37,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def no_downstream(monkeypatch):
+    """Other tests imported s3prl's downstreams; here none is at work in this process."""
+    for name in [name for name in sys.modules if name.startswith("s3prl.downstream.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
     """What a clone of the repository has, without its tests."""

@@ -24,10 +24,8 @@ from tests.upstream.test_expert import waveforms
 
 
 @pytest.fixture(autouse=True)
-def as_s3prl_runs_it(monkeypatch):
+def as_s3prl_runs_it(monkeypatch, no_downstream):
     monkeypatch.setattr(atexit, "register", lambda function: function)  # nothing to be said by pytest
-    for name in [name for name in sys.modules if name.startswith("s3prl.downstream.")]:
-        monkeypatch.delitem(sys.modules, name)  # other tests imported them, here no downstream runs
     with torch.no_grad():
         yield
 

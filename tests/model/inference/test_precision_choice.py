@@ -156,7 +156,7 @@ def test_an_upstream_in_training_is_float32(monkeypatch):
 
 
 @torch.no_grad()
-def test_the_cache_of_hidden_states_is_named_by_the_choice(monkeypatch, tmp_path):
+def test_the_cache_of_hidden_states_is_named_by_the_choice(monkeypatch, tmp_path, no_downstream):
     measured(monkeypatch, 0.5)
     model = tiny("hubert")
     options = CachedOptions(precision="auto", padding="exact", features=FeatureOptions(str(tmp_path / "f")))
