@@ -3,8 +3,7 @@
 ``python -m s3prl_dphubert.free_superb.align DIR`` aligns the labelled clips of ``DIR/corpus`` with
 pocketsphinx (PyPI, BSD; includes its acoustic model and the CMU dictionary) and writes
 ``DIR/alignments.tsv``, ``DIR/phones.tsv`` and ``DIR/lexicon.tsv``; it takes about eight minutes on one core.
-A build uses the copies beside this module. They were made before the search forgot the clip before: in a new
-table 11 of 4,273 clips have a word, and 7 % a phone, whose borders lie elsewhere, mostly by one frame.
+A build uses the copies beside this module.
 """
 
 from __future__ import annotations

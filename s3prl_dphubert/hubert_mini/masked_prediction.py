@@ -12,6 +12,8 @@ from ..model.sparse.sparse_forward import sparse_features
 
 FINAL_DIM, TEMPERATURE = 64, 0.1
 MASK_PROBABILITY, MASK_LENGTH = 0.8, 10
+MASKED_WINDOWS = 0.5
+"""The share of windows that are masked. The others are heard whole, as later users of the encoder hear speech."""
 
 CONFIG = ModelConfig(
     conv_channels=(128,) * 7,
@@ -29,44 +31,50 @@ CONFIG = ModelConfig(
 
 
 class MaskedPrediction(nn.Module):
-    """Encoder whose input frames are masked, with logits for the target of every frame.
+    """Encoder whose input frames are masked, with logits for the target and for the phone of every frame.
 
     Args:
         config: shape of the encoder.
         classes: number of targets.
+        phones: number of phones.
     """
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, config: ModelConfig, classes: int, phones: int) -> None:
         super().__init__()
         self.encoder = SpeechModel(config)
         self.mask_embedding = nn.Parameter(torch.empty(config.embed_dim).uniform_())
         self.projection = nn.Linear(config.embed_dim, FINAL_DIM)
         self.target_embeddings = nn.Parameter(torch.randn(classes, FINAL_DIM))
+        self.phones = nn.Linear(config.embed_dim, phones)
 
-    def forward(self, waveforms: Tensor, masked: Tensor) -> Tensor:
-        """Compute logits: cosine to each target's embedding, divided by a temperature (eq. 3).
+    def forward(self, waveforms: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits: cosine to each target's embedding, divided by a temperature (eq. 3), and phones.
 
         Args:
             waveforms: (B, T).
             masked: frames to mask (B, F), bool.
 
         Returns:
-            (B, F, classes).
+            (B, F, classes) and (B, F, phones).
         """
 
         def mask(x: Tensor) -> Tensor:
             return torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
 
         x = sparse_features(self.encoder, waveforms, corrupt=mask)[-1]
+        phones = self.phones(x).float()
         x = F.normalize(self.projection(x).float(), dim=-1)
-        return x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE
+        return x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE, phones
 
 
 def draw_masks(rows: int, frames: int, random: np.random.Generator) -> Tensor:
-    """Draw spans of frames to mask, (rows, frames) bool; they may overlap (Hsu et al. 2021, section IV-C)."""
+    """Draw spans of frames to mask, (rows, frames) bool, in a share :data:`MASKED_WINDOWS` of the rows.
+
+    The spans may overlap (Hsu et al. 2021, section IV-C).
+    """
     starts = round(MASK_PROBABILITY * frames / MASK_LENGTH)
     masks = np.zeros((rows, frames), bool)
-    for row in masks:
+    for row in masks[: round(MASKED_WINDOWS * rows)]:
         for start in random.choice(frames - MASK_LENGTH, starts, replace=False):
             row[start : start + MASK_LENGTH] = True
     return torch.from_numpy(masks)

@@ -2,10 +2,11 @@
 
 ``python -m s3prl_dphubert.hubert_mini.pretrain BUILD OUT_DIR`` trains on the targets in ``OUT_DIR`` (see
 :mod:`.phone_model` and :mod:`.targets`) and writes ``state.pt``, ``log.jsonl`` and ``model.safetensors``. The
-loss is the cross entropy of masked frames and, at half the weight, of the others (Hsu et al. 2021, eq. 2). An
+loss is the cross entropy of masked frames, the same of the others (Hsu et al. 2021, eq. 2, with their weights
+equal), and the cross entropy between the phone model's phones and those of the encoder's last layer. An
 interrupted run continues from its last saved update; batches and masks depend only on (seed, update). The
 learning rate is constant after its warm-up until ``--decay-from``, so a run can be extended while it is under
-way: its state before the decay is kept in ``constant.pt``.
+way: its state before the decay is kept in ``constant.pt``. ``--init`` starts from another run's weights.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .masked_prediction import CONFIG, MaskedPrediction, draw_masks
 from .stream import STRIDE
 from .targets import open_stream
 
-WARMUP, UNMASKED, CLIP = 400, 0.5, 5.0
+WARMUP, CLIP = 400, 5.0
 
 
 def learning_rate(update: int, a: argparse.Namespace) -> float:
@@ -40,23 +41,35 @@ def learning_rate(update: int, a: argparse.Namespace) -> float:
     return a.lr * min(1.0, (update + 1) / WARMUP, left)
 
 
-def loss_of(logits: Tensor, targets: Tensor, masked: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss and the accuracy in percent on masked and other frames."""
+def loss_of(
+    logits: Tensor, phones: Tensor, targets: Tensor, guide: Tensor, masked: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Compute the loss, and the accuracy in percent on masked and other frames and of phones.
+
+    Args:
+        logits: of the targets (B, F, classes).
+        phones: logits of the phones (B, F, phones).
+        targets: (B, F), int64.
+        guide: probabilities of the phones (B, F, phones).
+        masked: (B, F), bool.
+    """
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(masked)
-    loss = each[masked].mean() + UNMASKED * each[~masked].mean()
+    distance = F.cross_entropy(phones.flatten(0, 1), guide.flatten(0, 1))
+    loss = each[masked].mean() + each[~masked].mean() + distance
     correct = logits.detach().argmax(-1) == targets
-    rates = {"masked": correct[masked], "unmasked": correct[~masked]}
+    agree = phones.detach().argmax(-1) == guide.argmax(-1)
+    rates = {"masked": correct[masked], "unmasked": correct[~masked], "phones": agree[~masked]}
     return loss, {name: 100 * value.double().mean().item() for name, value in rates.items()}
 
 
 def train(a: argparse.Namespace) -> None:
     """Train, saving the state every ``save_every`` updates and the encoder's weights at the end."""
     stream = open_stream(a.build, a.out)
-    targets = np.load(a.out / "targets.npy")
+    targets, guide = np.load(a.out / "targets.npy"), np.load(a.out / "phones.npy")
     frames = round(a.seconds * SAMPLE_RATE / STRIDE) - 1
     torch.manual_seed(a.seed)
     classes = int(targets.max()) + 1
-    model = MaskedPrediction(CONFIG, classes)
+    model = MaskedPrediction(CONFIG, classes, guide.shape[1])
     optimizer = torch.optim.AdamW(model.parameters(), a.lr, (0.9, 0.98), 1e-6, 0.01, fused=True)
     state, first = a.out / "state.pt", 0
     if state.exists():
@@ -64,19 +77,22 @@ def train(a: argparse.Namespace) -> None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["update"]
-    began, sums = time.time(), {"loss": 0.0, "masked": 0.0, "unmasked": 0.0, "norm": 0.0}
+    elif a.init is not None:
+        model.load_state_dict(load_weights_only(a.init)["model"])
+    began, sums = time.time(), dict.fromkeys(("loss", "norm", "masked", "unmasked", "phones"), 0.0)
     bar = tqdm(range(first, a.updates), initial=first, total=a.updates, mininterval=30)
     for update in bar:
         random = np.random.default_rng((a.seed, update))
         starts = stream.draw(a.batch, frames, random)
         waveforms = torch.stack([stream.window(start, frames) for start in starts])
         labels = torch.from_numpy(np.stack([targets[s : s + frames] for s in starts])).long()
+        probabilities = torch.from_numpy(np.stack([guide[s : s + frames] for s in starts])).float()
         masked = draw_masks(a.batch, frames, random)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update, a)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = model(waveforms, masked)
-        loss, rates = loss_of(logits, labels, masked)
+            logits, phones = model(waveforms, masked)
+        loss, rates = loss_of(logits, phones, labels, probabilities, masked)
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), CLIP))
         if np.isfinite(norm):
@@ -116,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="windows per update")
     parser.add_argument("--seconds", type=float, default=3.5, help="length of a window")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--init", type=Path, help="state.pt of another run to start from")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args(argv))

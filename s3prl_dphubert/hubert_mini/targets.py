@@ -1,8 +1,8 @@
-"""Targets of masked prediction: clusters of the phone model's hidden states, one every 20 ms.
+"""Targets of masked prediction every 20 ms: clusters of the phone model's hidden states, and its phones.
 
 ``python -m s3prl_dphubert.hubert_mini.targets BUILD OUT_DIR`` reads ``OUT_DIR/phone_model.pt`` and writes
-``stream.npz`` (all speech of ``unlabelled/train.tsv``), ``kmeans.safetensors`` and ``targets.npy``.
-Needs scikit-learn.
+``stream.npz`` (all speech of ``unlabelled/train.tsv``), ``kmeans.safetensors``, ``targets.npy`` (F,) and
+``phones.npy`` (F, phones), the phones' probabilities. Needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ def hidden_states(model: PhoneModel, stream: Stream) -> Tensor:
     return states
 
 
+@torch.no_grad()
 def label(stream: Stream, out: Path, classes: int, seed: int) -> np.ndarray:
-    """Return the cluster of every frame (F,), computed once and cached as ``targets.npy``."""
+    """Return the cluster of every frame (F,), computed once; the phones are written beside them."""
     from sklearn.cluster import MiniBatchKMeans
 
-    cache, means = out / "targets.npy", out / "kmeans.safetensors"
-    if not cache.exists():
+    targets, phones, means = out / "targets.npy", out / "phones.npy", out / "kmeans.safetensors"
+    if not (targets.exists() and phones.exists()):
         model = PhoneModel()
         model.load_state_dict(load_weights_only(out / "phone_model.pt")["model"])
         states = hidden_states(model, stream)
@@ -72,10 +73,15 @@ def label(stream: Stream, out: Path, classes: int, seed: int) -> np.ndarray:
             with replacing(means) as partial:
                 save_file({"centres": torch.from_numpy(clusters.cluster_centers_).float()}, partial)
         centres = load_file(means)["centres"]
-        nearest = [torch.cdist(part.float(), centres).argmin(-1) for part in states.split(20_000)]
-        with replacing(cache) as partial, partial.open("wb") as file:
-            np.save(file, torch.cat(nearest).numpy().astype(np.int16))
-    return np.load(cache)
+        parts = [part.float() for part in states.split(20_000)]
+        _save(targets, torch.cat([torch.cdist(part, centres).argmin(-1) for part in parts]).short())
+        _save(phones, torch.cat([model.output(part).softmax(-1).half() for part in parts]))
+    return np.load(targets)
+
+
+def _save(path: Path, values: Tensor) -> None:
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, values.numpy())
 
 
 def main(argv: list[str] | None = None) -> int:

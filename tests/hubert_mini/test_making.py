@@ -109,6 +109,9 @@ def test_a_target_for_each_frame_of_the_listed_speech(made):
         each.samples // STRIDE for each in sorted(entries, key=lambda e: e.path)
     ]
     assert len(labels) == stream.starts[-1] and 1 < len(set(labels.tolist())) <= CLASSES
+    phones = np.load(made / "run" / "phones.npy").astype(np.float32)
+    assert phones.shape == (len(labels), len(phone_model.PHONES))
+    np.testing.assert_allclose(phones.sum(1), 1, atol=1e-2)
 
 
 def test_windows_hold_the_samples_of_their_frames():
@@ -121,8 +124,10 @@ def test_windows_hold_the_samples_of_their_frames():
     assert starts.min() >= 30 and starts.max() == 89  # around the clip with a weight, inside the stream
 
 
-def test_masks_are_spans_over_half_of_the_frames():
+def test_masks_are_spans_over_half_of_the_frames_in_half_of_the_windows():
     masks = draw_masks(200, 174, np.random.default_rng(0))
+    assert masks.any(1).sum() == 100
+    masks = masks[masks.any(1)]
     assert 0.52 < masks.float().mean() < 0.62  # 1 - exp(-0.8) without overlap at the ends
     runs = [len(run) for row in masks for run in "".join("01"[int(m)] for m in row).split("0") if run]
     assert min(runs) >= masked_prediction.MASK_LENGTH
@@ -130,17 +135,42 @@ def test_masks_are_spans_over_half_of_the_frames():
 
 def test_masked_frames_hide_the_speech():
     torch.manual_seed(0)
-    model = MaskedPrediction(SMALL, CLASSES).eval()
+    model = MaskedPrediction(SMALL, CLASSES, 40).eval()
     everything = torch.ones(1, 20, dtype=torch.bool)
     a, b = (model(torch.randn(1, samples_of(20)), everything) for _ in range(2))
-    assert a.shape == (1, 20, CLASSES)
+    assert a[0].shape == (1, 20, CLASSES) and a[1].shape == (1, 20, 40)
     torch.testing.assert_close(a, b)
-    assert not torch.allclose(a, model(torch.randn(1, samples_of(20)), ~everything), atol=1e-2)
+    assert not torch.allclose(a[0], model(torch.randn(1, samples_of(20)), ~everything)[0], atol=1e-2)
+
+
+def test_loss_is_that_of_masked_frames_others_and_phones():
+    masked = torch.tensor([[True, False, False]])
+    logits, phones = torch.zeros(1, 3, 4), torch.zeros(1, 3, 2)
+    logits[0, 0, 1], phones[0, 0, 1] = 5.0, 3.0
+    targets, guide = torch.tensor([[1, 0, 2]]), torch.tensor([[[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]])
+    loss, rates = pretrain.loss_of(logits, phones, targets, guide, masked)
+    masked_loss, others = np.log1p(3 * np.exp(-5)), np.log(4)
+    distance = (np.log1p(np.exp(3)) - 0.8 * 3 + 2 * np.log(2)) / 3
+    assert loss.item() == pytest.approx(masked_loss + others + distance, rel=1e-5)
+    assert rates == {"masked": 100.0, "unmasked": 50.0, "phones": 100.0}
+
+
+def test_a_run_goes_on_from_the_weights_of_another(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "CONFIG", SMALL)
+    for name in ("stream.npz", "targets.npy", "phones.npy"):
+        (tmp_path / name).symlink_to(made / "run" / name)
+    init = made / "run" / "state.pt"
+    pretrain.main([str(made / "build"), str(tmp_path), *updates(1), "--init", str(init)])
+    before = torch.load(init, weights_only=True)["model"]
+    after = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert after["update"] == 1
+    for name, value in after["model"].items():
+        torch.testing.assert_close(value, before[name], atol=5e-6, rtol=0)  # one update of the warm-up
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(made, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "CONFIG", SMALL)
-    for name in ("stream.npz", "targets.npy"):
+    for name in ("stream.npz", "targets.npy", "phones.npy"):
         (tmp_path / name).symlink_to(made / "run" / name)
     run = [str(made / "build"), str(tmp_path)]
     with monkeypatch.context() as patch:
