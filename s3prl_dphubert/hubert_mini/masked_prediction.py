@@ -13,7 +13,7 @@ from ..model.sparse.sparse_forward import sparse_features
 FINAL_DIM, TEMPERATURE = 64, 0.1
 MASK_PROBABILITY, MASK_LENGTH = 0.8, 10
 MASKED_WINDOWS = 0.5
-"""The share of windows that are masked. The others are heard whole, as later users of the encoder hear speech."""
+"""The share of windows that are masked; the others are heard whole, as users of the encoder hear speech."""
 
 CONFIG = ModelConfig(
     conv_channels=(128,) * 7,
