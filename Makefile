@@ -59,6 +59,7 @@ pages: .venv/installed
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m s3prl_dphubert.superb.report.recipe_page downstream_recipes/*
 	$(BIN)/python -m s3prl_dphubert.free_superb.results docs/results/free-superb
+	$(BIN)/python -m s3prl_dphubert.hubert_mini.curves docs/results/hubert-mini
 	$(BIN)/python -m s3prl_dphubert.bench.budgets docs/results/budgets.md
 
 .venv/installed: setup.cfg setup.py pyproject.toml

@@ -31,6 +31,7 @@ from ..free_superb.clips import read_clips
 from ..free_superb.utterance import Utterance, load
 from ..free_superb.voices import DEV, TRAIN
 from ..model.state_dict import load_weights_only
+from ..probe.aligned_corpus import segments_at
 from ..utils.files import replacing
 
 PHONES = (
@@ -96,11 +97,9 @@ class Example:
 def example(utterance: Utterance) -> Example:
     """Read an aligned clip; the frames are those of HuBERT, every 20 ms, with centres from 12.5 ms on."""
     bands = log_mel(torch.from_numpy(read(utterance.path)))
-    phones = torch.full(((len(bands) + 1) // 2,), -1)
-    centres = 0.0125 + 0.02 * np.arange(len(phones))
-    for phone in utterance.phones:
-        inside = (centres >= phone.start) & (centres < phone.end)
-        phones[torch.from_numpy(inside)] = PHONES.index(phone.text) if phone.text in PHONES else 0
+    centres = 0.0125 + 0.02 * np.arange((len(bands) + 1) // 2)
+    classes = [PHONES.index(phone.text) if phone.text in PHONES else 0 for phone in utterance.phones]
+    phones = torch.tensor([*classes, -1])[torch.from_numpy(segments_at(utterance.phones, centres))]
     return Example(bands, phones, utterance.clip.voice)
 
 

@@ -97,8 +97,9 @@ cores:
 2. **Targets.** Its hidden states on all speech below, in all languages, were clustered into
    {last["targets"]} targets (as in PBERT, Wang et al. 2022).
 3. **Masked prediction** of these targets from the waveforms of the table below, as HuBERT does it, in
-   bfloat16; the loss is that of masked frames and half that of the others. {history} At the end
-   {last["masked"]:.1f} % of the masked frames are predicted.
+   bfloat16. {history} At the end {last["masked"]:.1f} % of the targets of masked frames are predicted,
+   {last["unmasked"]:.1f} % of those of other frames, and {last["phones"]:.1f} % of the latter's phones
+   agree with the small model's.
 
 ## What it knows
 
