@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,15 @@ def golden():
 def one_thread():
     """Tiny models gain nothing from a second thread, and lose much where others use the machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def upstreams_in_float32():
+    """Upstreams of this process and of those it starts, unless a test names another precision.
+
+    By default they take what is fast on a machine; tests compare with float32 on every machine.
+    """
+    os.environ["S3PRL_DPHUBERT_PRECISION"] = "fp32"
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def open_source(text: str, device: str = "cpu", name: str = "") -> LayerSource:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return _own(UpstreamExpert(SpeechModel(config), Options(padding="exact")), name, device)
-    expert = dphubert_local(text, padding="exact")
+    expert = dphubert_local(text, padding="exact", precision="fp32")
     if Path(text).suffix in EXPORTED:
         files = [path for path in (Path(text), Path(text).with_suffix(".bin")) if path.is_file()]
         return _own(expert, name, "cpu", sha256_file(*files))

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from ..constants import SAMPLE_RATE
 from ..data.feature_store import Block, FeatureStore
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..model import SpeechModel
-from ..model.speech_model import AUTOCAST
+from ..model.inference.precision_choice import AUTO
+from ..model.speech_model import AUTOCAST, PRECISIONS
 from ..utils.config_io import type_faults
 from ..utils.device_copies import start_copy
 from ..utils.files import write_text
@@ -36,6 +37,7 @@ from .downstream_sampling import RANDOM_CROPS, cropping_downstream, sightings
 from .expert import UpstreamExpert
 from .options import Options
 
+PRECISION_VARIABLE = "S3PRL_DPHUBERT_PRECISION"
 FORMAT = "hidden states 1"  # to be raised whenever the same model and audio would give other blocks
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SIZE = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?)B?", re.IGNORECASE)
@@ -80,6 +82,8 @@ class FeatureOptions:
 class CachedOptions(Options):
     """Options of an upstream that may have a cache.
 
+    Where nothing names a ``precision``, that of the environment variable ``S3PRL_DPHUBERT_PRECISION`` holds.
+
     Args:
         features: the cache of hidden states; none by default.
 
@@ -87,7 +91,23 @@ class CachedOptions(Options):
         ConfigError: naming every field that is wrong.
     """
 
+    precision: str = AUTO
     features: FeatureOptions | None = None
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the precision that the environment asks for, if it does.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        precision = os.environ.get(PRECISION_VARIABLE)
+        if not precision:
+            return {}
+        if precision not in (*PRECISIONS, AUTO):
+            allowed = ", ".join((*PRECISIONS, AUTO))
+            raise ConfigError(f"{PRECISION_VARIABLE} is {shown(precision)}, allowed: {allowed}")
+        return {"precision": precision}
 
     def faults(self) -> Iterator[str]:
         """Yield the faults, field by field."""

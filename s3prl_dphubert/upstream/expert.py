@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class UpstreamExpert(nn.Module):
         self.model = model
         self.options = options or Options()
         self._fold: tuple[list[Any], FoldedModel] | None = None
+        self._was_trained = False
 
     def get_downsample_rates(self, key: str) -> int:
         """Return the samples from one frame to the next, the same for every hidden state."""
@@ -103,24 +104,34 @@ class UpstreamExpert(nn.Module):
         return [torch.stack(states) for states in zip(*ordered, strict=True)]
 
     def _extract(self, waveforms: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
-        """Return hidden states (B, F, D) in float32, from the folded model if nothing is trained."""
+        """Return hidden states (B, F, D) in float32."""
         if not isinstance(self.model, SpeechModel):  # an exported file
             return self.model.extract_features(waveforms, lengths)[0]
+        precision = self.chosen_precision(waveforms.device)
+        hidden = self._run(waveforms, lengths, precision)
+        if precision == "fp16" and self.options.precision == AUTO and _overflows(hidden, waveforms):
+            text = "values beyond float16, which precision: auto chose; the batch is computed in float32"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            hidden = self._run(waveforms, lengths, "fp32")
+        return hidden
+
+    def _run(self, waveforms: Tensor, lengths: Tensor | None, precision: str) -> list[Tensor]:
+        """Return hidden states (B, F, D) in float32, from the folded model if nothing is trained."""
         parameters = list(self.model.parameters())
-        trained = self._is_trained()
         plain = {(p.device.type, p.dtype) for p in parameters} == {("cpu", torch.float32)}
-        if plain and not trained and not torch.is_autocast_enabled("cpu"):
-            return self._folded(parameters).extract_features(waveforms, lengths)[0]
+        if plain and not self._is_trained() and not torch.is_autocast_enabled("cpu"):
+            return self._folded(parameters, precision).extract_features(waveforms, lengths)[0]
         self._fold = None  # fused optimizers change weights without counting it as a new version
-        with self._autocast(waveforms.device):
+        dtype = AUTOCAST.get(precision)
+        with nullcontext() if dtype is None else torch.autocast(waveforms.device.type, dtype):
             hidden, _ = self.model.extract_features(waveforms, lengths)
         return [state.float() for state in hidden]
 
-    def _folded(self, parameters: list[nn.Parameter]) -> FoldedModel:
+    def _folded(self, parameters: list[nn.Parameter], precision: str) -> FoldedModel:
         """Return the model for inference, folded again after other weights were loaded."""
-        weights = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters]
-        if self._fold is None or self._fold[0] != weights:
-            self._fold = weights, fold(self.model, self.options.precision)
+        key = [precision, *((p.data_ptr(), 0 if p.is_inference() else p._version) for p in parameters)]
+        if self._fold is None or self._fold[0] != key:
+            self._fold = key, fold(self.model, precision)
         return self._fold[1]
 
     def _is_trained(self) -> bool:
@@ -132,14 +143,14 @@ class UpstreamExpert(nn.Module):
         )
 
     def chosen_precision(self, device: torch.device) -> str:
-        """Return the precision of this call: that of the options, or what ``auto`` stands for."""
-        if self.options.precision == AUTO and self._is_trained():
+        """Return the precision of this call: that of the options, or what ``auto`` stands for.
+
+        What was trained in float32 is also validated in it.
+        """
+        self._was_trained |= self.training and torch.is_grad_enabled()
+        if self.options.precision == AUTO and (self._was_trained or self._is_trained()):
             return "fp32"
         return resolve(self.options.precision, self.model.config, device)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager:
-        dtype = AUTOCAST.get(self.chosen_precision(device))
-        return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 class ExportedExpert(UpstreamExpert):
@@ -163,6 +174,11 @@ class ExportedExpert(UpstreamExpert):
                 "an exported file cannot be fine-tuned (-f); fine-tune the checkpoint that it was made from"
             )
         return super().compute(waveforms, lengths)
+
+
+def _overflows(hidden: list[Tensor], waveforms: Tensor) -> bool:
+    """Return whether hidden states of finite waveforms are not finite; the last is what all come to."""
+    return not bool(hidden[-1].isfinite().all()) and bool(waveforms.isfinite().all())
 
 
 def _repeat_last(state: Tensor, frames: int) -> Tensor:

@@ -24,7 +24,8 @@ class Options:
     Args:
         precision: type of the matrix products and convolutions (autocast): ``fp32``, ``bf16``, ``fp16``, or
             ``auto``: the faster of fp32 and bf16 (fp16 on a GPU), which is measured once per machine, while
-            the model is frozen, and fp32 while it is trained. Hidden states are always float32.
+            the model is frozen, and fp32 from the first step of its training on. Hidden states are always
+            float32.
         padding: ``batch`` runs all utterances together, padded to the longest, as the published
             models were trained and evaluated. GroupNorm's statistics then include the padding, which
             changes valid frames by 1 to 3 %. ``exact`` gives every utterance the hidden states that
@@ -58,8 +59,13 @@ class Options:
         Raises:
             ConfigError: the file cannot be read or is not a mapping, or an option is unknown or wrong.
         """
-        values = {**(read_options(Path(config)) if config else {}), **more}
+        values = {**cls.defaults(), **(read_options(Path(config)) if config else {}), **more}
         return from_dict(cls, values, "upstream options")
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return options that hold where nothing else is asked for, beside the defaults of the fields."""
+        return {}
 
 
 def read_options(path: Path) -> dict[str, Any]:

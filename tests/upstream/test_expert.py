@@ -66,7 +66,7 @@ def test_published_hidden_states(file, prefix, golden):
     expected, _ = golden(file.split(".")[0])
     lengths, frames = expected["lengths"].tolist(), expected["out_lengths"].tolist()
     assert len(set(lengths)) == len(lengths) == 3
-    expert = dphubert_local(ckpt=GOLDEN / f"{file}.pth", model_config=None, refresh=False)
+    expert = dphubert_local(GOLDEN / f"{file}.pth", None, False, precision="fp32")
     hidden = expert(list(expected["waveforms"]))["hidden_states"]
     assert isinstance(hidden, list)
     assert len(hidden) == sum(key.startswith(f"{prefix}hidden_len_") for key in expected) > 2
@@ -188,7 +188,7 @@ def test_options_from_a_file(tmp_path):
     assert dphubert_local(checkpoint, str(file)).options == CachedOptions("bf16", "exact")
     assert dphubert_local(checkpoint, str(file), precision="fp32").options == CachedOptions("fp32", "exact")
     file.write_text("")
-    assert dphubert_local(checkpoint, file).options == CachedOptions()
+    assert dphubert_local(checkpoint, file).options == CachedOptions("fp32")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from s3prl_dphubert.model.inference.precision_choice import choose, measure, pro
 from s3prl_dphubert.training.distributed import Processes
 from s3prl_dphubert.training.train_config import TrainConfig
 from s3prl_dphubert.upstream.cached_expert import CachedExpert, CachedOptions, FeatureOptions, fingerprint
+from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
 from s3prl_dphubert.upstream.options import Options
+from tests.helpers.golden import GOLDEN
 from tests.helpers.models import FAMILIES, assert_same, tiny
 
 CPU = torch.device("cpu")
@@ -153,6 +155,67 @@ def test_an_upstream_in_training_is_float32(monkeypatch):
     model, wavs = tiny("hubert"), [torch.randn(4000)]
     auto, plain = (UpstreamExpert(model, Options(precision=name)) for name in ("auto", "fp32"))
     assert_same(auto(wavs)["hidden_states"], plain(wavs)["hidden_states"])
+
+
+@torch.no_grad()
+def test_an_upstream_is_validated_in_the_precision_of_its_training(monkeypatch):
+    measured(monkeypatch, 0.5)
+    auto = UpstreamExpert(tiny("hubert"), Options(precision="auto"))
+    assert auto.eval().chosen_precision(CPU) == "bf16"
+    with torch.enable_grad():
+        auto.train()([torch.randn(4000)])
+    assert auto.eval().chosen_precision(CPU) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("variable", "options", "chosen"),
+    [
+        (None, {}, "auto"),
+        ("", {}, "auto"),
+        ("fp32", {}, "fp32"),
+        ("fp32", {"precision": "fp16"}, "fp16"),
+        ("fp32", {"precision": "auto"}, "auto"),
+    ],
+)
+def test_upstreams_take_the_faster_precision_unless_told_otherwise(monkeypatch, variable, options, chosen):
+    measured(monkeypatch, 0.5)
+    monkeypatch.delenv("S3PRL_DPHUBERT_PRECISION")
+    if variable is not None:
+        monkeypatch.setenv("S3PRL_DPHUBERT_PRECISION", variable)
+    expert, wavs = dphubert_local(GOLDEN / "wavlm.pth", **options).eval(), [torch.randn(4000)]
+    assert expert.options.precision == chosen
+    if chosen == "auto":
+        bf16 = dphubert_local(GOLDEN / "wavlm.pth", precision="bf16").eval()
+        with torch.no_grad():
+            assert_same(expert(wavs)["hidden_states"], bf16(wavs)["hidden_states"])
+
+
+def test_a_precision_of_the_environment_is_checked_before_anything_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("S3PRL_DPHUBERT_PRECISION", "int8")
+    with pytest.raises(ConfigError, match="S3PRL_DPHUBERT_PRECISION is 'int8', allowed: fp32, bf16, fp16"):
+        dphubert_local(tmp_path / "nothing")
+
+
+@torch.no_grad()
+def test_what_overflows_in_the_precision_that_was_chosen_is_computed_in_float32(monkeypatch):
+    """On a GPU float16 is the lower precision; the choice alone is simulated here."""
+
+    def choose(precision, *_):
+        return "fp16" if precision == "auto" else precision
+
+    monkeypatch.setattr("s3prl_dphubert.upstream.expert.resolve", choose)
+    model, wavs = tiny("hubert"), [torch.randn(4000)]
+    expert = UpstreamExpert(model, Options(precision="auto")).eval()
+    assert not torch.equal(*(e(wavs)["last_hidden_state"] for e in (expert, UpstreamExpert(model).eval())))
+    layer = model.encoder.transformer.layers[1].feed_forward
+    layer.intermediate_dense.weight *= 1e6
+    layer.output_dense.weight *= 1e-6
+    exact = UpstreamExpert(model).eval()(wavs)["hidden_states"]
+    assert all(state.isfinite().all() for state in exact)
+    with pytest.warns(RuntimeWarning, match="values beyond float16"):
+        assert_same(expert(wavs)["hidden_states"], exact)
+    asked = UpstreamExpert(model, Options(precision="fp16")).eval()(wavs)["last_hidden_state"]
+    assert not asked.isfinite().all()  # as was asked for
 
 
 @torch.no_grad()

@@ -38,8 +38,12 @@ class Launcher:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         # In days of training, the lines of progress bars would fill the disk. Workers that are spawned
-        # register the upstreams by the plugin.
-        defaults = {"TQDM_MININTERVAL": "5", "S3PRL_DPHUBERT_PLUGIN": "1"}
+        # register the upstreams by the plugin. Scores must not depend on what is fast on a machine.
+        defaults = {
+            "TQDM_MININTERVAL": "5",
+            "S3PRL_DPHUBERT_PLUGIN": "1",
+            "S3PRL_DPHUBERT_PRECISION": "fp32",  # unless the options of an upstream name another
+        }
         self._environment = {**os.environ, **defaults, **(environment or {})}
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
