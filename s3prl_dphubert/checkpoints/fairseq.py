@@ -24,6 +24,7 @@ from .key_mapping import (
     fold_batch_norm,
     positional_conv,
 )
+from .teachers import TEACHERS, is_hubert_large
 from .unpickler import plain
 
 _DEFAULTS = {  # fairseq's own, for fields that a checkpoint leaves out
@@ -112,7 +113,8 @@ def is_fairseq(content: Any) -> bool:
 def read(content: dict[str, Any], source: str) -> Weights:
     """Return the configuration and tensors, by our names, of a checkpoint that :func:`is_fairseq` recognises.
 
-    Quantiser, heads, mask embedding and averaged weights (EMA) are left out.
+    Quantiser, heads, mask embedding and averaged weights (EMA) are left out. HuBERT Large, which was trained
+    without dropout, gets that of its published compression, as the model of this name on the Hub does.
 
     Args:
         content: result of :func:`~s3prl_dphubert.checkpoints.unpickler.read_foreign_pickle`.
@@ -134,7 +136,11 @@ def read(content: dict[str, Any], source: str) -> Weights:
     for prefix in _FINE_TUNED:
         if any(name.startswith(prefix) for name in state):
             state, model, task = _fine_tuned(state, prefix, model, task, source)
-    return read_parts(model, task, state, source)
+            return read_parts(model, task, state, source)
+    config, state = read_parts(model, task, state, source)
+    if _is_hubert(model, content) and is_hubert_large(config):
+        config = TEACHERS["hubert_large"].as_trained(config)
+    return config, state
 
 
 def read_parts(model: dict[str, Any], task: dict[str, Any], state: dict[str, Any], source: str) -> Weights:
@@ -167,6 +173,13 @@ def _settings(content: dict[str, Any], source: str) -> tuple[dict[str, Any], dic
     if not isinstance(model, dict) or not isinstance(task, dict):
         raise CheckpointError(f"{source}: the settings of the model (cfg or args) are missing")
     return model, task
+
+
+def _is_hubert(model: dict[str, Any], content: dict[str, Any]) -> bool:
+    """Return whether a pre-trained model is a HuBERT, by its name or by the embeddings of its clusters."""
+    state = content.get("model_weight", content.get("model"))
+    name = model.get("_name") or model.get("arch")
+    return str(name).startswith("hubert") or "label_embs_concat" in (state or {})
 
 
 def _parts(settings: Any) -> tuple[Any, Any]:

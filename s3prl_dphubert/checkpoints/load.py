@@ -86,9 +86,12 @@ def _read(source: str | Path, refresh: bool = False, is_origin: bool = False) ->
             return directory.read(resources.find(f"assets/{text}"))
         return _read_hub(hub.HubRepository(teacher.repository), "", refresh)
     if text.startswith(hub.TORCHAUDIO):
-        bundle = hub.load_bundle(text.removeprefix(hub.TORCHAUDIO))
+        name = text.removeprefix(hub.TORCHAUDIO)
+        bundle = hub.load_bundle(name)
         with checkpoint_errors(text):
-            return torchaudio.read(bundle, text)
+            config, state = torchaudio.read(bundle, text)
+        published = TEACHERS.get(name.lower())
+        return published.as_trained(config) if published else config, state
     if hub.is_url(text):
         return _read_url(text, refresh)
     if exists:

@@ -95,6 +95,13 @@ def recognize(config: Mapping[str, Any], repository: str = "") -> PublishedTeach
     return TEACHERS[name] if name and size == tuple(_BASE_SIZE.values()) else None
 
 
+def is_hubert_large(config: ModelConfig) -> bool:
+    """Return whether a pre-trained HuBERT is HuBERT Large, by its shape and its training without dropout."""
+    shape = config.embed_dim, config.num_layers, config.total_heads, set(config.ffn), config.layer_norm_first
+    dropout = config.projection_dropout, config.attention_dropout, config.ffn_dropout, config.dropout
+    return shape == (1024, 24, 16, {4096}, True) and not any(dropout)
+
+
 PRE_TRAINED = ("Model", "ForPreTraining")
 """Ends of the names of architectures without a head of fine-tuning."""
 

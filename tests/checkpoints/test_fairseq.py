@@ -22,6 +22,7 @@ from s3prl.upstream.wavlm.WavLM import WavLM, WavLMConfig
 
 from s3prl_dphubert.checkpoints import fairseq
 from s3prl_dphubert.checkpoints.load import load_model
+from s3prl_dphubert.checkpoints.teachers import TEACHERS
 from s3prl_dphubert.errors import CheckpointError
 from tests.helpers.hidden_states import assert_parity, recorded, scramble
 
@@ -190,6 +191,49 @@ def test_every_form_of_settings(form, zipped, tmp_path):
     teacher = load_model(tmp_path / "a.pt")
     assert teacher.config.normalize_waveform
     assert_parity(teacher, runner(model))
+
+
+NO_DROPOUT = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "dropout_input"), 0.0)
+LARGE_SIZE = {
+    "encoder_layers": 24,
+    "encoder_embed_dim": 1024,
+    "encoder_ffn_embed_dim": 4096,
+    "encoder_attention_heads": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "is_large"),
+    [
+        ("hubert", {}, True),
+        ("hubert", {"dropout": 0.05}, False),
+        ("hubert", {"encoder_layers": 23}, False),
+        ("wav2vec2", {}, False),
+    ],
+)
+def test_hubert_large_has_the_dropout_of_its_compression_from_any_source(family, changes, is_large):
+    """Its own training had none, as fairseq's file says; the model of that name on the Hub has it."""
+    sizes = {**LARGE, **LARGE_SIZE, **NO_DROPOUT, **changes}
+    with torch.device("meta"):
+        model, config = FAMILIES[family](**sizes)
+    state, task = model.state_dict(), {"normalize": True}
+    without_clusters = {name: t for name, t in state.items() if name != "label_embs_concat"}
+    values = values_of(config)
+    named = {"_name": family, **values}
+    contents = [
+        around(state, **container(values, task)),
+        around(without_clusters, **container(named, task)),
+        {"model_cfg": named, "task_cfg": task, "model_weight": without_clusters},
+    ]
+    if family == "hubert":
+        contents.append(around(without_clusters, args=vars(namespace(values, task)["args"])))
+    published = TEACHERS["hubert_large"].dropout
+    expected = published if is_large else (0.0, 0.0, 0.0, changes.get("dropout", 0.0))
+    for content in contents:
+        read, _ = fairseq.read(content, "a.pt")
+        assert read.normalize_waveform and read.normalize_eps == 1e-5
+        dropout = read.projection_dropout, read.attention_dropout, read.ffn_dropout, read.dropout
+        assert dropout == expected
 
 
 @pytest.mark.parametrize("family", ["hubert", "wav2vec2", "data2vec"])

@@ -186,6 +186,16 @@ def test_bundles(bundles):
     assert_parity(load_model("torchaudio:TINY_ASR"), runner(original))
 
 
+def test_a_bundle_of_a_teacher_has_its_published_dropout(bundles):
+    """HuBERT Large was trained without any, and is compressed with that of the published recipe."""
+    none = dict.fromkeys(("encoder_projection_dropout", "encoder_attention_dropout", "encoder_dropout"), 0.0)
+    for name, expected in (("HUBERT_LARGE", (0.1, 0.1, 0.0, 0.1)), ("TINY", (0.0, 0.0, 0.0, 0.0))):
+        bundles(name, "wav2vec2", normalize=True, encoder_ff_interm_dropout=0.0, **none, **LARGE)
+        config = load_model(f"torchaudio:{name}").config
+        dropout = config.projection_dropout, config.attention_dropout, config.ffn_dropout, config.dropout
+        assert dropout == expected and config.normalize_waveform
+
+
 def test_bundles_that_cannot_be_had(bundles, tmp_path, monkeypatch):
     with pytest.raises(hub.DownloadError, match=r"HUBERT_BASES: no such bundle; available: HUBERT_ASR_LARGE"):
         load_model("torchaudio:HUBERT_BASES")
