@@ -74,6 +74,12 @@ class PhoneModel(nn.Module):
 
 def log_mel(waveform: Tensor) -> Tensor:
     """Return log-mel energies with zero mean over the clip, (T,) -> (frames of 10 ms, mels)."""
+    bands = energies(waveform)
+    return bands - bands.mean(0)
+
+
+def energies(waveform: Tensor) -> Tensor:
+    """Return log-mel energies, (T,) -> (frames of 10 ms, mels)."""
     bands = torchaudio.compliance.kaldi.fbank(
         waveform[None] * 32768,
         num_mel_bins=MELS,
@@ -82,7 +88,7 @@ def log_mel(waveform: Tensor) -> Tensor:
         low_freq=60.0,
         high_freq=7600.0,
     )
-    return (bands - bands.mean(0)) / SCALE
+    return bands / SCALE
 
 
 @dataclass(frozen=True)

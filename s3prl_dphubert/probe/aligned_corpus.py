@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from ..errors import DataError, shown
 from ..utils.files import replacing
@@ -160,6 +163,29 @@ def _rows(table: Path) -> Iterator[AlignedUtterance]:
             tuple(parse_segments(words, f"{table}, line {number}: words")),
             tuple(parse_segments(phones, f"{table}, line {number}: phones")),
         )
+
+
+class Timed(Protocol):
+    """Anything with a start and an end in seconds."""
+
+    @property
+    def start(self) -> float:
+        """First moment."""
+
+    @property
+    def end(self) -> float:
+        """Moment after the last."""
+
+
+def segments_at(segments: Sequence[Timed], moments: np.ndarray) -> np.ndarray:
+    """Return the index of the segment at each moment (M,) in seconds, -1 where there is none.
+
+    Where segments overlap, it is the last of them.
+    """
+    indices = np.full(len(moments), -1)
+    for index, segment in enumerate(segments):
+        indices[(moments >= segment.start) & (moments < segment.end)] = index
+    return indices
 
 
 def parse_segments(text: str, field: str = "segments") -> Iterable[Segment]:

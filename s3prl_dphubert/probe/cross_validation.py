@@ -43,8 +43,8 @@ class Partition:
         Raises:
             DataError: samples of fewer than two voices, or utterances, lie outside ``train``.
         """
-        names = np.array(corpus.speakers)[probe.speakers]
-        sizes = Counter(names[np.isin(names, corpus.unheard)].tolist())
+        names = probe.voices(corpus)
+        sizes = _unheard(names, corpus)
         if len(sizes) < 2:
             raise DataError(
                 f"{corpus.name}: {len(sizes)} voices outside split {TRAIN} have {probe.name}, "
@@ -58,8 +58,18 @@ class Partition:
                     f"allowed: {least} or more"
                 )
             return cls(_by_utterance(probe, corpus, names, count), count)
-        count = min(FOLDS, len(sizes))
-        parts = deal(sizes, count)
+        return cls.by_voice(names, corpus, min(FOLDS, len(sizes)))
+
+    @classmethod
+    def by_voice(cls, names: np.ndarray, corpus: AlignedCorpus, count: int) -> Partition:
+        """Deal the voices that models never heard into ``count`` parts of similar size.
+
+        Args:
+            names: (N,) name of the voice of each sample.
+            corpus: the recordings.
+            count: number of parts.
+        """
+        parts = deal(_unheard(names, corpus), count)
         return cls(np.array([parts.get(name, ALWAYS) for name in names]), count)
 
     def folds(self) -> Iterator[Fold]:
@@ -87,6 +97,11 @@ def deal(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     """Deal names into ``count`` parts of similar size: by falling size, there and back again."""
     order = sorted(sizes, key=lambda name: (-sizes[name], name))
     return {name: min(i % (2 * count), 2 * count - 1 - i % (2 * count)) for i, name in enumerate(order)}
+
+
+def _unheard(names: np.ndarray, corpus: AlignedCorpus) -> Counter[str]:
+    """Count the samples of each voice that models never heard."""
+    return Counter(names[np.isin(names, corpus.unheard)].tolist())
 
 
 def _by_utterance(probe: ProbeSamples, corpus: AlignedCorpus, names: np.ndarray, count: int) -> np.ndarray:
@@ -212,8 +227,7 @@ class ClassificationProbe:
 
     def _ratio(self, correct: np.ndarray) -> Ratio:
         tested = self.partition.parts != ALWAYS
-        names = np.array(self.corpus.speakers)[self.probe.speakers]
-        return Ratio.of_items(names[tested], correct[tested])
+        return Ratio.of_items(self.probe.voices(self.corpus)[tested], correct[tested])
 
 
 def _standardised(x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import DataError
-from .aligned_corpus import TRAIN, AlignedCorpus, Segment
+from .aligned_corpus import TRAIN, AlignedCorpus, Segment, segments_at
 
 WORDS, PHONES, SPEAKERS = "words", "phones", "speakers"
 PARTS = {WORDS: 3, PHONES: 1, SPEAKERS: 2}
@@ -54,6 +54,10 @@ class ProbeSamples:
     def parts(self) -> int:
         """Vectors of a layer's width that a sample consists of."""
         return PARTS[self.name]
+
+    def voices(self, corpus: AlignedCorpus) -> np.ndarray:
+        """Return the name of the voice of each sample (N,)."""
+        return np.array(corpus.speakers)[self.speakers]
 
 
 def samples(corpus: AlignedCorpus, durations: np.ndarray) -> dict[str, ProbeSamples]:
@@ -121,10 +125,9 @@ def _phones(corpus: AlignedCorpus, durations: np.ndarray) -> Rows:
     rows = []
     for number, each in enumerate(corpus.utterances):
         moments = np.arange(step / 2, durations[number], step)
-        for phone in each.phones:
-            if phone.label in known:
-                for moment in moments[(moments >= phone.start) & (moments < phone.end)]:
-                    rows.append((number, Segment(phone.label, float(moment), float(moment))))
+        for moment, index in zip(moments.tolist(), segments_at(each.phones, moments), strict=True):
+            if index >= 0 and (label := each.phones[index].label) in known:
+                rows.append((number, Segment(label, moment, moment)))
     return rows
 
 

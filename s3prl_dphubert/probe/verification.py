@@ -6,7 +6,6 @@ error rate of one panel and tested on the other; the trials of a panel are all p
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..superb.metrics.eer import VerificationTrials, equal_error_rate
 from .aligned_corpus import AlignedCorpus
-from .cross_validation import convergence, deal, mean_weights
+from .cross_validation import ALWAYS, Partition, convergence, mean_weights
 from .discriminant import SHRINKAGES, ClassMoments, projection
 from .layer_weights import LayerBasis, LayerMoments, learn_all
 from .pooled_states import PooledStates
@@ -65,13 +64,9 @@ class VerificationProbe:
             probe: the samples to identify speakers by.
             corpus: the recordings.
         """
-        voices = np.array(corpus.speakers)[probe.speakers]
-        unheard = np.isin(voices, corpus.unheard)
-        parts = deal(Counter(voices[unheard]), PANELS)
-        panels = tuple(
-            np.flatnonzero([parts.get(voice) == panel for voice in voices]) for panel in range(PANELS)
-        )
-        train = np.flatnonzero(~unheard)
+        voices = probe.voices(corpus)
+        partition = Partition.by_voice(voices, corpus, PANELS)
+        panels, train = tuple(map(partition.rows, range(PANELS))), partition.rows(ALWAYS)
         if min(len(set(voices[rows])) for rows in (train, *panels)) < LEAST_VOICES:
             return None
         return cls(train, np.unique(voices[train], return_inverse=True)[1], panels, voices)

@@ -1,9 +1,10 @@
 import gzip
 
+import numpy as np
 import pytest
 
 from s3prl_dphubert.errors import DataError
-from s3prl_dphubert.probe.aligned_corpus import AlignedCorpus, AlignedUtterance, Segment
+from s3prl_dphubert.probe.aligned_corpus import AlignedCorpus, AlignedUtterance, Segment, segments_at
 
 HEAD = "path\tspeaker\tsplit\twords\tphones\n"
 LINE = "a/1.flac\tann\ttrain\tYES:10:30 NO:45:20\tY:10:10 EH:20:20\n"
@@ -79,3 +80,10 @@ def test_missing_and_damaged_tables_are_refused(tmp_path):
     outside = AlignedCorpus("x", (AlignedUtterance(tmp_path / "1.flac", "a", "dev"),))
     with pytest.raises(DataError, match="does not lie below"):
         outside.write(tmp_path / "below" / "t.tsv")
+
+
+def test_segments_are_found_by_the_moment():
+    segments = (Segment("A", 0.1, 0.2), Segment("B", 0.2, 0.3), Segment("C", 0.25, 0.4))
+    moments = np.array([0.0, 0.1, 0.199, 0.2, 0.25, 0.399, 0.4])
+    assert segments_at(segments, moments).tolist() == [-1, 0, 0, 1, 2, 2, -1]
+    assert segments_at((), moments).tolist() == [-1] * 7
