@@ -22,9 +22,9 @@ import torch
 from ..constants import SAMPLE_RATE
 from ..model import ModelConfig, SpeechModel
 from ..model.cost import expected_widths, macs, parameters
+from ..model.inference.precision_choice import processor
 from ..model.model_config import dense_heads
 from ..pruning.gates import GateConfig, Gates
-from ..utils.environment import environment
 from ..utils.files import write_text
 from ..utils.stopwatch import Stopwatch
 from .own_update import OwnUpdate
@@ -225,7 +225,6 @@ def page(updates: list[MeasuredUpdate]) -> str:
     """Return docs/results/scaling.md."""
     dense = {name: operations(config, 10.0) / 10 / 1e9 for name, config in MODELS.items()}
     per_second = ", ".join(f"{name} {value:.0f}" for name, value in dense.items())
-    where = environment(torch.device("cpu"), "fp32", 1, 1)
     return TEMPLATE.format(
         check="\n".join(check_rows(updates)),
         gpus="\n".join(gpu_rows()),
@@ -234,7 +233,7 @@ def page(updates: list[MeasuredUpdate]) -> str:
         per_second=per_second,
         rate=gpu_rate() / 1e12,
         hours=PUBLISHED_HOURS,
-        machine=f"{where['device']}, torch {where['torch']}",
+        machine=f"{processor()}, torch {torch.__version__}",
         decoded=DECODED,
         cached=CACHED / 1e3,
         hour=CACHED * HOUR / 1e9,
@@ -261,8 +260,8 @@ is taken to cost a fixed time for each number that a layer puts out.
 
 ## Checked here
 
-CPU seconds of one update of stage 1 in float32 on one thread ({machine}), dropout and gates on. The fixed
-time is fitted to the first size and predicts the second:
+CPU seconds of one update of stage 1 in float32 on one thread of {machine},
+dropout and gates on. The fixed time is fitted to the first size and predicts the second:
 
 {check}
 
@@ -299,7 +298,7 @@ s3prl_dphubert.bench.loading`):
 - **960 h** fit on any local disk.
 - **60,000 h**: keep tar shards in object storage, with `num_workers` such that processes times {decoded} s/s
   exceed what the GPUs take. 75,000 updates see each hour less than once, so copying it first gains nothing.
-- **CPU**: `precision: bf16` where the processor has AVX-512 BF16 or AMX, one process per socket.
+- **CPU**: `precision: auto`, which takes bf16 where that is faster, and one process per socket.
 - `teacher_precision: bf16` with a float32 student saves over half of the teacher's time and memory traffic.
 - `cache_teacher: true` with `crops: fixed` keeps {cached:.0f} kB for each second of audio in the run's
   folder: {hour:.1f} GB an hour, {libri:.1f} TB for 960 h. On the CPU, reading targets takes a thousandth of
