@@ -12,6 +12,7 @@ from ..model.sparse.sparse_forward import sparse_features
 
 FINAL_DIM, TEMPERATURE = 64, 0.1
 MASK_PROBABILITY, MASK_LENGTH = 0.8, 10
+ACOUSTIC_LAYER = 4
 MASKED_WINDOWS = 0.5
 """The share of windows that are masked; the others are heard whole, as users of the encoder hear speech."""
 
@@ -31,40 +32,46 @@ CONFIG = ModelConfig(
 
 
 class MaskedPrediction(nn.Module):
-    """Encoder whose input frames are masked, with logits for the target and for the phone of every frame.
+    """Encoder whose input frames are masked, with three linear heads on every frame.
+
+    The last layer predicts the target and the phone, and layer :data:`ACOUSTIC_LAYER` the log-mel energies of
+    the frame, as in TERA (Liu et al. 2021): lower layers keep what tells voices and rooms apart.
 
     Args:
         config: shape of the encoder.
         classes: number of targets.
         phones: number of phones.
+        mels: number of mel bands.
     """
 
-    def __init__(self, config: ModelConfig, classes: int, phones: int) -> None:
+    def __init__(self, config: ModelConfig, classes: int, phones: int, mels: int) -> None:
         super().__init__()
         self.encoder = SpeechModel(config)
         self.mask_embedding = nn.Parameter(torch.empty(config.embed_dim).uniform_())
         self.projection = nn.Linear(config.embed_dim, FINAL_DIM)
         self.target_embeddings = nn.Parameter(torch.randn(classes, FINAL_DIM))
         self.phones = nn.Linear(config.embed_dim, phones)
+        self.bands = nn.Linear(config.embed_dim, mels)
 
-    def forward(self, waveforms: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute logits: cosine to each target's embedding, divided by a temperature (eq. 3), and phones.
+    def forward(self, waveforms: Tensor, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute what every frame is predicted to be.
 
         Args:
             waveforms: (B, T).
             masked: frames to mask (B, F), bool.
 
         Returns:
-            (B, F, classes) and (B, F, phones).
+            Logits of targets (B, F, classes), cosines to each target's embedding divided by a temperature
+            (eq. 3); logits of phones (B, F, phones); energies (B, F, mels).
         """
 
         def mask(x: Tensor) -> Tensor:
             return torch.where(masked[..., None], self.mask_embedding.to(x.dtype), x)
 
-        x = sparse_features(self.encoder, waveforms, corrupt=mask)[-1]
-        phones = self.phones(x).float()
-        x = F.normalize(self.projection(x).float(), dim=-1)
-        return x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE, phones
+        states = sparse_features(self.encoder, waveforms, corrupt=mask)
+        x = F.normalize(self.projection(states[-1]).float(), dim=-1)
+        targets = x @ F.normalize(self.target_embeddings, dim=-1).T / TEMPERATURE
+        return targets, self.phones(states[-1]).float(), self.bands(states[ACOUSTIC_LAYER]).float()
 
 
 def draw_masks(rows: int, frames: int, random: np.random.Generator) -> Tensor:

@@ -3,7 +3,8 @@
 ``python -m s3prl_dphubert.hubert_mini.pretrain BUILD OUT_DIR`` trains on the targets in ``OUT_DIR`` (see
 :mod:`.phone_model` and :mod:`.targets`) and writes ``state.pt``, ``log.jsonl`` and ``model.safetensors``. The
 loss is the cross entropy of masked frames, the same of the others (Hsu et al. 2021, eq. 2, with their weights
-equal), and the cross entropy between the phone model's phones and those of the encoder's last layer. An
+equal), the cross entropy between the phone model's phones and those of the encoder's last layer, and the
+squared error of log-mel energies that a lower layer predicts; the last two count on frames that are heard. An
 interrupted run continues from its last saved update; batches and masks depend only on (seed, update). The
 learning rate is constant after its warm-up until ``--decay-from``, so a run can be extended while it is under
 way: its state before the decay is kept in ``constant.pt``. ``--init`` starts from another run's weights.
@@ -16,6 +17,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +31,15 @@ from ..constants import SAMPLE_RATE
 from ..model.state_dict import load_weights_only
 from ..utils.files import replacing
 from .masked_prediction import CONFIG, MaskedPrediction, draw_masks
-from .stream import STRIDE
+from .phone_model import MELS, energies
+from .stream import STRIDE, Stream
 from .targets import open_stream
 
 WARMUP, CLIP = 400, 5.0
+ACOUSTIC = 2.0
+"""Weight of the error of log-mel energies."""
+MEAN, SPREAD = 3.7, 1.4
+"""Mean and standard deviation of :func:`.phone_model.energies` over all speech."""
 
 
 def learning_rate(update: int, a: argparse.Namespace) -> float:
@@ -41,25 +48,68 @@ def learning_rate(update: int, a: argparse.Namespace) -> float:
     return a.lr * min(1.0, (update + 1) / WARMUP, left)
 
 
-def loss_of(
-    logits: Tensor, phones: Tensor, targets: Tensor, guide: Tensor, masked: Tensor
-) -> tuple[Tensor, dict[str, float]]:
-    """Compute the loss, and the accuracy in percent on masked and other frames and of phones.
+def standard_energies(waveform: Tensor) -> Tensor:
+    """Return log-mel energies of about zero mean and unit variance, (T,) -> (frames of 20 ms, mels).
+
+    Digital silence counts as noise in the last of 16 bits.
+    """
+    return (energies(waveform)[::2].clamp(min=0) - MEAN) / SPREAD
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows and what is to be predicted.
+
+    Attributes:
+        waveforms: (B, T).
+        targets: clusters (B, F), int64.
+        phones: probabilities (B, F, phones).
+        bands: log-mel energies (B, F, mels).
+        masked: (B, F), bool.
+    """
+
+    waveforms: Tensor
+    targets: Tensor
+    phones: Tensor
+    bands: Tensor
+    masked: Tensor
+
+    @classmethod
+    def draw(
+        cls, stream: Stream, targets: np.ndarray, phones: np.ndarray, rows: int, random: np.random.Generator,
+        frames: int,
+    ) -> Batch:  # fmt: skip
+        """Draw windows of so many frames from a stream with targets (N,) and phones (N, phones)."""
+        starts = stream.draw(rows, frames, random)
+        waveforms = torch.stack([stream.window(start, frames) for start in starts])
+        return cls(
+            waveforms,
+            torch.from_numpy(np.stack([targets[s : s + frames] for s in starts])).long(),
+            torch.from_numpy(np.stack([phones[s : s + frames] for s in starts])).float(),
+            torch.stack([standard_energies(each)[:frames] for each in waveforms]),
+            draw_masks(rows, frames, random),
+        )
+
+
+def loss_of(logits: Tensor, phones: Tensor, bands: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    """Compute the loss, the accuracies of targets and phones in percent, and the error of bands.
 
     Args:
         logits: of the targets (B, F, classes).
         phones: logits of the phones (B, F, phones).
-        targets: (B, F), int64.
-        guide: probabilities of the phones (B, F, phones).
-        masked: (B, F), bool.
+        bands: log-mel energies (B, F, mels).
+        batch: what they should be.
     """
-    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(masked)
-    distance = F.cross_entropy(phones.flatten(0, 1), guide.flatten(0, 1))
-    loss = each[masked].mean() + each[~masked].mean() + distance
-    correct = logits.detach().argmax(-1) == targets
-    agree = phones.detach().argmax(-1) == guide.argmax(-1)
-    rates = {"masked": correct[masked], "unmasked": correct[~masked], "phones": agree[~masked]}
-    return loss, {name: 100 * value.double().mean().item() for name, value in rates.items()}
+    masked, heard = batch.masked, ~batch.masked
+    each = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(masked)
+    guided = F.cross_entropy(phones[heard], batch.phones[heard])
+    error = F.mse_loss(bands[heard], batch.bands[heard])
+    loss = each[masked].mean() + each[heard].mean() + guided + ACOUSTIC * error
+    correct = logits.detach().argmax(-1) == batch.targets
+    agree = phones.detach().argmax(-1) == batch.phones.argmax(-1)
+    rates = {"masked": correct[masked], "unmasked": correct[heard], "phones": agree[heard]}
+    percent = {name: 100 * value.double().mean().item() for name, value in rates.items()}
+    return loss, percent | {"bands": error.item()}
 
 
 def train(a: argparse.Namespace) -> None:
@@ -69,7 +119,7 @@ def train(a: argparse.Namespace) -> None:
     frames = round(a.seconds * SAMPLE_RATE / STRIDE) - 1
     torch.manual_seed(a.seed)
     classes = int(targets.max()) + 1
-    model = MaskedPrediction(CONFIG, classes, guide.shape[1])
+    model = MaskedPrediction(CONFIG, classes, guide.shape[1], MELS)
     optimizer = torch.optim.AdamW(model.parameters(), a.lr, (0.9, 0.98), 1e-6, 0.01, fused=True)
     state, first = a.out / "state.pt", 0
     if state.exists():
@@ -78,21 +128,18 @@ def train(a: argparse.Namespace) -> None:
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["update"]
     elif a.init is not None:
-        model.load_state_dict(load_weights_only(a.init)["model"])
-    began, sums = time.time(), dict.fromkeys(("loss", "norm", "masked", "unmasked", "phones"), 0.0)
+        # a head that the other run did not have begins anew
+        model.load_state_dict(load_weights_only(a.init)["model"], strict=False)
+    began, sums = time.time(), dict.fromkeys(("loss", "norm", "masked", "unmasked", "phones", "bands"), 0.0)
     bar = tqdm(range(first, a.updates), initial=first, total=a.updates, mininterval=30)
     for update in bar:
         random = np.random.default_rng((a.seed, update))
-        starts = stream.draw(a.batch, frames, random)
-        waveforms = torch.stack([stream.window(start, frames) for start in starts])
-        labels = torch.from_numpy(np.stack([targets[s : s + frames] for s in starts])).long()
-        probabilities = torch.from_numpy(np.stack([guide[s : s + frames] for s in starts])).float()
-        masked = draw_masks(a.batch, frames, random)
+        batch = Batch.draw(stream, targets, guide, a.batch, random, frames)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update, a)
         with torch.autocast("cpu", torch.bfloat16):
-            logits, phones = model(waveforms, masked)
-        loss, rates = loss_of(logits, phones, labels, probabilities, masked)
+            logits, phones, bands = model(batch.waveforms, batch.masked)
+        loss, rates = loss_of(logits, phones, bands, batch)
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), CLIP))
         if np.isfinite(norm):

@@ -25,7 +25,7 @@ from s3prl_dphubert.model import ModelConfig, SpeechModel
 from s3prl_dphubert.model.cost import parameters
 from tests.helpers import debian_packages
 
-SMALL = replace(CONFIG, heads=(tuple(range(12)),) * 2, ffn=(64,) * 2)
+SMALL = replace(CONFIG, heads=(tuple(range(12)),) * 4, ffn=(64,) * 4)
 CLASSES = 12
 
 
@@ -135,24 +135,39 @@ def test_masks_are_spans_over_half_of_the_frames_in_half_of_the_windows():
 
 def test_masked_frames_hide_the_speech():
     torch.manual_seed(0)
-    model = MaskedPrediction(SMALL, CLASSES, 40).eval()
+    model = MaskedPrediction(SMALL, CLASSES, 40, 64).eval()
     everything = torch.ones(1, 20, dtype=torch.bool)
     a, b = (model(torch.randn(1, samples_of(20)), everything) for _ in range(2))
-    assert a[0].shape == (1, 20, CLASSES) and a[1].shape == (1, 20, 40)
+    assert a[0].shape == (1, 20, CLASSES) and a[1].shape == (1, 20, 40) and a[2].shape == (1, 20, 64)
     torch.testing.assert_close(a, b)
     assert not torch.allclose(a[0], model(torch.randn(1, samples_of(20)), ~everything)[0], atol=1e-2)
 
 
-def test_loss_is_that_of_masked_frames_others_and_phones():
+def test_loss_is_that_of_masked_frames_others_phones_and_energies():
     masked = torch.tensor([[True, False, False]])
-    logits, phones = torch.zeros(1, 3, 4), torch.zeros(1, 3, 2)
-    logits[0, 0, 1], phones[0, 0, 1] = 5.0, 3.0
-    targets, guide = torch.tensor([[1, 0, 2]]), torch.tensor([[[0.2, 0.8], [1.0, 0.0], [0.5, 0.5]]])
-    loss, rates = pretrain.loss_of(logits, phones, targets, guide, masked)
-    masked_loss, others = np.log1p(3 * np.exp(-5)), np.log(4)
-    distance = (np.log1p(np.exp(3)) - 0.8 * 3 + 2 * np.log(2)) / 3
-    assert loss.item() == pytest.approx(masked_loss + others + distance, rel=1e-5)
-    assert rates == {"masked": 100.0, "unmasked": 50.0, "phones": 100.0}
+    logits, phones, bands = torch.zeros(1, 3, 4), torch.zeros(1, 3, 2), torch.zeros(1, 3, 5)
+    logits[0, 0, 1], phones[0, 1, 1], bands[0, 0] = 5.0, 3.0, 100.0
+    targets, guide = torch.tensor([[1, 0, 2]]), torch.tensor([[[1.0, 0.0], [0.2, 0.8], [0.5, 0.5]]])
+    batch = pretrain.Batch(torch.zeros(1, samples_of(3)), targets, guide, torch.full((1, 3, 5), 0.5), masked)
+    loss, rates = pretrain.loss_of(logits, phones, bands, batch)
+    guided = (np.log1p(np.exp(3)) - 0.8 * 3 + np.log(2)) / 2
+    expected = np.log1p(3 * np.exp(-5)) + np.log(4) + guided + pretrain.ACOUSTIC * 0.25
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert rates == {"masked": 100.0, "unmasked": 50.0, "phones": 100.0, "bands": 0.25}
+
+
+def test_targets_of_a_window_are_those_of_its_frames(made):
+    stream = targets.open_stream(made / "build", made / "run")
+    clusters, phones = (np.load(made / "run" / f"{name}.npy") for name in ("targets", "phones"))
+    starts = stream.draw(4, 30, np.random.default_rng(5))
+    batch = pretrain.Batch.draw(stream, clusters, phones, 4, np.random.default_rng(5), 30)
+    for row, start in enumerate(starts):
+        np.testing.assert_array_equal(batch.targets[row], clusters[start : start + 30])
+        np.testing.assert_array_equal(batch.phones[row], phones[start : start + 30])
+        assert torch.equal(batch.waveforms[row], stream.window(start, 30))
+        energies = phone_model.energies(stream.window(start + 7, 1)).clamp(min=0)[0]
+        standard = (energies - pretrain.MEAN) / pretrain.SPREAD
+        torch.testing.assert_close(batch.bands[row, 7], standard, atol=1e-4, rtol=0)
 
 
 def test_a_run_goes_on_from_the_weights_of_another(made, tmp_path, monkeypatch):
@@ -210,7 +225,7 @@ def test_shipped_checkpoint_and_card(made, tmp_path, monkeypatch):
     monkeypatch.setattr(ship.ProbeRecord, "read", lambda path: path)
     ship.main([str(made / "build"), str(made / "run"), str(target), "--probes", "record"])
     hidden, _ = load_model(target).extract_features(torch.randn(1, samples_of(5)))
-    assert len(hidden) == 3 and hidden[-1].shape == (1, 5, 192)
+    assert len(hidden) == 5 and hidden[-1].shape == (1, 5, 192)
     card = (target / "README.md").read_text()
     assert f"clustered into\n   {int(np.load(made / 'run' / 'targets.npy').max()) + 1} targets" in card
     assert Path(target / "LICENSE").read_text() == ship.LICENCE
