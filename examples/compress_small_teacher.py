@@ -26,7 +26,7 @@ def main() -> None:
         listing = ["manifest", str(SPEECH), "--out", str(manifest), "--split", "valid=*[05].ogg"]
         cli.main([*listing, "--min-seconds", "0.4"])
     updates = arguments.updates
-    stage = {"lr": 1e-3, "accumulate": 1, "precision": "bf16", "num_workers": 0}
+    stage = {"lr": 1e-3, "accumulate": 1, "precision": "auto", "num_workers": 0}
     small = compress(
         teacher="hubert_mini",
         data={
