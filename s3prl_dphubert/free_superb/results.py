@@ -5,7 +5,8 @@ beside that folder and draws its plot. A result named "MODEL, VARIANT" is MODEL 
 or runtime, with the downstream models that were trained on MODEL's hidden states.
 
 ``page.yaml`` in the folder may name the two models that points are counted between, and models that have to
-come out in their order, as ``chain: [random, early, late]``: a task that fails gives no points.
+come out in their order, as ``chain: [random, early, late]``: a task that fails gives no points. Records of
+probes in ``probes/`` come first on the page; models in ``compared`` are compared with the ``baseline``.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from ..utils import markdown
 from ..utils.config_io import from_dict, read_yaml, type_faults
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
+from .probed_models import FOLDER, ProbedModels
 
 PAGE = "page.yaml"
+PROBES_PICTURE = "free-superb-probes.png"
 SEPARATOR = ", "
 SMALLEST_SPAN = 5.0  # between the two, in percent: below it, one percent is worth more than 200 points
 
@@ -44,6 +47,9 @@ class PageModels:
         floor: name of the model of 0 points.
         teacher: name of the model of 1000 points.
         chain: names of the models of the check of validity, the worst first; none for no check.
+        probe_chain: the same of the probes.
+        baseline: name of the model that others are compared with in the probes.
+        compared: names of those others.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -52,6 +58,9 @@ class PageModels:
     floor: str = "fbank"
     teacher: str = "hubert_mini"
     chain: tuple[str, ...] = ()
+    probe_chain: tuple[str, ...] = ()
+    baseline: str = "distilhubert"
+    compared: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("page", type_faults(self))
@@ -67,6 +76,7 @@ class Results:
         variants: models computed in another precision or runtime.
         firsts: name -> the model with the results of seed 0 alone.
         verdicts: of the tasks, if the folder names a chain of models for the check of validity.
+        probed: models with probes, if there are any.
     """
 
     models: Sequence[ModelResults]
@@ -74,6 +84,7 @@ class Results:
     variants: Sequence[ModelResults] = ()
     firsts: Mapping[str, ModelResults] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()
+    probed: ProbedModels | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -97,7 +108,10 @@ class Results:
         variants = [name for name in names if SEPARATOR in name]
         others = [models[name] for name in names if name not in (*variants, *page.chain)]
         shown = [between.zero, between.top, *others]
-        return cls(shown, between, [models[name] for name in variants], firsts, verdicts)
+        probed = None
+        if (probes := folder / FOLDER).is_dir():
+            probed = ProbedModels.read(probes, page.probe_chain, page.baseline, page.compared)
+        return cls(shown, between, [models[name] for name in variants], firsts, verdicts, probed)
 
     @property
     def tasks(self) -> list[SuperbTask]:
@@ -120,8 +134,9 @@ class Results:
 
 
 def numbers(results: Results) -> str:
-    """Return the generated part of the page as Markdown: metrics first, points after them."""
+    """Return the generated part of the page as Markdown: probes, metrics, points."""
     parts = [
+        results.probed.section(PROBES_PICTURE) if results.probed else "",
         "## Results",
         _metrics(results),
         "Mean ± standard deviation (number of seeds); without one, seed 0 alone.",
@@ -272,6 +287,8 @@ def main(argv: list[str] | None = None) -> None:
     results, page = Results.read(folder), folder.with_suffix(".md")
     text = markdown.fill(page.read_text(encoding="utf8"), BEGIN, END, numbers(results), str(page))
     plot(results.between, results.others, results.tasks, folder.with_suffix(".png"))
+    if results.probed and results.probed.differences:
+        results.probed.draw(folder.with_name(PROBES_PICTURE))
     write_text(page, text)
     print(page)
 

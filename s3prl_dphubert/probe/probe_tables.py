@@ -18,7 +18,7 @@ def scores_table(records: Sequence[ProbeRecord]) -> str:
             scores = [record.score(probe, head) for record in records]
             if any(scores):
                 cells = (_amount(score.estimate) if score else "–" for score in scores)
-                rows.append([f"{_title(probe)}, {head}", *cells])
+                rows.append([f"{heading(probe)}, {head}", *cells])
         if any(record.score(probe, BEST_LAYER) for record in records):
             rows.append([f"{probe}, layer chosen", *(_layers(record, probe) for record in records)])
     for name, kind in (("minutes", "seconds"), ("minutes of CPU", "cpu_seconds")):
@@ -29,7 +29,7 @@ def scores_table(records: Sequence[ProbeRecord]) -> str:
 def differences_table(differences: Sequence[ProbeDifference]) -> str:
     """Return paired differences with their 95 % intervals and conclusions."""
     rows = [
-        [_title(each.probe), each.head, f"{each.estimate.value:+.2f}", interval(each.estimate), each.verdict]
+        [heading(each.probe), each.head, f"{each.estimate.value:+.2f}", interval(each.estimate), each.verdict]
         for each in differences
     ]
     first, second = cell(differences[0].first), cell(differences[0].second)
@@ -41,7 +41,7 @@ def orders_table(orders: Sequence[ProbeOrder]) -> str:
     rows = []
     for each in orders:
         steps = (f"{step.estimate.value:+.2f} {interval(step.estimate)}" for step in each.steps)
-        rows.append([_title(each.probe), each.head, *steps, "valid" if each.is_valid else "not valid"])
+        rows.append([heading(each.probe), each.head, *steps, "valid" if each.is_valid else "not valid"])
     heads = (f"{cell(step.second)} → {cell(step.first)}" for step in orders[0].steps)
     return table(["probe", "head", *heads, "order"], rows)
 
@@ -51,7 +51,8 @@ def interval(estimate: Estimate) -> str:
     return f"[{estimate.low:+.2f}, {estimate.high:+.2f}]"
 
 
-def _title(probe: str) -> str:
+def heading(probe: str) -> str:
+    """Return the heading of a probe: metric, unit, and an arrow towards better values."""
     return f"{probe} ({METRICS[probe]} % {'↑' if direction(probe) > 0 else '↓'})"
 
 

@@ -1,0 +1,117 @@
+"""Probes on the page of FreeSUPERB results: models of several seeds beside floors, and paired differences."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..probe.comparison import ProbeDifference, differences, orders
+from ..probe.probe_record import HEADS, PROBES, ProbeRecord, read_all
+from ..probe.probe_tables import heading, interval, orders_table
+from ..superb.report.forest_plot import ForestRow, forest_plot
+from ..superb.scoring.uncertainty import HIGHER, LOWER
+from ..utils import markdown
+
+FOLDER = "probes"
+
+
+@dataclass(frozen=True)
+class ProbedModels:
+    """Models that were probed on the same corpus.
+
+    Attributes:
+        models: name -> records of the models that a recipe made, one for each seed.
+        chain: names of models of known quality, the worst first; none for no check of the probes.
+        baseline: name of the model that the others are compared with.
+        compared: names of the models that are compared with it.
+    """
+
+    models: Mapping[str, Sequence[ProbeRecord]]
+    chain: Sequence[str] = ()
+    baseline: str = ""
+    compared: Sequence[str] = ()
+
+    @classmethod
+    def read(
+        cls, folder: Path, chain: Sequence[str] = (), baseline: str = "", compared: Sequence[str] = ()
+    ) -> ProbedModels:
+        """Read the records in a folder; those of one model differ in their seeds.
+
+        Raises:
+            ConfigError: a model that is named has no record.
+            ResultError: there is no record, one is damaged, or two are of different corpora.
+        """
+        models: dict[str, list[ProbeRecord]] = {}
+        for record in read_all([folder]):
+            models.setdefault(record.model, []).append(record)
+        named = [*chain, *([baseline] if compared else []), *compared]
+        if missing := [name for name in named if name not in models]:
+            raise ConfigError(f"{folder}: holds no probes of {', '.join(missing)}")
+        return cls(models, chain, baseline, compared)
+
+    @cached_property
+    def differences(self) -> list[ProbeDifference]:
+        """Differences of the compared models from the baseline, positive where the baseline is worse."""
+        baseline = self.models.get(self.baseline, [])
+        return [each for name in self.compared for each in differences(self.models[name], baseline)]
+
+    def section(self, picture: str) -> str:
+        """Return the section of the page as Markdown, with the image of :meth:`draw` by its name."""
+        parts = ["## Probes", self._scores()]
+        if self.chain:
+            ordered = orders([self.models[name][0] for name in self.chain])
+            parts += ["A probe counts if it ranks models of known quality as it must:", orders_table(ordered)]
+        if self.differences:
+            parts += [f"![Differences in every probe]({picture})", self._comparison()]
+        return "\n\n".join(parts)
+
+    def draw(self, target: Path) -> None:
+        """Draw the differences as a forest plot, PNG."""
+        rows = [
+            ForestRow(f"{each.probe}, {each.head}", each.first, each.estimate)
+            for each in sorted(self.differences, key=lambda each: (PROBES.index(each.probe), each.head))
+        ]
+        sides = (f"{self.baseline} better", "better")
+        forest_plot(rows, target, f"Beside {self.baseline}, points of percent", sides)
+
+    def _scores(self) -> str:
+        size = ["parameters, M"]
+        size += [f"{(records[0].facts.get('parameters') or 0) / 1e6:.3f}" for records in self.models.values()]
+        rows = [
+            [f"{heading(probe)}, {head}", *(_score(each, probe, head) for each in self.models.values())]
+            for probe in PROBES
+            for head in HEADS
+        ]
+        note = "With several seeds (their number in brackets), mean ± standard deviation over them; else ± "
+        note += "standard error over voices."
+        return markdown.table(["", *map(markdown.cell, self.models)], [size, *rows]) + f"\n\n{note}"
+
+    def _comparison(self) -> str:
+        lines = []
+        for name in self.compared:
+            listed = [each for each in self.differences if each.first == name]
+            ahead = [each for each in listed if each.estimate.value > 0]
+            conclusions = [each.estimate.conclusion for each in listed]
+            lines.append(
+                f"- {name} is ahead of {self.baseline} in {len(ahead)} of {len(listed)} probes; beyond "
+                f"chance ahead in {conclusions.count(HIGHER)} and behind in {conclusions.count(LOWER)}."
+            )
+        rows = [
+            [f"{heading(each.probe)}, {each.head}", markdown.cell(f"{each.first} − {each.second}"),
+             f"{each.estimate.value:+.2f}", interval(each.estimate), markdown.cell(each.verdict)]
+            for each in self.differences
+        ]  # fmt: skip
+        table = markdown.table(["", "difference", "ahead by", "95 % interval", "conclusion"], rows)
+        return "\n".join(lines) + "\n\n" + table
+
+
+def _score(records: Sequence[ProbeRecord], probe: str, head: str) -> str:
+    scores = [score for record in records if (score := record.score(probe, head))]
+    values = [score.estimate.value for score in scores]
+    if len(values) > 1:
+        return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f} ({len(values)})"
+    return f"{values[0]:.1f} ± {scores[0].estimate.standard_error:.1f}" if values else "–"
