@@ -12,12 +12,14 @@ from types import ModuleType, SimpleNamespace
 import pandas
 import pytest
 import torch
+from tqdm import tqdm
 
 from s3prl_dphubert import compat
 from s3prl_dphubert.compat import (
     checkpoint_writes,
     dataloaders,
     devices,
+    disabled_bars,
     huggingface_hub,
     missing_modules,
     pandas_rows,
@@ -67,7 +69,7 @@ def patch(needed=lambda module: True, apply=lambda module: None, **options):
 
 
 def test_the_table_says_what_each_patch_is_for():
-    assert len(compat.PATCHES) == 48
+    assert len(compat.PATCHES) == 50
     assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
     assert all(patch.reason and patch.versions for patch in compat.PATCHES)
     assert {patch.module for patch in compat.PATCHES} == compat.MODULES
@@ -348,6 +350,24 @@ def test_rows_have_names_of_their_own():
     assert points == {"a.wav": {"path": "a.wav", "label": 1}, "b.wav": {"path": "b.wav", "label": 2}}
     with pytest.raises(DataError, match="2 rows have 1 names"):
         pandas_rows.dataframe_to_datapoints(frame, lambda row: "same")
+
+
+def test_bars_that_are_turned_off_count_steps():
+    runner = SimpleNamespace(tqdm=tqdm)
+    count = next(patch for patch in disabled_bars.PATCHES if patch.module == "s3prl.pretrain.runner")
+    assert count.needed(runner)
+    count.apply(runner)
+    assert not count.needed(runner)
+    bar = runner.tqdm(total=3, disable=True)
+    bar.n = 1  # as s3prl resumes
+    steps = 0
+    while bar.n < bar.total:
+        bar.update(1)
+        steps += 1
+    assert steps == 2
+    with runner.tqdm(total=3, file=io.StringIO()) as shown:
+        shown.update(2)
+        assert shown.n == 2
 
 
 def test_the_switch(monkeypatch):

@@ -1,0 +1,41 @@
+"""Progress bars that are turned off, by which s3prl counts its steps all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .patch import Patch
+
+RUNNERS = ("s3prl.downstream.runner", "s3prl.pretrain.runner")
+
+
+def _stands_still(runner: Any) -> bool:
+    bar = runner.tqdm(total=1, disable=True)
+    bar.update(1)
+    return bar.n == 0
+
+
+def _count_when_disabled(runner: Any) -> None:
+    class CountingTqdm(runner.tqdm):
+        """A bar that knows how far it is also when it shows nothing."""
+
+        def update(self, n: float = 1) -> bool | None:
+            if self.disable:
+                self.n += n
+                return None
+            return super().update(n)
+
+    runner.tqdm = CountingTqdm
+
+
+PATCHES = tuple(
+    Patch(
+        name=f"steps of {module.split('.')[1]}",
+        module=module,
+        reason="with TQDM_DISABLE=1, as many servers set it, step 1 is repeated for ever and never saved",
+        versions="s3prl 0.4.18; until it counts steps itself",
+        needed=_stands_still,
+        apply=_count_when_disabled,
+    )
+    for module in RUNNERS
+)
