@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..training.best_checkpoints import BEST, load_best
 from ..training.distributed import Processes
 from ..training.train_config import TrainConfig
 from ..training.trainer import Trainer
+from ..utils.environment import processor
 from ..utils.files import replacing, write_text
 from ..utils.readers import read_record
 from . import stages
@@ -172,6 +173,7 @@ class CompressionRun:
             )
         folder = self.out / name
         trainer = Trainer(task, task.config, self.data[0], folder, seed, name, self.processes, milestones)
+        self.record("environment", name, {"processor": processor(), **trainer.environment()})
         trainer.run()
 
     def save(self, model: SpeechModel, name: str, state: str) -> None:
@@ -180,14 +182,18 @@ class CompressionRun:
 
     def record_validation(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
         """Add validation losses to results.json, unless an earlier start has recorded them."""
-        path = self.out / "results.json"
+        if self.processes.main and name not in self._recorded("valid"):
+            self.record("valid", name, task.evaluate(masks))
+
+    def record(self, section: str, name: str, values: Mapping[str, Any]) -> None:
+        """Set an entry of a section of results.json, in process 0."""
         if self.processes.main:
-            results = read_record(path)
-            valid = results.get("valid")
-            results["valid"] = valid if isinstance(valid, dict) else {}
-            if name not in results["valid"]:
-                results["valid"][name] = task.evaluate(masks)
-                _write_json(path, results)
+            path = self.out / "results.json"
+            _write_json(path, read_record(path) | {section: {**self._recorded(section), name: values}})
+
+    def _recorded(self, section: str) -> dict[str, Any]:
+        entries = read_record(self.out / "results.json").get(section)
+        return entries if isinstance(entries, dict) else {}
 
     def record_sparsity(self, task: JointPruning) -> None:
         """Add target and expected sparsity at the end of stage 1 to results.json."""

@@ -99,11 +99,12 @@ class SizeRun(CompressionRun):
         return run_directory(self.config, self.out) if self.processes.main else nullcontext()
 
     def take_over(self, update: int) -> None:
-        """Copy what is known of the whole stage 1 up to an update: its log, and the losses before it."""
+        """Copy what is known of the whole stage 1 up to an update: its log, losses and environment."""
         if not self.processes.main:
             return
-        valid = read_record(self.whole.out / "results.json").get("valid", {})
-        write_text(self.out / "results.json", json.dumps({"valid": valid}, indent=2) + "\n")
+        whole = read_record(self.whole.out / "results.json")
+        results = {name: whole.get(name, {}) for name in ("valid", "environment")}
+        write_text(self.out / "results.json", json.dumps(results, indent=2) + "\n")
         rows = read_json_lines(self.whole.out / "stage1" / "log.jsonl")
         (self.out / "stage1").mkdir(exist_ok=True)
         before = [json.dumps(row) for row in rows if row.get("update", update) <= update]

@@ -60,6 +60,9 @@ def test_every_task_gets_its_score(whole):
         assert (found.learning_rate is None) == (name == "qbe")
         assert set(found.checkpoints) == {part.name or name for part in task.parts}
         assert set(found.parts) == {part.name for part in task.parts if part.name}
+        assert set(found.layer_weights) == (set() if name == "qbe" else set(found.checkpoints))
+        for weights in found.layer_weights.values():
+            assert len(weights) == LAYERS + 1 and sum(weights) == pytest.approx(1)
         assert found.versions["s3prl"] == found.s3prl == "0.4.18"
         assert (found.benchmark, found.comparable_with) == ("SUPERB", "SUPERB with changes")
         assert found.processes == 1 and (found.steps is None) == (name == "qbe")

@@ -298,6 +298,15 @@ def best_score(checkpoint: Path) -> float:
     return float(states["best_score"])
 
 
+def layer_weights(checkpoint: Path) -> tuple[float, ...]:
+    """Return the weights of the hidden states (L + 1) that s3prl's featurizer learnt with the downstream.
+
+    They sum to 1 and are empty where it took one hidden state only.
+    """
+    logits = (read_foreign_pickle(checkpoint).get("Featurizer") or {}).get("weights")
+    return () if logits is None else tuple(logits.double().softmax(-1).tolist())
+
+
 def _describe_changes(recorded: Any, inputs: Any) -> str:
     """Name the first five differences, as ``from something else: config.optimizer.lr 0.5 (was 0.1)``."""
     if not isinstance(recorded, dict) or recorded.get("version") != inputs["version"]:

@@ -17,7 +17,7 @@ from ..metrics.parsers import Output
 from ..recipe import TaskRecipe
 from ..tasks.spec import HIGHER, SuperbTask, TaskPart
 from . import corpus, fingerprints, selection
-from .experiment import Experiment
+from .experiment import Experiment, layer_weights
 from .plan import RunPlan
 from .progress import Reporter, elapsed
 from .run_files import EVALUATE_LOG, EVALUATED, RUN, format_rate, training_name
@@ -71,10 +71,12 @@ class PartResult:
     Args:
         output: for the parsers of metrics.
         note: names the checkpoint or hidden state, and why it was chosen.
+        layer_weights: of the hidden states (L + 1) in that checkpoint; empty if it has none.
     """
 
     output: Output
     note: str
+    layer_weights: tuple[float, ...] = ()
 
 
 class PartRun:
@@ -174,7 +176,7 @@ class PartRun:
         experiment = self.experiment(rate)
         checkpoint, note = selection.dev_best(self.task, experiment)
         output = self._evaluate_checkpoint(experiment, checkpoint, self.folder, slot)
-        return PartResult(output, note + self._borrowed_note())
+        return PartResult(output, note + self._borrowed_note(), layer_weights(checkpoint))
 
     @property
     def _higher(self) -> bool:
@@ -217,7 +219,7 @@ class PartRun:
         name = self.task.metrics[0].name
         note = f"{best.name}, best {name} of {len(scores)} saved checkpoints {selection.ON_TEST}"
         output = self._copy_results(self._candidate_folder(self.experiment(rate), best))
-        return PartResult(output, note + self._borrowed_note())
+        return PartResult(output, note + self._borrowed_note(), layer_weights(best))
 
     def _copy_results(self, candidate: Path) -> Output:
         """Copy the files of the chosen candidate into the folder of the task's results."""

@@ -212,6 +212,11 @@ class TaskRun:
             items=self.task.count_items(self.folder),
             processes=self.plan.processes if self.task.trained else 1,
             standard_errors=errors,
+            layer_weights={
+                name or self.task.folder: result.layer_weights
+                for name, result in results.items()
+                if result.layer_weights
+            },
             statistics={name: stored_statistics.to_plain(each) for name, each in statistics.items()},
         )
 

@@ -58,6 +58,8 @@ class ModelResults:
         source: where they are from; empty for own runs.
         parameters: how many, if known.
         macs: of SUPERB's 32 utterances, if known.
+        layer_weights: task name -> weights of the hidden states (L + 1) that its downstream learnt, the mean
+            over seeds and parts.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ModelResults:
     source: str = ""
     parameters: int | None = None
     macs: int | None = None
+    layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
     means: points.Metrics = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +120,8 @@ def from_records(records: Iterable[ScoreRecord]) -> list[ModelResults]:
         results = {task: _over_seeds(find(task), runs) for task, runs in tasks.items()}
         runs = [run for of_task in tasks.values() for run in of_task]
         size = [_agreed(name, key, {getattr(run, key) for run in runs}) for key in ("parameters", "macs")]
-        models.append(ModelResults(name, results, "", *size))
+        weights = {task: mean for task, runs in tasks.items() if (mean := _mean_weights(name, runs))}
+        models.append(ModelResults(name, results, "", size[0], size[1], weights))
     return models
 
 
@@ -126,6 +130,14 @@ def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
     if len(sizes) > 1:
         raise ResultError(f"{name}: {key} differ among its tasks: {sizes}")
     return sizes[0] if sizes else None
+
+
+def _mean_weights(name: str, runs: list[ScoreRecord]) -> tuple[float, ...]:
+    """Return the mean layer weights of a task's seeds and parts; empty if none has any."""
+    learnt = [weights for run in runs for weights in run.layer_weights.values()]
+    if len({len(weights) for weights in learnt}) > 1:
+        raise ResultError(f"{name}, {runs[0].task}: its layer weights are of different numbers of layers")
+    return tuple(map(statistics.fmean, zip(*learnt, strict=True)))
 
 
 def _over_seeds(task: SuperbTask, runs: list[ScoreRecord]) -> dict[str, MetricValue]:

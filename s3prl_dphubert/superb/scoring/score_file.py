@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, ResultError
+from ...errors import ConfigError, ResultError, shown
 from ...utils.config_io import from_dict, type_faults
 from ...utils.files import write_text
 from ...utils.readers import read_json, read_record
@@ -48,6 +48,8 @@ class ScoreRecord:
         processes: that trained together.
         standard_errors: metric -> standard error over the voices of the test set, where predictions tell it.
         statistics: metric -> its sums by voice (:mod:`.stored_statistics`), for differences of models.
+        layer_weights: weights of the upstream's hidden states that the downstream learnt, which sum to 1; by
+            part, or under the task's folder.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -74,6 +76,7 @@ class ScoreRecord:
     processes: int = 1
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     statistics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layer_weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("score", type_faults(self) or self._faults())
@@ -91,6 +94,9 @@ class ScoreRecord:
         for name in ("standard_errors", "statistics"):
             if unknown := sorted(set(getattr(self, name)) - set(self.metrics)):
                 faults.append(f"{name} has {', '.join(unknown)}, allowed: the metrics of the result")
+        for name, weights in self.layer_weights.items():
+            if not weights or any(not 0 <= weight <= 1 for weight in weights):
+                faults.append(f"layer_weights has {name}: {shown(weights)}, allowed: numbers from 0 to 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             faults.append(f"learning_rate is {self.learning_rate}, allowed: more than 0")
         for name, least in (("parameters", 0), ("macs", 0), ("steps", 1), ("items", 1), ("processes", 1)):
