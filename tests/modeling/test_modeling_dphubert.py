@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from s3prl_dphubert.checkpoints import native_transformers
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.model.masks import Masks
@@ -177,10 +178,11 @@ for weighted in (False, True):
     assert torch.isfinite(alone).all()
 half = AutoModel.from_pretrained(name, dtype=torch.bfloat16, **trusted)(waves.bfloat16(), attention_mask=mask)
 result["half"] = str(half.last_hidden_state.dtype)
-try:
-    AutoModel.from_pretrained(name, **trusted)(waves, output_attentions=True)
-except ValueError as error:
-    result["refused"] = str(error)
+attentions = ctc.eval()(waves, attention_mask=mask, output_attentions=True).attentions
+result["attentions"] = [list(each.shape) for each in attentions]
+result["padded"] = max(each[1, ..., 8:].max().item() if each.numel() else 0 for each in attentions)
+result["sums"] = max((each.sum(-1) - 1).abs().max().item() if each.numel() else 0 for each in attentions)
+result["none"] = ctc(waves).attentions is None
 print(json.dumps(result))
 """
 
@@ -198,8 +200,44 @@ def test_heads_train_and_are_saved(folder, tmp_path, name):
     for weighted in (False, True):
         assert result[f"classes {weighted}"] == [[2, 5], []]
     assert result["half"] == "torch.bfloat16"
-    assert result["refused"] == "output_attentions is True, allowed: False; the attention is fused"
+    assert result["attentions"] == [[2, heads, 12, 12] for heads in (0, 2, 0)]
+    assert result["padded"] == 0 and result["sums"] < 1e-5 and result["none"]
     assert_same(outputs(load_model(tmp_path / "ctc")), outputs(load_model(folder / name)), 1e-6)
+
+
+ATTENTIONS = """
+result = {}
+waves, mask = torch.randn(2, 4000), torch.ones(2, 4000, dtype=torch.long)
+mask[1, 2500:] = 0
+waves[1, 2500:] = 0
+batch = {"input_values": waves, "attention_mask": mask}
+for name in sys.argv[1:]:
+    eager = {"attn_implementation": "eager", "output_attentions": True}
+    theirs = AutoModel.from_pretrained(f"native/{name}", **eager).eval()(**batch).attentions
+    ours = AutoModel.from_pretrained(name, **eager, **trusted).eval()(**batch)
+    fused = AutoModel.from_pretrained(name, **trusted).eval()(**batch, output_attentions=True)
+    assert torch.equal(ours.last_hidden_state, fused.last_hidden_state)
+    pairs = list(zip(theirs, ours.attentions, fused.attentions, strict=True))
+    if "wavlm" in name:  # transformers returns the mean over the heads there
+        pairs = [(one.mean(1), two.mean(1), three.mean(1)) for one, two, three in pairs]
+    ends = (12, 7)
+    result[name] = max(
+        (one[row, ..., :end, :end] - other[row, ..., :end, :end]).abs().max().item()
+        for one, *others in pairs for other in others for row, end in enumerate(ends)
+    )
+    fused.attentions[-1].square().sum().backward()
+print(json.dumps(result))
+"""
+
+
+def test_attention_weights_are_those_of_transformers(folder):
+    """The eager attention of its own classes, for models that both can hold."""
+    names = ["hubert", "wavlm", "large"]
+    for name in names:
+        native_transformers.write(load_model(folder / name), folder / "native" / name)
+    differences = answer(ATTENTIONS, folder, *names)
+    assert set(differences) == set(names)
+    assert max(differences.values()) < 1e-6, differences
 
 
 PIPELINE = """

@@ -6,7 +6,15 @@ import ast
 import inspect
 
 from s3prl_dphubert.model import masks, speech_model, transformer
-from s3prl_dphubert.modeling.single_file import AUTO_MAP, EXTRACTOR, PIPELINE, auto_config, modeling_file
+from s3prl_dphubert.modeling.single_file import (
+    AUTO_MAP,
+    EXTRACTOR,
+    FILE,
+    PIPELINE,
+    auto_config,
+    modeling_file,
+)
+from s3prl_dphubert.utils import resources
 from s3prl_dphubert.version import __version__
 
 
@@ -44,6 +52,10 @@ def test_definitions_are_copied_word_for_word_and_only_those_in_use():
         assert inspect.getsource(part).replace("ModelConfig", "DPHubertConfig") in text + "\n"
     assert "ModelConfig" not in text.replace("DPHubertConfig", "")
     assert not {"SpeechModel", "ConfigError"} & classes()
+
+
+def test_the_file_beside_the_weights_that_ship_is_todays():
+    assert (resources.find("assets/hubert_mini") / FILE).read_text() == modeling_file(), "run `make pages`"
 
 
 def test_what_is_used_is_defined_above_it():

@@ -805,15 +805,13 @@ class DPHubertModel(DPHubertPreTrainedModel):
         Args:
             input_values: (B, T) of :class:`DPHubertFeatureExtractor`, zero after each utterance's end.
             attention_mask: (B, T), 1 for samples and 0 for padding.
-            output_attentions: not supported, as fused attention does not return its weights.
+            output_attentions: return the attention weights (B, H, F, F) of each layer, where H may be 0. They
+                are computed beside the fused attention, which does not return them.
             output_hidden_states: return the hidden states of all layers.
             return_dict: return :class:`~transformers.modeling_outputs.BaseModelOutput` rather than a tuple.
-
-        Raises:
-            ValueError: attention weights are asked for.
         """
-        if output_attentions or (output_attentions is None and self.config.output_attentions):
-            raise ValueError("output_attentions is True, allowed: False; the attention is fused")
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         x = self.encoder.feature_projection(self.feature_extractor(input_values))
@@ -824,15 +822,18 @@ class DPHubertModel(DPHubertPreTrainedModel):
             padded = torch.arange(x.shape[1], device=x.device) >= frames[:, None]
             x = x.masked_fill(padded[:, :, None], 0.0)
             padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
-        states = self._run_layers(x, padding)
+        attentions = [] if output_attentions else None
+        states = self._run_layers(x, padding, attentions)
         last = states[-1]
         if self.config.layer_norm_first:
             last = self.encoder.transformer.layer_norm(last)
         hidden = tuple(states) if output_hidden_states else None
-        return self._result(BaseModelOutput(last_hidden_state=last, hidden_states=hidden), return_dict)
+        weights = None if attentions is None else tuple(attentions)
+        output = BaseModelOutput(last_hidden_state=last, hidden_states=hidden, attentions=weights)
+        return self._result(output, return_dict)
 
-    def _run_layers(self, x, padding):
-        """Return x (B, F, D) and the output of each layer (B, F, D)."""
+    def _run_layers(self, x, padding, attentions):
+        """Return x (B, F, D) and the output of each layer, and add the weights of each to ``attentions``."""
         transformer = self.encoder.transformer
         is_checkpointed = self.gradient_checkpointing and self.training
         states = [x]
@@ -840,6 +841,8 @@ class DPHubertModel(DPHubertPreTrainedModel):
         if is_checkpointed and not x.requires_grad:
             x = x.requires_grad_()  # or reentrant checkpoints would stop the gradients of adapters
         for layer in transformer.layers:
+            if attentions is not None:
+                attentions.append(_attention_weights(layer, x, padding, table))
             if is_checkpointed:
                 x = self._gradient_checkpointing_func(layer.__call__, x, padding, table, NO_MASKS)
             else:
@@ -860,6 +863,22 @@ class DPHubertModel(DPHubertPreTrainedModel):
             spans = _spans(batch, width, config.mask_feature_prob, config.mask_feature_length, x.device)
             x = x.masked_fill(spans[:, None, :], 0.0)
         return x
+
+
+def _attention_weights(layer: TransformerLayer, x: Tensor, padding: Tensor | None, table: Tensor | None):
+    """Return the attention weights (B, H, F, F) of a layer for its input x (B, F, D), before dropout."""
+    attention = layer.attention
+    if attention is None or isinstance(attention.out_proj, OutputBias):
+        return x.new_zeros(len(x), 0, x.shape[1], x.shape[1])
+    inner = layer.layer_norm(x) if layer.layer_norm_first else x
+    shape = len(attention.heads), attention.head_dim
+    q, k = (proj(inner).unflatten(-1, shape).transpose(1, 2) for proj in (attention.q_proj, attention.k_proj))
+    scores = q @ k.transpose(-2, -1) * attention.head_dim**-0.5
+    if attention.gated and table is not None:
+        scores = scores + attention.position_bias(inner, table)
+    if padding is not None:
+        scores = scores + padding
+    return scores.softmax(-1, dtype=torch.float32).to(q.dtype)
 
 
 def _turn_into_buffers(module: nn.Module) -> None:
@@ -915,7 +934,9 @@ class DPHubertForCTC(DPHubertPreTrainedModel):
         outputs = self.dphubert(input_values, attention_mask, output_attentions, output_hidden_states, True)
         logits = self.lm_head(self.dropout(outputs.last_hidden_state))
         loss = None if labels is None else self._loss(logits, self._frames(attention_mask, logits), labels)
-        output = CausalLMOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+        output = CausalLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
         return self._result(output, return_dict)
 
     def _loss(self, logits, frames, labels):
@@ -970,7 +991,9 @@ class DPHubertForSequenceClassification(DPHubertPreTrainedModel):
         logits = self.classifier(x)
         loss = None if labels is None else self._loss(logits, labels)
         hidden = outputs.hidden_states if output_hidden_states else None
-        output = SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=hidden)
+        output = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=hidden, attentions=outputs.attentions
+        )
         return self._result(output, return_dict)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
