@@ -50,6 +50,8 @@ def test_size_and_licences(wheel):
         "downstream_recipes/free_superb/pr/phonemes.txt",
         "downstream_recipes/pr/phonemes.txt",
         "s3prl_dphubert/pretrain/dphubert/config_runner.yaml",
+        "s3prl_dphubert/run_report/page.html",
+        "s3prl_dphubert/run_report/page.css",
         "s3prl_dphubert/py.typed",
     ):
         assert any(name.endswith(ending) for name in names), ending

@@ -140,6 +140,15 @@ def read(folder: Path) -> Weights:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is missing")
+    return read_config(folder), _encoder(read_tensors(folder / WEIGHTS))
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read the shape of the model in a directory, without its weights.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing or damaged, or the format is newer than this version.
+    """
     path = folder / CONFIG
     values = read_json(path, CheckpointError)
     if (kind := values.pop("model_type", None)) != MODEL_TYPE:
@@ -150,8 +159,7 @@ def read(folder: Path) -> Weights:
             f"{path}: format_version is {shown(version)}, this version reads up to {FORMAT_VERSION}"
         )
     with checkpoint_errors(path):
-        config = ModelConfig.from_dict(_shape(values))
-    return config, _encoder(read_tensors(folder / WEIGHTS))
+        return ModelConfig.from_dict(_shape(values))
 
 
 def _shape(values: dict[str, Any]) -> dict[str, Any]:

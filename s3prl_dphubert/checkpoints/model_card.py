@@ -121,7 +121,8 @@ def model_card(
         teacher: shape of the teacher, for the picture.
         native: whether the folder is for transformers' own classes, and holds no code.
     """
-    from .units_figure import png, units_figure  # matplotlib takes half a second to import
+    from ..utils.plot_style import png  # matplotlib takes half a second to import
+    from .units_figure import UnitCounts, units_figure
 
     origin = {
         "base model on the Hub": metadata.base_model or "none stated",
@@ -140,7 +141,8 @@ def model_card(
         by_code="" if native else f", which runs `{FILE}` of this folder",
         trust="" if native else ", trust_remote_code=True",
     )
-    return Card(text, {FIGURE: png(units_figure(config, teacher))})
+    figure = units_figure(UnitCounts.of(config), None if teacher is None else UnitCounts.of(teacher))
+    return Card(text, {FIGURE: png(figure)})
 
 
 def update_card(folder: Path, metadata: CardMetadata, scores: Sequence[CardScore] | None = None) -> Path:

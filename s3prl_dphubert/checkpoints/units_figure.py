@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,30 +14,46 @@ from ..utils.plot_style import AFTER, BEFORE, INK, dress
 EMPTY = {None: "none", 0: "bias"}  # a sublayer that is gone, and one of which its output bias is left
 
 
-def units_figure(config: ModelConfig, teacher: ModelConfig | None = None) -> Figure:
+@dataclass(frozen=True)
+class UnitCounts:
+    """Numbers of units in each layer of a model.
+
+    Args:
+        conv: channels of each conv layer.
+        heads: of each Transformer layer; 0 leaves only the output bias, ``None`` no attention.
+        ffn: inner units of each layer's feed-forward, likewise.
+        total_heads: heads that a layer had before any pruning.
+    """
+
+    conv: tuple[int, ...]
+    heads: tuple[int | None, ...]
+    ffn: tuple[int | None, ...]
+    total_heads: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> UnitCounts:
+        """Return the numbers of a shape."""
+        heads = tuple(None if ids is None else len(ids) for ids in config.heads)
+        return cls(config.conv_channels, heads, config.ffn, config.total_heads)
+
+
+def units_figure(model: UnitCounts, teacher: UnitCounts | None = None) -> Figure:
     """Draw the conv channels, attention heads and feed-forward units of each layer as bars.
 
     Args:
-        config: shape of the model.
-        teacher: shape of the model that it was made from. Without it the bars behind are the heads that each
+        model: units of the model.
+        teacher: units of the model that it was made from. Without it the bars behind are the heads that each
             layer once had and, of channels and feed-forward units, the most that a layer has.
     """
-    full = teacher or config
+    full = teacher or model
+    layers = len(full.heads)
     most_units = max(1, *(width or 0 for width in full.ffn))  # a pruned model may have none
-    heads = [None if ids is None else len(ids) for ids in config.heads]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     conv, attention, ffn = figure.subplots(1, 3)
-    _draw(conv, "conv channels", config.conv_channels, max(full.conv_channels), len(full.conv_channels))
-    _draw(attention, "attention heads", heads, full.total_heads, full.num_layers)
-    _draw(ffn, "feed-forward units", config.ffn, most_units, full.num_layers)
+    _draw(conv, "conv channels", model.conv, max(full.conv), len(full.conv))
+    _draw(attention, "attention heads", model.heads, full.total_heads, layers)
+    _draw(ffn, "feed-forward units", model.ffn, most_units, layers)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
-    return buffer.getvalue()
 
 
 def _draw(axis: Axes, title: str, counts: Sequence[int | None], most: int, layers: int) -> None:

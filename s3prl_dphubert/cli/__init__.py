@@ -14,13 +14,25 @@ from typing import Any
 
 from ..errors import DPHubertError, printable
 from ..version import __version__
-from . import bench, cards, completion, compression, data, export, models, probes, s3prl_commands, superb
+from . import (
+    bench,
+    cards,
+    completion,
+    compression,
+    data,
+    export,
+    models,
+    probes,
+    reports,
+    s3prl_commands,
+    superb,
+)
 from .help_texts import add_help_texts
 from .machine_trouble import describe
 
 EPILOG = "COMMAND --help shows what it does, with examples."
 RENAMED = {"mini-superb": "free-superb"}
-GROUPS = (data, compression, models, cards, bench, export, s3prl_commands, superb, probes)
+GROUPS = (data, compression, reports, models, cards, bench, export, s3prl_commands, superb, probes)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -44,6 +44,15 @@ HELP_TEXTS = {
             ),
         ),
     ),
+    "report": HelpText(
+        "Write one self-contained HTML page about runs of compress: what each layer kept, curves, cost, "
+        "speed, scores and layer weights beside teacher and baselines, environment and commands. What a run "
+        "has not left is named there.",
+        (
+            ("report runs/dphubert --measure", ""),
+            ("report runs/a runs/b --scores runs/superb/* --out comparison.html", "side by side"),
+        ),
+    ),
     "demo": HelpText(
         "Show the whole of it on the speech and the teacher that ship: about a quarter of an hour "
         "on two cores.",
@@ -72,7 +81,7 @@ HELP_TEXTS = {
         "write tables and plots.",
         (
             ("bench --out speed --quick", ""),
-            ("bench --table cpu.json", "costs of units, for budgets in seconds"),
+            ("bench --table cpu.json --model wavlm_base_plus", "costs of units, for budgets in seconds"),
             ("bench --device cuda --out gpu", "inference and training on a GPU"),
         ),
     ),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from . import superb_run
 if TYPE_CHECKING:
     from ..superb.report.differences import Difference
     from ..superb.report.tables import Summary
-    from ..superb.scoring.score_file import ScoreRecord
     from ..superb.submission.archive import SubmissionChecks
 
 
@@ -133,18 +131,13 @@ def _score(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from ..errors import ResultError
     from ..superb.report import tables, write
-    from ..superb.scoring import model_results, score_file, validity
+    from ..superb.report.collection import collect
+    from ..superb.scoring import model_results, validity
 
-    records = score_file.collect(arguments.folders)
-    usable = [record for record in records if not record.caution]
-    benchmark, chosen = score_file.of_benchmark(usable, arguments.benchmark)
-    for record in (each for each in records if each not in chosen):
-        reason = "; ".join(filter(None, (record.caution, *record.deviations))) or f"of {record.benchmark}"
-        print(f"left out: {record.task} of {record.upstream}: {reason}", file=sys.stderr)
-    runs = model_results.from_records(chosen)
-    if not runs:
-        raise ResultError("no result that belongs into a report")
-    summary = tables.Summary(runs, benchmark=benchmark, remarks=_remarks(chosen))
+    collection = collect(arguments.folders, arguments.benchmark, lambda model: not arguments.no_published)
+    for line in collection.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    summary, runs = collection.summary, collection.summary.runs
     if arguments.chain:
         chain = validity.chain(arguments.chain.split(","), runs)
         verdicts = [validity.judge(task, chain) for task in summary.tasks()]
@@ -152,31 +145,19 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.against:
         summary = replace(summary, differences=_differences(summary, arguments.against))
     if summary.has_points:
-        others = () if arguments.no_published else model_results.published()
         teacher = model_results.choose(arguments.teacher, runs) if arguments.teacher else None
-        if teacher is not None and teacher not in (*runs, *others):
-            others = (teacher,)
-        summary = replace(summary, others=others, teacher=teacher)
+        if teacher is not None and teacher not in summary.models:
+            summary = replace(summary, others=(teacher,))
+        summary = replace(summary, teacher=teacher)
     elif arguments.teacher:
-        raise ResultError(f"--teacher counts points, which SUPERB's results have; these are of {benchmark}")
+        raise ResultError(
+            f"--teacher counts points, which SUPERB's results have; these are of {summary.benchmark}"
+        )
     if arguments.out is None:
         print(tables.markdown(summary), end="")
         return
     for path in write(summary, arguments.out, arguments.overwrite):
         print(path)
-
-
-def _remarks(records: Iterable[ScoreRecord]) -> list[str]:
-    """Return how results of a report were made in another way than their benchmark's."""
-    remarks = [
-        f"{record.upstream}, {record.task}: {'; '.join(record.deviations)}."
-        for record in records
-        if record.deviations
-    ]
-    unnamed = sorted({record.upstream for record in records if not record.benchmark})
-    if unnamed:
-        remarks.append(f"Results of {', '.join(unnamed)} that name no benchmark count as SUPERB's.")
-    return list(dict.fromkeys(remarks))
 
 
 def _differences(summary: Summary, name: str) -> list[Difference]:

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from ..checkpoints.units_figure import units_figure
+from ..checkpoints.units_figure import UnitCounts, units_figure
 from ..model import ModelConfig
 from ..utils.config_io import is_number
 from ..utils.files import replacing
-from ..utils.plot_style import AFTER, BEFORE, CHECK, COUNTS, FAINT, INK, dress
+from ..utils.plot_style import AFTER, BEFORE, CHECK, COUNTS, FAINT, INK, dress, literal
 from ..utils.readers import read_json_lines, read_record
 
 Row = dict[str, float]
@@ -39,7 +39,13 @@ def plot_training(run: Path, target: Path) -> None:
         run: directory of the run, with the logs of its stages and ``results.json``.
         target: PNG file.
     """
-    first, second = read_log(run / "stage1"), read_log(run / "stage2")
+    figure = training_figure(read_log(run / "stage1"), read_log(run / "stage2"))
+    figure.suptitle(literal(_headline(run)), x=0.01, ha="left", weight="bold", color=INK, fontsize=13)
+    _save(figure, target)
+
+
+def training_figure(first: list[Row], second: list[Row]) -> Figure:
+    """Draw the loss of both stages, and the sparsity of stage 1 beside its target, from their logs."""
     panels = 2 if first else 1
     figure = Figure(figsize=(9, 1 + 2.7 * panels), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)
@@ -55,8 +61,7 @@ def plot_training(run: Path, target: Path) -> None:
             )
     axes[-1, 0].set_xlabel("update")
     axes[-1, 0].set_xlim(left=0)
-    figure.suptitle(_headline(run), x=0.01, ha="left", weight="bold", color=INK, fontsize=13)
-    _save(figure, target)
+    return figure
 
 
 def _headline(run: Path) -> str:
@@ -122,7 +127,7 @@ def _plot_sparsity(axis: Axes, rows: list[Row]) -> None:
 
 def plot_units(teacher: ModelConfig, result: ModelConfig, target: Path) -> None:
     """Plot the conv channels, heads and feed-forward units of a result in front of its teacher's."""
-    _save(units_figure(result, teacher), target)
+    _save(units_figure(UnitCounts.of(result), UnitCounts.of(teacher)), target)
 
 
 def _save(figure: Figure, target: Path) -> None:

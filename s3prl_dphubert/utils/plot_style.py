@@ -1,8 +1,12 @@
-"""Colours and axes of the plots: few hues with fixed meanings, light lines, no boxes."""
+"""Colours, axes and files of the plots: few hues with fixed meanings, light lines, no boxes."""
 
 from __future__ import annotations
 
+import io
+
+import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 INK, FAINT, LINES = "#3c4650", "#8a949e", "#e6eaee"
 BEFORE, AFTER, CHECK = "#c9d3dd", "#1f6f8b", "#d1495b"
@@ -27,3 +31,23 @@ def dress(axes: Axes, title: str, grid: str = "y") -> None:
     axes.set_axisbelow(True)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
+
+
+def literal(text: str) -> str:
+    """Return a text that is drawn as it is, with dollars, between which matplotlib reads formulas."""
+    return text.replace("$", r"\$")
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG file, the same one each time, whose texts are texts rather than shapes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "s3prl-dphubert"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return buffer.getvalue()

@@ -17,7 +17,7 @@ from ..tasks.spec import SUPERB, Metric, SuperbTask
 from .differences import Difference, column_heading
 from .differences import table as difference_table
 
-Cell = tuple[SuperbTask, Metric]
+MetricColumn = tuple[SuperbTask, Metric]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Summary:
         return points_lost
 
 
-def _columns(summary: Summary) -> list[Cell]:
+def columns(summary: Summary) -> list[MetricColumn]:
+    """Return the metrics that a report shows, in the order of its columns."""
     return [
         (task, metric)
         for task in summary.tasks()
@@ -113,16 +114,16 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 def markdown(summary: Summary) -> str:
     """Format the tables of results, points and lost points as Markdown."""
-    columns, ranks = _columns(summary), summary.ranks()
-    head = ["model", "M params", "G MACs", *(column_heading(task, metric) for task, metric in columns)]
+    shown, ranks = columns(summary), summary.ranks()
+    head = ["model", "M params", "G MACs", *(column_heading(task, metric) for task, metric in shown)]
     head += ["score", "rank"] if summary.has_points else []
     rows = []
     for model in summary.models:
-        cells = [format_value(model.results.get(task.name, {}).get(metric.name)) for task, metric in columns]
+        cells = [format_value(model.results.get(task.name, {}).get(metric.name)) for task, metric in shown]
         name = f"**{model.name}**" if model in summary.runs else model.name
         total = [_score(model), f"{ranks[model.name]:.2f}"] if summary.has_points else []
         rows.append([name, *_size(model), *cells, *total])
-    parts = [f"# {summary.benchmark}", _table(head, rows), _notes(summary)]
+    parts = [f"# {summary.benchmark}", _table(head, rows), "\n".join(notes(summary))]
     parts.append(validity_table(summary.verdicts))
     parts.append(f"## Differences\n\n{difference_table(summary.differences)}" if summary.differences else "")
     if summary.has_points:
@@ -166,43 +167,44 @@ def _point_tables(summary: Summary) -> list[str]:
     return parts
 
 
-def _notes(summary: Summary) -> str:
-    notes = ["Own runs are bold; ± is the standard deviation over seeds (their number)."]
+def notes(summary: Summary) -> list[str]:
+    """Return the sentences below the tables of a report."""
+    lines = ["Own runs are bold; ± is the standard deviation over seeds (their number)."]
     if any(v.statistics for run in summary.runs for of in run.results.values() for v in of.values()):
-        notes[0] += " SE is the standard error over the voices of the test set, and over seeds."
+        lines[0] += " SE is the standard error over the voices of the test set, and over seeds."
     if summary.has_points:
-        notes[0] += (
+        lines[0] += (
             " The score is the mean over ten tasks of 1000 (x - FBANK) / (SOTA - FBANK); the rank counts the "
             "models shown here that are strictly worse."
         )
     else:
-        notes.append(
+        lines.append(
             f"These results are of {summary.benchmark}; they do not compare with SUPERB's, published or own."
         )
-    notes += summary.remarks
+    lines += summary.remarks
     for model in summary.runs if summary.has_points else ():
         missing = points.missing(model.means)
         if missing:
-            notes.append(f"{model.name} has no score: {', '.join(missing)} missing.")
+            lines.append(f"{model.name} has no score: {', '.join(missing)} missing.")
     sources = sorted({model.source for model in summary.models if model.source})
     if sources:
-        notes.append(f"Published rows: {'; '.join(sources)}.")
-    return "\n".join(notes)
+        lines.append(f"Published rows: {'; '.join(sources)}.")
+    return lines
 
 
 def csv_table(summary: Summary) -> str:
     """Format the results as CSV, one row a model; cells without a result are empty."""
-    columns, ranks = _columns(summary), summary.ranks()
+    shown, ranks = columns(summary), summary.ranks()
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    names = [f"{task.name} {metric.name}" for task, metric in columns]
+    names = [f"{task.name} {metric.name}" for task, metric in shown]
     spreads = [f"{name} {what}" for name in names for what in ("mean", "spread", "seeds", "standard error")]
     writer.writerow(
         ["model", "source", "benchmark", "parameters", "macs", *spreads, "score", "score spread", "rank"]
     )
     for model in summary.models:
         cells: list[Any] = []
-        for task, metric in columns:
+        for task, metric in shown:
             value = model.results.get(task.name, {}).get(metric.name)
             known = [value.mean, value.spread, value.seeds] if value is not None else ["", "", ""]
             error = value.standard_error if value is not None else None
