@@ -2,12 +2,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 GPU_TESTS := tests/model/test_cuda.py tests/model/inference/test_folded_module.py \
 	tests/training/test_cuda_training.py tests/end_to_end/test_cuda_runs.py
-LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr)
+LEGACY ?= pretrain or ks or resumes and (asr or sid or er or pr) or modeling or native
 MINUTES ?= 10
 SEED ?= 0
 ESPNET ?= espnet or ks or resumes and sid or interface or name or doctor
 
-.PHONY: demo test test-fast test-gpu bench-gpu test-legacy test-espnet torture release-check lint docs pages clean
+.PHONY: demo test test-fast test-gpu bench-gpu test-legacy test-espnet test-browser torture release-check lint docs pages clean
 
 demo: .venv/installed
 	$(BIN)/s3prl-dphubert demo --out demo-output
@@ -26,16 +26,22 @@ test-gpu:
 bench-gpu:
 	$(PYTHON) -m s3prl_dphubert.cli bench --device cuda --out build/gpu $(BENCH)
 
-# s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends. The sox
+# s3prl's own time: before huggingface_hub 1, transformers 5 and torchaudio without backends, on the oldest torch
+# that this package takes; Auto classes of the last transformers 4 open models there. The sox
 # switch makes torchaudio 2.8 what it is without libsox, whether this machine has it or not.
 test-legacy: .venv-legacy/installed
 	TORCHAUDIO_USE_SOX=0 .venv-legacy/bin/python -m pytest -m '' -k '$(LEGACY)' \
-		tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain
+		tests/end_to_end/test_downstreams.py tests/end_to_end/test_pretrain.py tests/pretrain \
+		tests/modeling tests/checkpoints/test_native_transformers.py
 
 # ESPnet's fork of s3prl, ESPnet's frontend and training program, lhotse's extractor.
 test-espnet: .venv-espnet/installed
 	.venv-espnet/bin/python -m pytest -m '' -k '$(ESPNET)' tests/end_to_end/test_espnet.py \
 		tests/end_to_end/test_downstreams.py tests/upstream/test_registry.py
+
+# The page of `report` in Chromium, without a display; its wheels have 250 MB.
+test-browser: .venv/installed .venv-browser/installed
+	$(BIN)/python -m pytest tests/run_report
 
 # Kills, damage, full disks: docs/explanation/reliability.md.
 torture: .venv/installed
@@ -85,5 +91,10 @@ pages: .venv/installed
 	.venv-espnet/bin/python -m pip install --quiet --no-deps ci_sdr espnet==202511 espnet_tts_frontend
 	touch $@
 
+.venv-browser/installed:
+	$(PYTHON) -m venv .venv-browser
+	.venv-browser/bin/python -m pip install --quiet 'PySide6-WebEngine>=6.12'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-legacy .venv-espnet build demo-output *.egg-info
+	rm -rf .venv .venv-legacy .venv-espnet .venv-browser build demo-output *.egg-info

@@ -115,7 +115,7 @@ def test_distributed_data_parallel_trains_them_with_its_defaults(tmp_path, world
     ]
     for process in ranks:
         printed, errors = process.communicate(timeout=120)
-        assert printed == "equal\n", errors[-2000:]
+        assert printed.splitlines()[-1:] == ["equal"], errors[-2000:]  # torch 2.8 prints its peers first
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize")
