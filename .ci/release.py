@@ -39,9 +39,11 @@ print(s3prl_dphubert.__version__)
 LOAD = """
 import torch
 from s3prl_dphubert import load_model
+model = load_model("hubert_mini")
 with torch.no_grad():
-    hidden, frames = load_model("hubert_mini").extract_features(torch.zeros(1, 16000))
-assert len(hidden) == 7 and hidden[0].shape == (1, 49, 192)
+    hidden, frames = model.extract_features(torch.zeros(1, 16000))
+assert len(hidden) == model.config.num_layers + 1
+assert {state.shape for state in hidden} == {(1, 49, model.config.embed_dim)}
 """
 
 
