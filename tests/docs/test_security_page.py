@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
 
-from tests.helpers.calls import calls
+from tests.helpers.calls import package_with, places
 from tests.helpers.golden import ROOT
-from tests.helpers.imports import PACKAGE
 
 PAGE = ROOT / "docs" / "explanation" / "security.md"
 DOORS = (
@@ -31,16 +29,6 @@ OWN_CODE = {
 }
 
 
-def doors(package=PACKAGE):
-    """Modules with a door, as paths below the package."""
-    pattern = re.compile("|".join(f"(?:{door})" for door in DOORS))
-    return {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if any(pattern.fullmatch(name) for name, _ in calls(path))
-    }
-
-
 def listed():
     """Modules of the page's table."""
     text = PAGE.read_text(encoding="utf8")
@@ -52,10 +40,10 @@ def listed():
 def test_every_door_is_listed_once():
     pages = listed()
     assert len(pages) == len(set(pages)) > 25
-    unlisted = doors() - set(pages) - OWN_CODE.keys()
-    assert unlisted == set(), "describe these in docs/explanation/security.md"
+    doors = places(DOORS).keys()
+    assert doors - set(pages) - OWN_CODE.keys() == set(), "describe these in docs/explanation/security.md"
     # Pickles are read by a subclass, and private folders made by mkdir: they are listed without a call.
-    assert set(pages) - doors() == {"checkpoints/unpickler.py"}
+    assert set(pages) - doors == {"checkpoints/unpickler.py"}
 
 
 @pytest.mark.parametrize(
@@ -70,11 +58,7 @@ def test_every_door_is_listed_once():
     ],
 )
 def test_a_new_door_is_found(tmp_path, statement):
-    copy = tmp_path / PACKAGE.name
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
-    path = copy / "data" / "audio.py"
-    path.write_text(f"{path.read_text()}\n{statement}\n")
-    assert doors(copy) - doors() == {"data/audio.py"}
+    assert places(DOORS, package_with(statement, tmp_path)).keys() - places(DOORS) == {"data/audio.py"}
 
 
 def test_the_policy_refers_to_the_page():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,11 +31,21 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield names.get(first, first) + dot + rest, node
 
 
-def places(functions: set[str], package: Path = PACKAGE) -> dict[str, set[str]]:
-    """Module, as a path below the package -> those of the functions that it calls."""
+@functools.cache
+def places(patterns: tuple[str, ...], package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Module, as a path below the package -> the functions that it calls whose full names match a pattern."""
+    pattern = re.compile("|".join(f"(?:{each})" for each in patterns))
     found: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
-        called = {name for name, _ in calls(path)} & functions
-        if called:
+        if called := {name for name, _ in calls(path) if pattern.fullmatch(name)}:
             found[path.relative_to(package).as_posix()] = called
     return found
+
+
+def package_with(statement: str, folder: Path) -> Path:
+    """Return a copy of the package with one more statement, in ``data/audio.py``."""
+    copy = folder / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("assets", "__pycache__"))
+    with (copy / "data" / "audio.py").open("a", encoding="utf8") as file:
+        file.write(f"\n{statement}\n")
+    return copy
