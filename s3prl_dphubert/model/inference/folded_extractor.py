@@ -15,14 +15,24 @@ from ..packing import Packing
 from .folded_transformer import frozen, frozen_copy, gelu_
 
 STRETCH = 200  # frames that run through all conv layers at once
+ALIGN = (
+    8  # channels of the first layer come in multiples of it: an odd number costs a tenth of all layers' time
+)
 
 
 class FoldedConv(nn.Module):
-    """A conv layer after the first, over frames x channels: convolution in ``dtype``, LayerNorm, GELU."""
+    """A conv layer after the first, over frames x channels: convolution in ``dtype``, LayerNorm, GELU.
 
-    def __init__(self, layer: ConvLayer, dtype: torch.dtype) -> None:
+    Args:
+        layer: the layer whose weights are used.
+        dtype: number type of the convolution.
+        more: channels that come in beside those of the layer, and are ignored.
+    """
+
+    def __init__(self, layer: ConvLayer, dtype: torch.dtype, more: int = 0) -> None:
         super().__init__()
         weight, bias = layer.conv.weight.detach()[:, :, None], layer.conv.bias  # (C_out, C_in, 1, K)
+        weight = F.pad(weight, (0, 0, 0, 0, 0, more))
         self.weight = frozen(weight.to(dtype).contiguous(memory_format=torch.channels_last))
         self.bias = None if bias is None else frozen(bias.to(dtype))
         self.stride = layer.conv.stride[0]
@@ -43,7 +53,8 @@ class FoldedExtractor(nn.Module):
     The first layer is a matrix product of windows of the waveform. GroupNorm after it needs the mean and
     variance of each output channel over time. Both follow from the mean and the covariance of the windows,
     so the norm is folded into weights of each utterance, and its input is never stored. That layer stays
-    in float32.
+    in float32. Its channels are padded with zeros to a multiple of :data:`ALIGN`, unless a LayerNorm would
+    count them.
 
     Args:
         extractor: the module whose weights are used.
@@ -59,7 +70,11 @@ class FoldedExtractor(nn.Module):
         self.weight = frozen(first.conv.weight.detach()[:, 0].t().contiguous())  # (K, C)
         self.bias = None if first.conv.bias is None else frozen(first.conv.bias)
         self.norm: Any = None if first.layer_norm is None else frozen_copy(first.layer_norm)
-        self.others = nn.ModuleList(FoldedConv(layer, dtype) for layer in others)
+        grouped = isinstance(self.norm, nn.GroupNorm) and len(others) > 0
+        self.more = -self.weight.shape[1] % ALIGN if grouped else 0  # channels of zeros
+        self.others = nn.ModuleList(
+            FoldedConv(layer, dtype, 0 if index else self.more) for index, layer in enumerate(others)
+        )
         self.scale = frozen(extractor.dummy_weight)
 
     def forward(self, waveforms: Tensor, packing: Packing) -> Tensor:
@@ -83,7 +98,10 @@ class FoldedExtractor(nn.Module):
             yield x
 
     def first_weights(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight (K, C) and bias (C,) of the first layer for an utterance (T,), its padding included."""
+        """Weight (K, C) and bias (C,) of the first layer for an utterance (T,), its padding included.
+
+        C is the padded number of channels.
+        """
         if not isinstance(self.norm, nn.GroupNorm):
             return self.weight, self.bias
         windows = self._windows(waveform).double()
@@ -93,7 +111,8 @@ class FoldedExtractor(nn.Module):
         variance = (weight * (covariance @ weight)).sum(0).clamp(min=0)
         scale = self.norm.weight / (variance + self.norm.eps).sqrt()
         weight = weight * scale
-        return weight.float(), (self.norm.bias - mean @ weight).float()
+        bias = self.norm.bias - mean @ weight
+        return F.pad(weight.float(), (0, self.more)), F.pad(bias.float(), (0, self.more))
 
     def first(self, waveform: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """First layer with its :meth:`first_weights`: (T,) -> (T_out, C), in the type of the others."""

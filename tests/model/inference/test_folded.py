@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.errors import ConfigError
+from s3prl_dphubert.model import SpeechModel
 from s3prl_dphubert.model.fft_conv import FFTConv
 from s3prl_dphubert.model.inference import folded_extractor
 from s3prl_dphubert.model.inference.folded import SPILL, fold
@@ -51,6 +53,23 @@ def models(shape):
 
 def assert_close(a, b, tolerance=1e-4):
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("shape", "columns"), [("hubert", 16), ("wavlm", 16), ("large", 11)])
+@torch.no_grad()
+def test_channels_of_the_first_layer_are_padded_unless_a_norm_counts_them(shape, columns):
+    """An odd number of columns would slow the products down; zeros change no hidden state."""
+    torch.manual_seed(0)
+    model = SpeechModel(
+        replace(tiny(shape).config, conv_channels=(11, *tiny(shape).config.conv_channels[1:]))
+    )
+    folded, (waveforms, lengths) = fold(model.eval()), batch()
+    assert folded.extractor.first_weights(waveforms[0])[0].shape == (10, columns)
+    assert folded.extractor.others[0].weight.shape[:2] == (model.config.conv_channels[1], columns)
+    plain, frames = model.extract_features(waveforms, lengths)
+    for state, wanted in zip(folded.extract_features(waveforms, lengths)[0], plain, strict=True):
+        for row, other, count in zip(state, wanted, frames.tolist(), strict=True):
+            assert_close(row[:count], other[:count])
 
 
 @pytest.mark.parametrize(
