@@ -47,6 +47,7 @@ def render_summary(out: Path) -> str:
     results, model = read_record(out / "results.json"), shlex.quote(str(out / "model"))
     following = [
         f"next: s3prl-dphubert inspect {model}",
+        f"      s3prl-dphubert report {shlex.quote(str(out))} --measure",
         f"      s3prl-dphubert export {model} model.onnx --format onnx",
         f"      s3prl-dphubert superb run --upstream dphubert_local --ckpt {model} --data DIR --out DIR",
     ]

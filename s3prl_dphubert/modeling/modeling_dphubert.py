@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seque
 from ..model.feature_extractor import FeatureExtractor
 from ..model.masks import NO_MASKS
 from ..model.speech_model import PADDED, Encoder, frame_lengths, initialise
-from ..model.transformer import Attention, OutputBias, TransformerLayer, WeightNormConv
+from ..model.transformer import Attention, OutputBias, WeightNormConv
 
 
 class DPHubertConfig(PretrainedConfig):
@@ -214,7 +214,7 @@ class DPHubertModel(DPHubertPreTrainedModel):
             padded = torch.arange(x.shape[1], device=x.device) >= frames[:, None]
             x = x.masked_fill(padded[:, :, None], 0.0)
             padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
-        attentions = [] if output_attentions else None
+        attentions: Any = [] if output_attentions else None
         states = self._run_layers(x, padding, attentions)
         last = states[-1]
         if self.config.layer_norm_first:
@@ -257,7 +257,7 @@ class DPHubertModel(DPHubertPreTrainedModel):
         return x
 
 
-def _attention_weights(layer: TransformerLayer, x: Tensor, padding: Tensor | None, table: Tensor | None):
+def _attention_weights(layer, x, padding, table):
     """Return the attention weights (B, H, F, F) of a layer for its input x (B, F, D), before dropout."""
     attention = layer.attention
     if attention is None or isinstance(attention.out_proj, OutputBias):

@@ -32,13 +32,14 @@ from .page_figures import comparison_figure, last_loss
 
 NamedRuns = Sequence[tuple[str, RunRecord]]
 """Runs under names that differ."""
+UNKNOWN = Cell("–")
 NOT_MEASURED = "Speed was not measured; report --measure times the models on this machine."
 
 
 def tiles(runs: NamedRuns, speed: MeasuredSpeed | None) -> list[Tile]:
     """Return the numbers to see at a glance: four of one run, one of each of several."""
     if len(runs) > 1:
-        return [_size_tile(name, run) for name, run in runs]
+        return [_size_tile(name, run, last_loss(run)) for name, run in runs]
     ((_, run),) = runs
     found = [_size_tile("parameters", run)]
     if run.cost is not None:
@@ -56,14 +57,13 @@ def tiles(runs: NamedRuns, speed: MeasuredSpeed | None) -> list[Tile]:
     return found
 
 
-def _size_tile(label: str, run: RunRecord) -> Tile:
+def _size_tile(label: str, run: RunRecord, loss: float | None = None) -> Tile:
     if run.cost is None:
         return Tile(label, "–", run.state)
     before = run.teacher_cost
-    note = _of(run.cost.parameters, before.parameters) if before else ""
-    loss = last_loss(run) if label != "parameters" else None
-    loss_note = "" if loss is None else f"loss {loss:.3f}"
-    return Tile(label, amount(run.cost.parameters), " · ".join(filter(None, (note, loss_note))))
+    notes = [_of(run.cost.parameters, before.parameters)] if before else []
+    notes += [] if loss is None else [f"loss {loss:.3f}"]
+    return Tile(label, amount(run.cost.parameters), " · ".join(notes))
 
 
 def _of(after: int, before: int) -> str:
@@ -80,13 +80,13 @@ def cost(runs: NamedRuns, speed: MeasuredSpeed | None) -> Section:
     for teacher, group in _by_teacher(runs).items():
         before = next((run.teacher_cost for _, run in group if run.teacher_cost), None)
         if before is not None:
-            factor = speed.factors.get(teacher) if speed else None
-            rows.append(_cost_row(f"{teacher or 'teacher'}", "teacher", before, before, None, speed, factor))
+            cells = [*_cost_cells(before, before), *_size_cells(None), *_speed_cells(speed, teacher)]
+            rows.append([Cell(teacher or "teacher", "teacher"), *cells])
         for name, run in group:
-            factor = speed.factors.get(str(run.model)) if speed else None
             strong.add(len(rows))
-            state = "" if run.state == "finished" else run.state
-            rows.append(_cost_row(name, state, run.cost, run.teacher_cost, run, speed, factor))
+            cells = [*_cost_cells(run.cost, run.teacher_cost), *_size_cells(run)]
+            title = Cell(name, "" if run.state == "finished" else run.state)
+            rows.append([title, *cells, *_speed_cells(speed, str(run.model))])
     blocks: list[Block] = [PageTable(head, rows, frozenset(strong))]
     if speed is None:
         blocks.append(Paragraph(NOT_MEASURED))
@@ -102,33 +102,28 @@ def _by_teacher(runs: NamedRuns) -> dict[str, list[tuple[str, RunRecord]]]:
     return groups
 
 
-def _cost_row(
-    name: str,
-    note: str,
-    own: Cost | None,
-    before: Cost | None,
-    run: RunRecord | None,
-    speed: MeasuredSpeed | None,
-    factor: float | None,
-) -> list[Cell]:
-    row = [Cell(name, note)]
-    for count in ("parameters", "macs"):
-        value = getattr(own, count, None)
-        whole = getattr(before, count, None)
-        row.append(Cell(f"{value / (1e9 if count == 'macs' else 1e6):,.3f} {'G' if count == 'macs' else 'M'}")
-                   if value is not None else Cell("–"))  # fmt: skip
+def _cost_cells(own: Cost | None, teacher: Cost | None) -> Iterator[Cell]:
+    """Yield parameters and MACs, each with its share of the teacher's."""
+    for name, unit, letter in (("parameters", 1e6, "M"), ("macs", 1e9, "G")):
+        value, whole = getattr(own, name, None), getattr(teacher, name, None)
+        yield UNKNOWN if value is None else Cell(f"{value / unit:,.3f} {letter}")
         share = value / whole if value is not None and whole else None
-        row.append(Cell("–") if share is None else Cell(f"{100 * share:.1f} %", share=min(share, 1.0)))
+        yield UNKNOWN if share is None else Cell(f"{100 * share:.1f} %", share=min(share, 1.0))
+
+
+def _size_cells(run: RunRecord | None) -> Iterator[Cell]:
+    """Yield SUPERB's MACs and the size of the weights, which are not recorded of teachers."""
     shape, size = (run.shape, run.weights_bytes) if run else (None, None)
-    row.append(Cell("–" if shape is None else amount(sum(superb_macs(shape).values()))))
-    row.append(Cell("–" if size is None else f"{size / 1e6:.1f} MB"))
-    if speed is not None:
-        row += (
-            [Cell("–"), Cell("–")]
-            if not factor
-            else [Cell(f"{1000 * factor:.2f}"), Cell(f"{1 / factor:.0f}")]
-        )
-    return row
+    yield UNKNOWN if shape is None else Cell(amount(sum(superb_macs(shape).values())))
+    yield UNKNOWN if size is None else Cell(f"{size / 1e6:.1f} MB")
+
+
+def _speed_cells(speed: MeasuredSpeed | None, model: str) -> list[Cell]:
+    """Return time and speed of a model; nothing if no model was timed."""
+    if speed is None:
+        return []
+    factor = speed.factors.get(model)
+    return [Cell(f"{1000 * factor:.2f}"), Cell(f"{1 / factor:.0f}")] if factor else [UNKNOWN, UNKNOWN]
 
 
 def _exports(runs: NamedRuns) -> Iterator[Block]:
@@ -191,7 +186,7 @@ def training(runs: NamedRuns) -> Section:
         rows = [
             [
                 Cell(name),
-                *(Cell(f"{run.losses[key]:.4f}") if key in run.losses else Cell("–") for key in names),
+                *(Cell(f"{run.losses[key]:.4f}") if key in run.losses else UNKNOWN for key in names),
                 *([Cell(*_sparsity(run))] if sparsity else []),
             ]
             for name, run in runs

@@ -183,6 +183,7 @@ def test_the_end_of_a_run_is_summed_up(place, tmp_path, capsys):
         "after stage 1 (masked)",
         "after stage 2",
         f"next: s3prl-dphubert inspect {out / 'model'}",
+        f"      s3prl-dphubert report {out} --measure",
     ):
         assert text in captured.err
     assert "stage1 on cpu 4/4, " in captured.err

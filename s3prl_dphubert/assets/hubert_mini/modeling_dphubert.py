@@ -822,7 +822,7 @@ class DPHubertModel(DPHubertPreTrainedModel):
             padded = torch.arange(x.shape[1], device=x.device) >= frames[:, None]
             x = x.masked_fill(padded[:, :, None], 0.0)
             padding = (padded[:, None, None, :] * PADDED).to(x.dtype)
-        attentions = [] if output_attentions else None
+        attentions: Any = [] if output_attentions else None
         states = self._run_layers(x, padding, attentions)
         last = states[-1]
         if self.config.layer_norm_first:
@@ -865,7 +865,7 @@ class DPHubertModel(DPHubertPreTrainedModel):
         return x
 
 
-def _attention_weights(layer: TransformerLayer, x: Tensor, padding: Tensor | None, table: Tensor | None):
+def _attention_weights(layer, x, padding, table):
     """Return the attention weights (B, H, F, F) of a layer for its input x (B, F, D), before dropout."""
     attention = layer.attention
     if attention is None or isinstance(attention.out_proj, OutputBias):
