@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 
 import numpy as np
@@ -15,13 +14,13 @@ from s3prl_dphubert import compress
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.utils.config_io import from_dict
 from tests.helpers.compression_runs import make_place, settings
+from tests.helpers.file_changes import watch_changes
 from tests.helpers.forked_processes import finish, run
 
 pytestmark = pytest.mark.slow
 
 KILLS = 20
 AREAS = ("", "stage1/", "projections", "pruned", "stage2/", "model.", "results", ".png")
-WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree")
 
 
 def short(place):
@@ -35,21 +34,10 @@ def short(place):
     return from_dict(CompressConfig, values)
 
 
-def watch_writes(out, act):
-    """Call ``act`` before every change of a file below ``out`` that Python makes."""
-
-    def hook(event, arguments):
-        opens = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if (opens or event in WRITES) and str(arguments[0]).startswith(str(out)):
-            act(f"{event} {os.path.relpath(str(arguments[0]), out)}")
-
-    sys.addaudithook(hook)
-
-
 def measured(place, out, target):
     """An undisturbed run; keeps its writes and how long it took."""
     writes, began = [], time.monotonic()
-    watch_writes(out, writes.append)
+    watch_changes(out, writes.append)
     compress(short(place), out)
     target.write_text(json.dumps({"writes": writes, "seconds": time.monotonic() - began}))
 
@@ -64,7 +52,7 @@ def doomed(place, out, moment):
             os.kill(os.getpid(), signal.SIGKILL)
         left[0] -= 1
 
-    watch_writes(out, die)
+    watch_changes(out, die)
     compress(short(place), out)
 
 

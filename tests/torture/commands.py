@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import yaml
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.free_superb.build import build
 from tests.helpers import compression_runs, debian_packages, pretraining_runs, superb_runs
+from tests.helpers.file_changes import watch_changes
 from tests.torture.sandbox import Child, as_command, fork
 
 PATIENCE = 300  # seconds for one undisturbed command on a busy machine
+RARELY = 16  # rounds of which one has the commands under s3prl
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Command:
         make: prepares the inputs in a folder.
         results: patterns of the files below the output that are compared, byte by byte.
         fresh: the output must not exist before; what a first try left whole is then right already.
+        every: rounds of which one has it.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Command:
     make: Callable[[Path], Any]
     results: Sequence[str]
     fresh: bool = True
+    every: int = 1
 
     def start(self, place: Path, out: Path, log: Path, prepare: Callable[[], None] | None = None) -> Child:
         """Start it in a child."""
@@ -48,11 +53,11 @@ class Command:
 
         return fork(run, log, prepare=prepare)
 
-    def finish(self, place: Path, out: Path, log: Path) -> str:
+    def finish(self, place: Path, out: Path, log: Path, prepare: Callable[[], None] | None = None) -> str:
         """Run it to its end unless its result is there; return what is wrong, or nothing."""
         if self.fresh and out.exists():
             return ""
-        child = self.start(place, out, log).wait(PATIENCE)
+        child = self.start(place, out, log, prepare).wait(PATIENCE)
         return "" if child.code == 0 else f"exit code {child.code} of the last start: {child.text[-1500:]}"
 
     def digests(self, out: Path) -> dict[str, str]:
@@ -75,16 +80,25 @@ def leftovers(out: Path) -> list[str]:
 
 @dataclass
 class Undisturbed:
-    """What a command does when it is left alone."""
+    """What a command does when it is left alone.
+
+    Args:
+        command: that ran.
+        place: of its inputs.
+        seconds: it took.
+        digests: of its results.
+        changes: of files that its first process made.
+    """
 
     command: Command
     place: Path
     seconds: float
     digests: dict[str, str]
+    changes: int = 0
 
     @classmethod
     def of(cls, command: Command, folder: Path) -> Undisturbed:
-        """Make the inputs and run it twice, the second time to measure it; all parts share what is made.
+        """Make the inputs and run it twice, to count its changes and to time it; all parts share it.
 
         Raises:
             RuntimeError: it fails, or two runs leave different files.
@@ -98,7 +112,8 @@ class Undisturbed:
         for number in (1, 2):
             out, began = place / f"whole{number}" / f"out{_suffix(command)}", time.monotonic()
             out.parent.mkdir()
-            if fault := command.finish(place, out, place / "log.txt"):
+            count = partial(_count_changes, out.parent, place / "changes") if number == 1 else None
+            if fault := command.finish(place, out, place / "log.txt", count):
                 raise RuntimeError(f"{command.name}: {fault}")
             seconds = time.monotonic() - began
             digests.append(command.digests(out))
@@ -106,7 +121,8 @@ class Undisturbed:
         if digests[0] != digests[1] or not digests[0]:
             differing = {name for name, _ in set(digests[0].items()) ^ set(digests[1].items())}
             raise RuntimeError(f"{command.name}: undisturbed runs differ in {sorted(differing)}")
-        _MADE[place] = cls(command, place, seconds, digests[0])
+        changes = (place / "changes").stat().st_size
+        _MADE[place] = cls(command, place, seconds, digests[0], changes)
         return _MADE[place]
 
     def out(self, number: int) -> Path:
@@ -123,6 +139,12 @@ class Undisturbed:
 
 
 _MADE: dict[Path, Undisturbed] = {}
+
+
+def _count_changes(folder: Path, counter: Path) -> None:
+    """Add a byte to a file for each change."""
+    number = os.open(counter, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    watch_changes(folder, lambda change: os.write(number, b"."))
 
 
 def _suffix(command: Command) -> str:
@@ -220,11 +242,9 @@ COMMANDS = (
         ("speech_commands*/**/*", "splits.json"),
         fresh=False,
     ),
+    Command("superb run", _superb, _benchmark, ("pr/test-*.ark",), fresh=False, every=RARELY),
+    Command(
+        "run_pretrain", _pretrain, _pretraining, ("states-20/model.safetensors",), fresh=False, every=RARELY
+    ),
 )
-"""Quick ones, which need no other package."""
-
-SLOW_COMMANDS = (
-    Command("superb run", _superb, _benchmark, ("pr/test-*.ark",), fresh=False),
-    Command("run_pretrain", _pretrain, _pretraining, ("states-20/model.safetensors",), fresh=False),
-)
-"""Those under s3prl, which take half a minute each."""
+"""Each command that writes more than a line; the last ones run under s3prl, which takes half a minute."""

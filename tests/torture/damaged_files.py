@@ -6,8 +6,7 @@ import gzip
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import soundfile
 import torch
 import yaml
 
+from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.load import load_model
 from s3prl_dphubert.compression.compress_config import CompressConfig
 from s3prl_dphubert.compression.pipeline import compress
@@ -27,6 +27,7 @@ from s3prl_dphubert.errors import ResultError
 from s3prl_dphubert.free_superb.clips import Clip
 from s3prl_dphubert.free_superb.utterance import load
 from s3prl_dphubert.model.cost import parameters
+from s3prl_dphubert.pretrain.pretrain_config import PretrainRecipe
 from s3prl_dphubert.superb.scoring import score_file
 from s3prl_dphubert.superb.submission.archive import check
 from s3prl_dphubert.upstream.options import Options
@@ -34,7 +35,7 @@ from s3prl_dphubert.utils.config_io import from_dict, read_yaml
 from tests.helpers import compression_runs, damage, full_submission, superb_runs
 from tests.helpers.models import gated, tiny
 from tests.helpers.speech import chirp, pack
-from tests.torture.sandbox import FAILED, SECONDS, Trial, as_command, bounded, command, fork, judged
+from tests.torture.sandbox import command, fork
 
 Use = Callable[[], Any]
 Random = np.random.Generator
@@ -42,26 +43,6 @@ Random = np.random.Generator
 
 class UnsoundError(Exception):
     """A damaged file was accepted with a result that cannot be right."""
-
-
-@dataclass
-class Originals:
-    """Good files, made once.
-
-    Args:
-        place: folder for them.
-    """
-
-    place: Path
-    made: dict[str, Any] = field(default_factory=dict)
-
-    def get(self, name: str, make: Callable[[Path], Any]) -> Any:
-        """Return what ``make`` made in a folder of that name."""
-        if name not in self.made:
-            folder = self.place / name
-            folder.mkdir(parents=True)
-            self.made[name] = make(folder)
-        return self.made[name]
 
 
 def sound(value: bool, what: str) -> None:
@@ -115,7 +96,7 @@ def text_damage(path: Path, random: Random) -> None:
         changed_bytes(path, random)
 
 
-def audio(random: Random, folder: Path, originals: Originals) -> Use:
+def audio(random: Random, folder: Path, original: Path) -> Use:
     """A recording of any format."""
     suffix, data = damage.speech(int(random.integers(len(damage.FORMATS))), random)
     (folder / "audio").mkdir()
@@ -129,7 +110,7 @@ def audio(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def shard(random: Random, folder: Path, originals: Originals) -> Use:
+def shard(random: Random, folder: Path, original: Path) -> Use:
     """A tar of recordings."""
     suffix, data = damage.speech(int(random.integers(len(damage.FORMATS))), random)
     path = pack(folder / "a.tar", {f"{i}.{suffix}": data for i in range(3)} | {"0.txt": b"words"})
@@ -143,17 +124,17 @@ def shard(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def manifest(random: Random, folder: Path, originals: Originals) -> Use:
+def _manifest(place: Path) -> None:
+    for number in range(3):
+        soundfile.write(place / f"{number}.wav", chirp(0.2), 16_000)
+    scan([place])[0][""].save(place / "x.tsv")
+
+
+def manifest(random: Random, folder: Path, original: Path) -> Use:
     """A manifest of three recordings."""
 
-    def make(place: Path) -> Path:
-        for number in range(3):
-            soundfile.write(place / f"{number}.wav", chirp(0.2), 16_000)
-        scan([place])[0][""].save(place / "x.tsv")
-        return place / "x.tsv"
-
     path = folder / "x.tsv"
-    shutil.copy(originals.get("manifest", make), path)
+    shutil.copy(original / path.name, path)
     text_damage(path, random)
 
     def use() -> None:
@@ -171,7 +152,7 @@ def _model(source: Path) -> Use:
     return use
 
 
-def directory(random: Random, folder: Path, originals: Originals) -> Use:
+def directory(random: Random, folder: Path, original: Path) -> Use:
     """A checkpoint directory."""
     place = damage.directory(random, folder)
     if random.random() < 0.2:
@@ -179,12 +160,12 @@ def directory(random: Random, folder: Path, originals: Originals) -> Use:
     return _model(place)
 
 
-def pth(random: Random, folder: Path, originals: Originals) -> Use:
+def pth(random: Random, folder: Path, original: Path) -> Use:
     """A file of the published code."""
     return _model(damage.released(random, folder))
 
 
-def foreign(random: Random, folder: Path, originals: Originals) -> Use:
+def foreign(random: Random, folder: Path, original: Path) -> Use:
     """A teacher of fairseq or transformers."""
     return _model((damage.fairseq if random.random() < 0.6 else damage.huggingface)(random, folder))
 
@@ -198,7 +179,7 @@ _CALLS = (
 )
 
 
-def hostile(random: Random, folder: Path, originals: Originals) -> Use:
+def hostile(random: Random, folder: Path, original: Path) -> Use:
     """A pickle that has a command executed when a careless program opens it."""
     touch = f"touch {folder / 'executed'}"
     name = _CALLS[int(random.integers(len(_CALLS)))]
@@ -232,27 +213,25 @@ def hostile(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def states(random: Random, folder: Path, originals: Originals) -> Use:
+def _states(place: Path) -> None:
+    student = gated(tiny("hubert"))
+    module = {f"student.{name}": value for name, value in student.state_dict().items()}
+    objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
+    module |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
+    recipe = from_dict(PretrainRecipe, {"teacher": "x", "budget": {"sparsity": 0.4, "warmup": 4}})
+    own = {"recipe": {**recipe.to_dict(), "gates": {"kinds": ["conv", "heads", "ffn"]}}, "updates1": None}
+    content = {
+        "Step": 10,
+        "Upstream_Config": {**own, "shape": student.model.config.to_dict()},
+        "DPHuBERT": {"module": module, "full_costs": {"parameters": parameters(student.model.config)}},
+    }
+    torch.save(content, place / "states-10.ckpt")
+
+
+def states(random: Random, folder: Path, original: Path) -> Use:
     """A checkpoint of run_pretrain."""
 
-    def make(place: Path) -> Path:
-        student = gated(tiny("hubert"))
-        module = {f"student.{name}": value for name, value in student.state_dict().items()}
-        objective = Objective(ObjectiveConfig(groups=((0,), (1, 3))), 32, 32, 3, 3)
-        module |= {f"objective.{name}": value for name, value in objective.state_dict().items()}
-        from s3prl_dphubert.pretrain.pretrain_config import PretrainRecipe
-
-        recipe = from_dict(PretrainRecipe, {"teacher": "x", "budget": {"sparsity": 0.4, "warmup": 4}})
-        own = {"recipe": {**recipe.to_dict(), "gates": {"kinds": ["conv", "heads", "ffn"]}}, "updates1": None}
-        content = {
-            "Step": 10,
-            "Upstream_Config": {**own, "shape": student.model.config.to_dict()},
-            "DPHuBERT": {"module": module, "full_costs": {"parameters": parameters(student.model.config)}},
-        }
-        torch.save(content, place / "states-10.ckpt")
-        return place / "states-10.ckpt"
-
-    source, path = originals.get("states", make), folder / "states-10.ckpt"
+    source, path = original / "states-10.ckpt", folder / "states-10.ckpt"
     way = random.integers(3)
     if way == 0:
         content = torch.load(source, weights_only=True)
@@ -268,29 +247,24 @@ def states(random: Random, folder: Path, originals: Originals) -> Use:
     return _model(path)
 
 
-def exported(random: Random, folder: Path, originals: Originals) -> Use:
+def _exported(place: Path) -> None:
+    save_model(tiny("hubert"), place / "model")
+    for name, format_ in (("m.onnx", "onnx"), ("m.xml", "openvino")):
+        words = ("export", place / "model", place / name, "--format", format_)
+        _finish(command(*words), place / "log.txt")
+
+
+def _finish(function: Callable[[], Any], log: Path) -> None:
+    child = fork(function, log).wait(120)
+    if child.code:
+        raise RuntimeError(child.text)
+
+
+def exported(random: Random, folder: Path, original: Path) -> Use:
     """Files of ``export`` for both runtimes."""
 
-    def make(place: Path) -> Path:
-        from s3prl_dphubert.checkpoints.directory import save_model
-
-        save_model(tiny("hubert"), place / "model")
-        for name in ("m.onnx", "m.xml"):
-            words = (
-                "export",
-                place / "model",
-                place / name,
-                "--format",
-                "onnx" if name[2] == "o" else "openvino",
-            )
-            child = fork(command(*words), place / "log.txt").wait(120)
-            if child.code:
-                raise RuntimeError(child.text)
-        return place
-
-    place = originals.get("exported", make)
     name = str(random.choice(["m.onnx", "m.xml"]))
-    for file in place.glob("m.*"):
+    for file in original.glob("m.*"):
         shutil.copy(file, folder)
     victim = folder / (name if name == "m.onnx" or random.random() < 0.5 else "m.bin")
     if random.random() < 0.5:  # the metadata lies at an end
@@ -312,7 +286,7 @@ def exported(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def run_yaml(random: Random, folder: Path, originals: Originals) -> Use:
+def run_yaml(random: Random, folder: Path, original: Path) -> Use:
     """The configuration of a run."""
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(compression_runs.settings(folder)))
@@ -324,7 +298,7 @@ def run_yaml(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def upstream_yaml(random: Random, folder: Path, originals: Originals) -> Use:
+def upstream_yaml(random: Random, folder: Path, original: Path) -> Use:
     """Options of an upstream."""
     path = folder / "options.yaml"
     path.write_text("precision: bf16\npadding: exact\n")
@@ -332,14 +306,14 @@ def upstream_yaml(random: Random, folder: Path, originals: Originals) -> Use:
     return lambda: Options.read(path, {})
 
 
-def score(random: Random, folder: Path, originals: Originals) -> Use:
+def score(random: Random, folder: Path, original: Path) -> Use:
     """The score of a task, as a report reads it."""
     path = score_file.write(superb_runs.RECORD, folder / "ks")
     text_damage(path, random)
     return command("superb", "report", folder)
 
 
-def submission(random: Random, folder: Path, originals: Originals) -> Use:
+def submission(random: Random, folder: Path, original: Path) -> Use:
     """A predict.zip."""
     texts = full_submission.texts()
     names = [str(name) for name in random.choice(list(texts), 2, replace=False)]
@@ -367,7 +341,7 @@ def submission(random: Random, folder: Path, originals: Originals) -> Use:
 _BLOCKS = 6
 
 
-def cache(random: Random, folder: Path, originals: Originals) -> Use:
+def cache(random: Random, folder: Path, original: Path) -> Use:
     """The feature cache: whatever is broken in it is computed again, and nothing wrong comes out."""
     blocks = [
         Block(number.to_bytes(16, "little"), torch.full((4, 10 + number, 32), number + 0.5).half(), 0.5)
@@ -390,26 +364,23 @@ def cache(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-def resume(random: Random, folder: Path, originals: Originals) -> Use:
+def _resume(place: Path) -> None:
+    compression_runs.make_place(place)
+    config = compression_runs.read_config(place)
+    _finish(lambda: compress(config, place / "whole"), place / "log.txt")
+    shutil.copytree(place / "whole", place / "half")
+    shutil.rmtree(place / "half" / "model")
+    (place / "half" / "stage2" / "best.pt").unlink(missing_ok=True)
+    newest = sorted((place / "half" / "stage2").glob("state-*.pt"))
+    if len(newest) > 1:
+        newest[-1].unlink()
+
+
+def resume(random: Random, folder: Path, original: Path) -> Use:
     """The directory of a run that was interrupted in stage 2, or is whole."""
 
-    def make(place: Path) -> Path:
-        compression_runs.make_place(place)
-        config = compression_runs.read_config(place)
-        child = fork(lambda: compress(config, place / "whole"), place / "log.txt").wait(120)
-        if child.code:
-            raise RuntimeError(child.text)
-        shutil.copytree(place / "whole", place / "half")
-        shutil.rmtree(place / "half" / "model")
-        (place / "half" / "stage2" / "best.pt").unlink(missing_ok=True)
-        newest = sorted((place / "half" / "stage2").glob("state-*.pt"))
-        if len(newest) > 1:
-            newest[-1].unlink()
-        return place
-
-    place = originals.get("resume", make)
     out = folder / "out"
-    shutil.copytree(place / "half", out)
+    shutil.copytree(original / "half", out)
     files = sorted(
         path for path in out.rglob("*") if path.is_file() and not path.name.startswith((".", "events"))
     )
@@ -420,14 +391,14 @@ def resume(random: Random, folder: Path, originals: Originals) -> Use:
         )
 
     def use() -> None:
-        compress(compression_runs.read_config(place), out)
-        one, other = (path / "model" / "model.safetensors" for path in (out, place / "whole"))
+        compress(compression_runs.read_config(original), out)
+        one, other = (path / "model" / "model.safetensors" for path in (out, original / "whole"))
         sound(one.read_bytes() == other.read_bytes(), f"another model after damage of {victim.name}")
 
     return use
 
 
-def alignments(random: Random, folder: Path, originals: Originals) -> Use:
+def alignments(random: Random, folder: Path, original: Path) -> Use:
     """FreeSUPERB's tables of times and pronunciations."""
     for name, head in (
         ("alignments", "name\twords"),
@@ -456,7 +427,7 @@ def alignments(random: Random, folder: Path, originals: Originals) -> Use:
     return use
 
 
-KINDS: dict[str, Callable[[Random, Path, Originals], Use]] = {
+KINDS: dict[str, Callable[[Random, Path, Path], Use]] = {
     "audio": audio,
     "tar shard": shard,
     "manifest": manifest,
@@ -474,36 +445,15 @@ KINDS: dict[str, Callable[[Random, Path, Originals], Use]] = {
     "state to resume": resume,
     "alignments": alignments,
 }
-SLOW, EACH = ("state to resume", "exported file"), 8
-"""Kinds that take seconds for each case, and the rounds of which one has them."""
+"""Kind -> makes a damaged input in a folder, perhaps of an original, and returns what uses it."""
 
+ORIGINALS: dict[str, Callable[[Path], None]] = {
+    "manifest": _manifest,
+    "states of run_pretrain": _states,
+    "exported file": _exported,
+    "state to resume": _resume,
+}
+"""Kind -> fills the folder of its originals."""
 
-def trials(seed: int, place: Path) -> Iterator[Trial]:
-    """Yield trials without end: the kinds take turns, the slow ones in each eighth round."""
-    originals, number = Originals(place / "originals"), 0
-    while True:
-        for kind, make in KINDS.items():
-            if kind in SLOW and number % EACH:
-                continue
-            yield trial(kind, make, number, seed, place, originals)
-        number += 1
-
-
-def trial(
-    kind: str,
-    make: Callable[[Random, Path, Originals], Use],
-    number: int,
-    seed: int,
-    place: Path,
-    originals: Originals,
-) -> Trial:
-    """Try one case in a child with limits."""
-    random = np.random.default_rng((seed, len(kind), *kind.encode(), number))
-    folder = place / f"{kind.replace(' ', '-')}-{number}"
-    folder.mkdir(parents=True)
-    use = make(random, folder, originals)
-    child = fork(as_command(use), folder / "stderr.txt", prepare=bounded).wait(SECONDS)
-    outcome, detail = judged(child)
-    if outcome != FAILED:
-        shutil.rmtree(folder)  # what failed stays, to be looked at
-    return Trial("damage", kind, number, outcome, detail, round(child.seconds, 3))
+SLOW = ("state to resume", "exported file")
+"""Kinds that take seconds for each case."""

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tests.torture.commands import Command, Undisturbed
-from tests.torture.sandbox import FAILED, SAME, Trial
+from tests.helpers.file_changes import watch_changes
+from tests.torture.commands import COMMANDS, Command, Undisturbed
+from tests.torture.figures import FAILED, SAME
+from tests.torture.sandbox import Case, Trial
 
 MOST_KILLS = 3  # of one command, before it is left alone
+PATIENCE = 300  # seconds for a command that waits for its change
 
 
-def trials(seed: int, place: Path, commands: Sequence[Command]) -> Iterator[Trial]:
-    """Yield trials without end: the commands take turns, each killed one to three times and then finished."""
-    known: list[Undisturbed] = []
-    for command in commands:
-        try:
-            known.append(Undisturbed.of(command, place))
-        except RuntimeError as error:
-            yield Trial("kills", command.name, 0, FAILED, str(error), disturbances=0)
-        else:
-            yield trial(known[-1], 0, seed)
-    for number in itertools.count(1):
-        for undisturbed in known:
-            yield trial(undisturbed, number, seed)
+def cases(seed: int, place: Path, commands: Sequence[Command] = COMMANDS) -> Iterator[Case]:
+    """Yield cases without end: the commands take turns, those under s3prl in few rounds."""
+    for number in itertools.count():
+        for command in commands:
+            if not number % command.every:
+                attempt = partial(trial, command, number, seed, place)
+                yield Case("kills", command.name, number, attempt)
 
 
-def trial(undisturbed: Undisturbed, number: int, seed: int) -> Trial:
-    """Kill a command at random moments of the time that it takes, and then let it finish."""
-    command, out = undisturbed.command, undisturbed.out(number)
+def trial(command: Command, number: int, seed: int, place: Path) -> Trial:
+    """Kill a command one to three times, then let it finish.
+
+    It is killed at a random share of the time that it takes, or before a random one of its changes of files.
+    """
+    undisturbed = Undisturbed.of(command, place)
+    out = undisturbed.out(number)
     out.parent.mkdir(parents=True)
     random = np.random.default_rng((seed, *command.name.encode(), number))
     kills, spent = 0, 0.0
     for start in range(int(random.integers(1, MOST_KILLS + 1))):
         if command.fresh and out.exists():
             break
-        child = command.start(undisturbed.place, out, out.parent / f"killed{start}.txt")
-        child.wait(float(random.uniform(0, undisturbed.seconds)))
+        at_change, share = random.random() < 0.5, float(random.random())
+        prepare = before_change(out.parent, int(share * undisturbed.changes)) if at_change else None
+        child = command.start(undisturbed.place, out, out.parent / f"killed{start}.txt", prepare)
+        child.wait(PATIENCE if at_change else share * undisturbed.seconds)
         spent += child.seconds
         kills += child.code in (None, -signal.SIGKILL)
         if child.code not in (None, 0, -signal.SIGKILL):
@@ -52,3 +57,21 @@ def trial(undisturbed: Undisturbed, number: int, seed: int) -> Trial:
     if not fault:
         shutil.rmtree(out.parent)
     return Trial("kills", command.name, number, FAILED if fault else SAME, fault, round(spent, 3), kills)
+
+
+def before_change(
+    folder: Path, number: int, act: Callable[[], None] = lambda: os.killpg(0, signal.SIGKILL)
+) -> Callable[[], None]:
+    """Return what makes a child kill its group, or do something else, before one of its changes of files."""
+
+    def prepare() -> None:
+        left = [number]
+
+        def count(change: str) -> None:
+            if left[0] == 0:
+                act()
+            left[0] -= 1
+
+        watch_changes(folder, count)
+
+    return prepare

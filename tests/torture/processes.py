@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -16,28 +17,38 @@ import yaml
 from s3prl_dphubert.cli import main
 from tests.helpers import forked_processes
 from tests.torture.commands import COMMANDS, Undisturbed
-from tests.torture.sandbox import FAILED, SAME, Child, Trial, fork, line_fault
+from tests.torture.disk import QUICK
+from tests.torture.figures import FAILED, SAME
+from tests.torture.kills import before_change
+from tests.torture.power import Journal
+from tests.torture.sandbox import Case, Child, Trial, fork, line_fault
 
 PATIENCE = 180  # seconds
 COMPRESS = next(command for command in COMMANDS if command.name == "compress")
 
 
-def trials(seed: int, place: Path) -> Iterator[Trial]:
-    """Yield trials without end: the kinds take turns."""
-    undisturbed, number = Undisturbed.of(COMPRESS, place), 0
-    two = _of_two_ranks(undisturbed)
-    while True:
-        for kind, disturb in DISTURBANCES.items():
-            folder = place / kind.replace(" ", "-") / str(number)
-            folder.mkdir(parents=True)
-            random = np.random.default_rng((seed, *kind.encode(), number))
-            began = time.monotonic()
-            fault = disturb(two if kind == "rank killed" else undisturbed, folder, random)
-            if not fault:
-                shutil.rmtree(folder)
-            outcome = FAILED if fault else SAME
-            yield Trial("processes", kind, number, outcome, fault, round(time.monotonic() - began, 3))
-        number += 1
+def cases(seed: int, place: Path) -> Iterator[Case]:
+    """Yield cases without end: the kinds take turns, and the commands where more than one can be meant."""
+    for number in itertools.count():
+        for kind in DISTURBANCES:
+            yield Case("processes", kind, number, partial(trial, kind, number, seed, place))
+
+
+def trial(kind: str, number: int, seed: int, place: Path) -> Trial:
+    """Disturb a command, start it again, and compare."""
+    folder = place / kind.replace(" ", "-") / str(number)
+    folder.mkdir(parents=True)
+    random = np.random.default_rng((seed, *kind.encode(), number))
+    command = COMPRESS if kind in TRAINING else QUICK[number % len(QUICK)]
+    undisturbed = Undisturbed.of(command, place)
+    if kind == "rank killed":
+        undisturbed = _of_two_ranks(undisturbed)
+    began = time.monotonic()
+    fault = DISTURBANCES[kind](undisturbed, folder, random)
+    if not fault:
+        shutil.rmtree(folder)
+    seconds = round(time.monotonic() - began, 3)
+    return Trial("processes", kind, number, FAILED if fault else SAME, fault, seconds)
 
 
 def _end(undisturbed: Undisturbed, out: Path, folder: Path) -> str:
@@ -69,7 +80,7 @@ def terminated(undisturbed: Undisturbed, folder: Path, random: np.random.Generat
 def _signalled(
     undisturbed: Undisturbed, folder: Path, random: np.random.Generator, number: int, codes: tuple[int, ...]
 ) -> str:
-    out = folder / "out"
+    out = folder / _name(undisturbed)
     child = undisturbed.command.start(undisturbed.place, out, folder / "stderr.txt")
     until = time.monotonic() + 0.05 + _moment(undisturbed, random)
     while time.monotonic() < until and not child.ended():
@@ -108,7 +119,7 @@ def worker_killed(undisturbed: Undisturbed, folder: Path, random: np.random.Gene
     again = fork(lambda: main(words), folder / "again.txt").wait(PATIENCE)
     if again.code:
         return f"afterwards, exit code {again.code}: {again.text[-1500:]}"
-    return undisturbed.fault(folder / "out")
+    return undisturbed.fault(folder / _name(undisturbed))
 
 
 def _children(pid: int) -> set[int]:
@@ -121,7 +132,7 @@ def _children(pid: int) -> set[int]:
 
 def two_runs(undisturbed: Undisturbed, folder: Path, random: np.random.Generator) -> str:
     """Two runs in one folder: one works, the other is told."""
-    out = folder / "out"
+    out = folder / _name(undisturbed)
     children = []
     for number in range(2):
         children.append(undisturbed.command.start(undisturbed.place, out, folder / f"{number}.txt"))
@@ -140,60 +151,52 @@ def clock_jumps(undisturbed: Undisturbed, folder: Path, random: np.random.Genera
     def prepare() -> None:
         time.time = lambda: max(0.0, real() + jumps[next(looks) % len(jumps)])
 
-    child = undisturbed.command.start(undisturbed.place, folder / "out", folder / "stderr.txt", prepare)
+    child = undisturbed.command.start(
+        undisturbed.place, folder / _name(undisturbed), folder / "stderr.txt", prepare
+    )
     fault = _refusal(child.wait(PATIENCE))
-    return fault or undisturbed.fault(folder / "out")
+    return fault or undisturbed.fault(folder / _name(undisturbed))
 
 
 def power_cut(undisturbed: Undisturbed, folder: Path, random: np.random.Generator) -> str:
-    """The power fails: a file whose name reached the disk before its content is empty then."""
-    record = folder / "unsynced.txt"
+    """The power fails: what was not on the disk yet is lost, in part or whole."""
+    disk, journal = folder / "disk", Journal(folder / "journal")
+    disk.mkdir()
+    out = disk / _name(undisturbed)
+    at_change, share = random.random() < 0.5, float(random.random())
+    kill = before_change(disk, int(share * undisturbed.changes))
 
     def prepare() -> None:
-        synced: set[tuple[int, int]] = set()
-        fsync, replace = os.fsync, os.replace
+        journal.keep()
+        if at_change:
+            kill()
 
-        def key(status: os.stat_result) -> tuple[int, int]:
-            return status.st_dev, status.st_ino
-
-        def watched_fsync(number: Any) -> None:
-            fsync(number)
-            synced.add(key(os.fstat(number if isinstance(number, int) else number.fileno())))
-
-        def watched_replace(source: Any, target: Any, **more: Any) -> None:
-            inside = (
-                [Path(source)]
-                if Path(source).is_file()
-                else [p for p in Path(source).rglob("*") if p.is_file()]
-            )
-            for path in inside:
-                if key(path.stat()) not in synced:
-                    with record.open("a") as file:
-                        file.write(f"{path} -> {target}\n")
-            replace(source, target, **more)
-
-        os.fsync, os.replace = watched_fsync, watched_replace
-
-    out = folder / "out"
     child = undisturbed.command.start(undisturbed.place, out, folder / "stderr.txt", prepare)
-    child.wait(_moment(undisturbed, random))  # and is killed
-    unsynced = sorted(path for path in out.rglob("log.jsonl"))
-    for path in unsynced:  # what is only appended to may lose its end
-        data = path.read_bytes()
-        path.write_bytes(data[: int(random.integers(0, len(data) + 1))])
-    if record.exists():
-        return f"renamed before it was on the disk: {record.read_text()}"
+    child.wait(PATIENCE if at_change else share * undisturbed.seconds)  # and is killed
+    if early := journal.early():
+        return f"renamed before it was on the disk: {', '.join(early)}"
+    journal.lose(disk, random)
     return _end(undisturbed, out, folder)
 
 
 def _of_two_ranks(undisturbed: Undisturbed) -> Undisturbed:
     """What two processes that train together make."""
-    out = undisturbed.place / "two-ranks"
-    words = ["compress", str(undisturbed.place / "run.yaml"), "--out", str(out)]
-    began = time.monotonic()
-    forked_processes.finish(forked_processes.run(undisturbed.place / "ranks", _main, words, world=2))
-    seconds = time.monotonic() - began
-    return Undisturbed(undisturbed.command, undisturbed.place, seconds, undisturbed.command.digests(out))
+    if undisturbed.place not in _OF_TWO:
+        out = undisturbed.place / "two-ranks"
+        words = ["compress", str(undisturbed.place / "run.yaml"), "--out", str(out)]
+        began = time.monotonic()
+        forked_processes.finish(forked_processes.run(undisturbed.place / "ranks", _main, words, world=2))
+        seconds, digests = time.monotonic() - began, undisturbed.command.digests(out)
+        _OF_TWO[undisturbed.place] = Undisturbed(undisturbed.command, undisturbed.place, seconds, digests)
+    return _OF_TWO[undisturbed.place]
+
+
+_OF_TWO: dict[Path, Undisturbed] = {}
+
+
+def _name(undisturbed: Undisturbed) -> str:
+    """Return the name of an output, of which the suffix may matter."""
+    return undisturbed.out(0).name
 
 
 def _main(words: list[str]) -> None:
@@ -216,7 +219,7 @@ def rank_killed(undisturbed: Undisturbed, folder: Path, random: np.random.Genera
     again = [rank.wait(PATIENCE) for rank in forked_processes.run(folder / "again", _main, words, world=2)]
     if any(rank.code for rank in again):
         return "afterwards: " + " and ".join(f"exit code {r.code}: {r.text[-800:]}" for r in again)
-    return undisturbed.fault(folder / "out")
+    return undisturbed.fault(folder / _name(undisturbed))
 
 
 DISTURBANCES: dict[str, Callable[[Undisturbed, Path, np.random.Generator], str]] = {
@@ -228,3 +231,7 @@ DISTURBANCES: dict[str, Callable[[Undisturbed, Path, np.random.Generator], str]]
     "power cut": power_cut,
     "rank killed": rank_killed,
 }
+"""Kind -> what it does to a command; it returns what was wrong, or nothing."""
+
+TRAINING = ("reader killed", "rank killed")
+"""Kinds that only a training meets."""

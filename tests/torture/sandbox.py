@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
 import re
-import resource
 import signal
 import sys
 import time
@@ -23,12 +21,8 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import DPHubertError
 from s3prl_dphubert.model.state_dict import build_model
 from tests.helpers.models import tiny
+from tests.torture.figures import FAILED, REFUSED, SOUND
 
-MEMORY, SECONDS = 2 << 30, 20
-"""Bytes and seconds that an input of at most 10 MB may take."""
-
-SOUND, REFUSED, SAME, FAILED, SKIPPED = "sound", "refused", "same", "failed", "skipped"
-GOOD = (SOUND, REFUSED, SAME, SKIPPED)
 PRELOADED = (
     "torch._dynamo",
     "torch.fx.experimental.symbolic_shapes",
@@ -43,8 +37,8 @@ PRELOADED = (
     "s3prl_dphubert.upstream.hub_repo",
 )
 _LINE = "s3prl-dphubert: "
-_RUNNING = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pty.spawn")
-"""Events of Python that mean that a file has had something executed, or called somebody."""
+EXECUTED = "EXECUTED"
+"""Word on stderr that means that a file has had something executed, or called somebody."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,31 @@ class Trial:
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to try, which depends on the seed and these only.
+
+    Args:
+        part: as in a trial.
+        kind: as in a trial.
+        number: as in a trial.
+        attempt: tries it.
+    """
+
+    part: str
+    kind: str
+    number: int
+    attempt: Callable[[], Trial]
+
+    def run(self) -> Trial:
+        """Try it; an error of the torture itself, or of a command that it starts from, is a failure too."""
+        try:
+            return self.attempt()
+        except Exception:
+            text = traceback.format_exc()
+            return Trial(self.part, self.kind, self.number, FAILED, text, disturbances=0)
 
 
 @dataclass
@@ -142,7 +161,7 @@ def fork(function: Callable[[], Any], output: Path, *, prepare: Callable[[], Non
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        null, file = os.open(os.devnull, os.O_RDWR), os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        null, file = os.open(os.devnull, os.O_RDWR), os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         for number, target in ((0, null), (1, null), (2, file)):
             os.dup2(target, number)
         sys.stdin, sys.stdout = os.fdopen(0, "r", closefd=False), os.fdopen(1, "w", closefd=False)
@@ -187,30 +206,20 @@ def as_command(use: Callable[[], Any]) -> Callable[[], int]:
     return run
 
 
-def bounded() -> None:
-    """Limit memory, and note on stderr if anything is executed or called."""
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def judged(code: int | None, text: str) -> tuple[str, str]:
+    """Return how a command on a damaged input ended, and what is wrong with that.
 
-    def watch(event: str, arguments: Any) -> None:
-        if event in _RUNNING:
-            os.write(2, f"\nEXECUTED {event}\n".encode())
-
-    sys.addaudithook(watch)
-
-
-def judged(child: Child) -> tuple[str, str]:
-    """Return how a command on a damaged input ended, and what is wrong with that."""
-    text = child.text
-    if child.code is None:
-        return FAILED, f"took more than the time allowed: {text[-300:]}"
-    if "EXECUTED" in text:
+    Args:
+        code: its exit code; ``None`` if it had to be killed.
+        text: that it printed to stderr.
+    """
+    if EXECUTED in text:
         return FAILED, f"something was executed: {text[-300:]}"
-    if child.code not in (0, 2):
-        return FAILED, f"exit code {child.code}: {text[-1500:]}"
-    if child.code == 0:
+    if code is None:
+        return FAILED, f"took more than the time allowed: {text[-300:]}"
+    if code not in (0, 2):
+        return FAILED, f"exit code {code}: {text[-1500:]}"
+    if code == 0:
         return SOUND, ""
     fault = line_fault(text)
     return (FAILED, fault) if fault else (REFUSED, text.strip()[-200:])
@@ -227,30 +236,3 @@ def line_fault(text: str) -> str:
     if re.search(r"Traceback|needs more memory than there is|out of memory|MemoryError", text):
         return f"asks for more memory than allowed, or has a traceback: {text[-1500:]}"
     return ""
-
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_NEW_MOUNTS, _PRIVATE, _READ_ONLY_AGAIN = 0x00020000, 0x40000 | 0x4000, 0x20 | 0x1
-
-
-def own_disk(place: Path, size: int | None) -> None:
-    """Give this process, and no other, a disk in memory at a folder: of so many bytes, or one to read only.
-
-    Raises:
-        OSError: the system does not allow it.
-    """
-    if _LIBC.unshare(_NEW_MOUNTS) or _LIBC.mount(b"none", b"/", None, _PRIVATE, None):
-        raise OSError(ctypes.get_errno(), "no mounts of one's own")
-    options = b"size=%d" % (size if size is not None else 1 << 20)
-    if _LIBC.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, options):
-        raise OSError(ctypes.get_errno(), "no disk in memory")
-    if size is None and _LIBC.mount(None, os.fsencode(place), None, _READ_ONLY_AGAIN, None):
-        raise OSError(ctypes.get_errno(), "no disk to read only")
-
-
-def may_mount(folder: Path) -> bool:
-    """Whether this process may have disks of its own; asked in a child."""
-    place = folder / "mount"
-    place.mkdir(exist_ok=True)
-    child = fork(lambda: own_disk(place, 1 << 20), folder / "mount.txt").wait(10)
-    return child.code == 0

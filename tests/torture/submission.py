@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from s3prl_dphubert.superb.submission.archive import check
 from tests.helpers import full_submission
-from tests.torture.sandbox import FAILED, REFUSED, SKIPPED, Trial
+from tests.torture.figures import FAILED, REFUSED, SKIPPED
+from tests.torture.sandbox import Case, Trial
 
 Lines = list[str]
 Random = np.random.Generator
@@ -122,17 +125,17 @@ NOT_CHECKABLE = {
 """Planted fault -> why no check can find it."""
 
 
-def trials(seed: int, place: Path) -> Iterator[Trial]:
+def cases(seed: int, place: Path) -> Iterator[Case]:
     """Yield every fault of every task once, then at other places, without end."""
     for kind, reason in NOT_CHECKABLE.items():
-        yield Trial("submission", kind, 0, SKIPPED, reason, disturbances=0)
-    number = 0
-    while True:
+        skipped = Trial("submission", kind, 0, SKIPPED, reason, disturbances=0)
+        yield Case("submission", kind, 0, lambda skipped=skipped: skipped)
+    for number in itertools.count():
         for entry in TEXTS:
             kinds = [*FAULTS, *BYTES, *(["a score is no number"] if entry == ASV else [])]
             for kind in kinds:
-                yield trial(entry, kind, number, seed, place)
-        number += 1
+                attempt = partial(trial, entry, kind, number, seed, place)
+                yield Case("submission", f"{entry}: {kind}", number, attempt)
 
 
 def planted(entry: str, kind: str, random: Random) -> bytes:
