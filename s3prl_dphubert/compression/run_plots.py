@@ -17,6 +17,7 @@ from ..utils.plot_style import AFTER, BEFORE, CHECK, COUNTS, FAINT, INK, dress, 
 from ..utils.readers import read_json_lines, read_record
 
 Row = dict[str, float]
+LARGEST = 1e30  # value of a log that is drawn
 COUNT_NAMES = {"macs": "MACs", "superb_macs": "SUPERB MACs", "latency": "time", "parameters": "parameters"}
 
 
@@ -28,7 +29,7 @@ def read_log(folder: Path) -> list[Row]:
     return [
         row
         for row in read_json_lines(path)
-        if all(is_number(value) for value in row.values()) and "update" in row
+        if all(is_number(value) and abs(value) < LARGEST for value in row.values()) and "update" in row
     ]
 
 

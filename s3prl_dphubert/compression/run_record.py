@@ -24,6 +24,7 @@ MODELS = {
     "student": "initialised, training is not finished",
 }
 """Directories that may hold the newest model of a run, and what that says of the run."""
+LONGEST, LARGEST = 3600.0, 10**15  # seconds of audio that MACs are of; a count of anything
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class RunRecord:
     def seconds(self) -> float:
         """Seconds of audio that MACs are counted for."""
         seconds = self.results.get("macs_seconds")
-        return float(seconds) if is_number(seconds) and seconds > 0 else 10.0
+        return float(seconds) if is_number(seconds) and 0 < seconds <= LONGEST else 10.0
 
     @property
     def teacher(self) -> str:
@@ -113,7 +114,7 @@ class RunRecord:
         """Cost of the teacher, which a finished run has recorded."""
         counts = self._recorded("teacher")
         values = [counts.get(name) for name in ("parameters", "macs")]
-        numbers = [value for value in values if isinstance(value, int) and value > 0]
+        numbers = [value for value in values if isinstance(value, int) and 0 < value <= LARGEST]
         return Cost(*numbers) if len(numbers) == len(values) else None
 
     @property
@@ -127,17 +128,21 @@ class RunRecord:
         teacher = self._recorded("teacher")
         try:
             heads = tuple(None if ids is None else len(ids) for ids in teacher["heads"])
-            conv, ffn = (tuple(int(width) for width in teacher[name]) for name in ("conv", "ffn"))
-            return UnitCounts(conv, heads, ffn, max(count or 0 for count in heads))
-        except (KeyError, TypeError, ValueError):
+            conv, ffn = (tuple(int(width or 0) for width in teacher[name]) for name in ("conv", "ffn"))
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
+        if not (conv and ffn and heads) or not all(0 <= width <= LARGEST for width in (*conv, *ffn)):
+            return None
+        return UnitCounts(conv, heads, ffn, max(count or 0 for count in heads))
 
     @property
     def losses(self) -> dict[str, float]:
         """Validation loss after each step of the run that recorded one, by the names of ``results.json``."""
         valid = self._recorded("valid")
         losses = {name: each.get("loss") for name, each in valid.items() if isinstance(each, dict)}
-        return {name: float(loss) for name, loss in losses.items() if is_number(loss)}
+        return {
+            name: float(loss) for name, loss in losses.items() if is_number(loss) and abs(loss) <= LARGEST
+        }
 
     @property
     def environments(self) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import TypeGuard
 import torch
 
 from ..checkpoints.load import load_model
-from ..compression.run_record import RunRecord
+from ..compression.run_record import LARGEST, RunRecord
 from ..errors import DataError, DPHubertError
 from ..export.report import REPORTS
 from ..model import SpeechModel
@@ -104,4 +104,4 @@ def exported_files(run: RunRecord) -> list[ExportedFile]:
 
 
 def _is_positive(value: object) -> TypeGuard[float]:
-    return is_number(value) and value > 0
+    return is_number(value) and 0 < value < LARGEST

@@ -206,10 +206,10 @@ def training(runs: NamedRuns) -> Section:
     blocks += [Gallery(curves)] if curves else []
     blocks += _missing((name, text) for name, run in runs for text in run.missing)
     for name, run in runs:
-        skipped = sum(int(rows[-1].get("skipped", 0)) for rows in (run.stage1, run.stage2) if rows)
+        skipped = sum(rows[-1].get("skipped", 0) for rows in (run.stage1, run.stage2) if rows)
         if skipped:
             blocks.append(
-                Paragraph(f"{name}: {skipped} updates were skipped for values that are not finite.")
+                Paragraph(f"{name}: {skipped:g} updates were skipped for values that are not finite.")
             )
     return Section("training", "Training", blocks)
 
@@ -229,7 +229,7 @@ def _sparsity(run: RunRecord) -> tuple[str, str]:
     try:
         expected = ", ".join(f"{100 * row['expected']:.2f} %" for row in rows.values())
         targets = ", ".join(f"{100 * row['target']:.2f} % {count}" for count, row in rows.items())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return "–", ""
     return (expected, f"target {targets}") if rows else ("–", "")
 

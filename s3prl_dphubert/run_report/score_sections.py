@@ -35,7 +35,7 @@ def scores(collection: Collection | None) -> Section:
     metrics = [
         (task, metric)
         for task, metric in columns(summary)
-        if any(metric.name in model.results.get(task.name, {}) for model in summary.models)
+        if any(metric.name in model.results.get(task.name, {}) for model in summary.runs)
     ]
     head = [
         f"{summary.benchmark}",

@@ -61,7 +61,8 @@ def test_the_headline_says_what_became_of_the_teacher(tmp_path):
 
 
 def test_rows_that_are_damaged_are_left_out(tmp_path):
-    write_log(tmp_path / "stage1", [{"update": 1, "distillation": 2.0}, {"update": "x"}, {"other": 1}])
+    odd = [{"update": "x"}, {"other": 1}, {"update": 2, "loss": float("inf")}, {"update": 10**400}]
+    write_log(tmp_path / "stage1", [{"update": 1, "distillation": 2.0}, *odd])
     assert read_log(tmp_path / "stage1") == [{"update": 1, "distillation": 2.0}]
     assert read_log(tmp_path / "stage2") == []
 

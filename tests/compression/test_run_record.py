@@ -81,10 +81,18 @@ def test_an_unfinished_run_says_what_it_lacks(run):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1]", "{", '{"teacher": {"heads": 3, "parameters": "x"}, "valid": 5}']
+    "content",
+    [
+        "",
+        "[1]",
+        "{",
+        '{"teacher": {"heads": 3, "parameters": "x"}, "valid": 5, "macs_seconds": 1e999}',
+        '{"teacher": {"conv": [HUGE], "heads": [[0]], "ffn": [1], "parameters": HUGE, "macs": HUGE}}',
+        '{"valid": {"stage2": {"loss": 1e999}}, "environment": [], "macs_seconds": -1}',
+    ],
 )
 def test_damaged_results_count_as_missing(run, content):
-    (run / "results.json").write_text(content)
+    (run / "results.json").write_text(content.replace("HUGE", "1" + 400 * "0"))
     record = RunRecord.read(run)
     assert (record.losses, record.teacher_cost, record.teacher_units, record.environments) == (
         {},

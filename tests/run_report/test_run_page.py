@@ -7,13 +7,16 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from s3prl_dphubert.cli import main
 from s3prl_dphubert.run_report.page_blocks import amount
+from s3prl_dphubert.superb.scoring import score_file
 from tests.helpers.reported_runs import HOSTILE, write_run, write_scores
+from tests.helpers.superb_runs import RECORD
 
 
 class Reader(HTMLParser):
@@ -150,6 +153,19 @@ def test_scores_without_layer_weights_and_of_a_failed_run(place, tmp_path):
         "No layer weights in score.json of a: of an upstream with one hidden state" in page.texts["weights"]
     )
     assert "Left out: KS of b: its last run failed (no disk)" in page.texts["scores"]
+
+
+def test_results_of_superb_stand_beside_published_ones(place, tmp_path):
+    record = replace(RECORD, upstream="small", metrics={"acc": 95.5}, layer_weights={"ks": (0.25,) * 4})
+    score_file.write(record, tmp_path / "scores" / "ks")
+    page = report(tmp_path, place / "first", "--scores", tmp_path / "scores")
+    scores = page.texts["scores"]
+    assert "SUPERB parameters KS Acc % ↑ score small 23.6 M 95.50 –" in scores
+    assert re.search(r"HuBERT Base \S.* 94\.7 M 96\.30 941", scores)
+    assert "FBANK" in scores and "data2vec" not in scores
+    assert "small has no score: PR, ASR" in scores
+    drawn = texts(page.pictures()["Scores of all models with their standard errors"])
+    assert {"small", "HuBERT Base", "DistilHuBERT", "KS Acc % ↑"} <= set(drawn)
 
 
 def test_exported_files_in_the_directory_are_listed(place, tmp_path):
