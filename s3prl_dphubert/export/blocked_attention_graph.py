@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import helper
 
-from .graph import FLOAT, INT64, Graph
+from .graph import BOOL, FLOAT, INT64, Graph
 
 SCORES = 1 << 22  # attention scores of a head that are computed at a time: all, up to 2,048 frames
 
@@ -67,33 +67,55 @@ def attention_in_blocks(
         value = graph.add("Pad", value, rest, graph.weight(0.0), graph.ints(2))
         return graph.add("Transpose", graph.add("Reshape", value, blocked), perm=[2, 0, 1, 3, 4])
 
-    inputs = [blocks(q)]
     zero, step = graph.weight(0, np.int64), graph.weight(1, np.int64)
-    keys = ""
+    rows, keys = [blocks(q)], ""
     if positions is not None:
         keys = graph.add("Range", zero, graph.add("Squeeze", frames), step)
         queries = graph.add("Range", zero, graph.add("Squeeze", total), step)
         shape = graph.add("Concat", count, size, axis=0)
-        inputs += [blocks(positions.gate), graph.add("Reshape", queries, shape)]
-    y = graph.add(
-        "Scan", *inputs, num_scan_inputs=len(inputs), body=_body(graph, k, v, bias, positions, keys)
-    )
+        rows += [blocks(positions.gate), graph.add("Reshape", queries, shape)]
+    body = _body(graph, rows, k, v, bias, positions, keys)
+    # A loop and not a scan, which OpenVINO refuses if its body reads values of the graph around it.
+    y = graph.add("Loop", graph.add("Squeeze", count), graph.weight(True, np.bool_), body=body)
+    graph.floats.add(y)
     y = graph.add("Transpose", y, perm=[1, 0, 3, 2, 4])  # (B, blocks, size, H, d)
     shape = graph.add("Concat", graph.ints(0), total, graph.ints(width), axis=0)
     return graph.add("Slice", graph.add("Reshape", y, shape), graph.ints(0), frames, one)
 
 
-def _body(graph: Graph, k: str, v: str, bias: str, positions: PositionBias | None, keys: str) -> object:
-    """Return the graph of one block, which reads keys, values and biases of the graph around it."""
+def _body(
+    graph: Graph,
+    rows: list[str],
+    k: str,
+    v: str,
+    bias: str,
+    positions: PositionBias | None,
+    keys: str,
+) -> object:
+    """Return the graph of one block, which reads values of the graph around it.
+
+    Args:
+        graph: the graph around it.
+        rows: queries of all blocks; with relative positions also their gates and positions.
+        k: as in :func:`attention_in_blocks`, and likewise ``v``, ``bias`` and ``positions``.
+        v: values.
+        bias: biases.
+        positions: further biases.
+        keys: positions (F,) of the keys.
+    """
     start = len(graph.nodes)
-    q, gate, queries = (f"{graph.place}/block/{name}" for name in ("q", "gate", "queries"))
-    graph.floats |= {q, gate}
-    inputs = [helper.make_tensor_value_info(q, FLOAT, [None] * 4)]
+    block, go = (f"{graph.place}/block/{name}" for name in ("number", "go"))
+    q, *others = (graph.add("Gather", each, block, axis=0) for each in rows)
     if positions is not None:
-        inputs.append(helper.make_tensor_value_info(gate, FLOAT, [None] * 4))
-        inputs.append(helper.make_tensor_value_info(queries, INT64, [None]))
-        bias = graph.add("Add", positions.rows(graph, gate, queries, keys), bias)
-    scores = graph.add("Softmax", graph.add("Add", graph.add("MatMul", q, k), bias), axis=-1)
-    y = graph.add("MatMul", scores, v)
+        gate, queries = others
+        bias = graph.rough("Add", positions.rows(graph, gate, queries, keys), bias)
+    scores = graph.rough("Softmax", graph.rough("Add", graph.rough("MatMul", q, k), bias), axis=-1)
+    y = graph.add("Identity", graph.rough("MatMul", scores, v))
+    outputs = [(graph.add("Identity", go), BOOL, []), (y, FLOAT, [None] * 4)]
     nodes, graph.nodes[start:] = graph.nodes[start:], []
-    return helper.make_graph(nodes, "block", inputs, [helper.make_tensor_value_info(y, FLOAT, [None] * 4)])
+    return helper.make_graph(
+        nodes,
+        "block",
+        [helper.make_tensor_value_info(block, INT64, []), helper.make_tensor_value_info(go, BOOL, [])],
+        [helper.make_tensor_value_info(*output) for output in outputs],
+    )

@@ -42,9 +42,10 @@ class ExportSource:
     def graph(self, form: str) -> Graph:
         """Return the model as a graph in float32, for ``onnx`` or ``openvino``.
 
-        OpenVINO computes attention in blocks by itself, where ONNX Runtime keeps all scores.
+        OpenVINO computes attention in blocks by itself, except with WavLM's position biases; ONNX Runtime
+        keeps all scores.
         """
-        return self._blocked if form == "onnx" else self._plain
+        return self._blocked if form == "onnx" or self.model.config.num_buckets else self._plain
 
     @cached_property
     def _blocked(self) -> Graph:

@@ -16,6 +16,7 @@ OPSET_BF16 = 22  # the first whose Conv takes bfloat16
 IR_VERSION = 10  # readable by runtimes since 2024
 
 FLOAT, BFLOAT16, INT64 = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64
+BOOL = TensorProto.BOOL
 BF16 = np.dtype(ml_dtypes.bfloat16)
 _NOT_FLOAT = frozenset(
     {"Shape", "Range", "Less", "Greater"}

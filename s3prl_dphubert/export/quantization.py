@@ -109,11 +109,24 @@ class _Lowering:
             new.input[index] = self._typed(value, half)
         if node.name in self.quantized:
             self._quantize(node, new)
+        for attribute in new.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                self._lower_body(attribute.g)
         self.nodes.append(new)
         if half:
             self.half.update(node.output)
         if node.op_type == "Conv" and node.name in self.quantized:
             self._finish_conv(node, new)
+
+    def _lower_body(self, body: onnx.GraphProto) -> None:
+        """Lower the nodes of a body; casts that are added there are not known outside of it."""
+        nodes, added = self.nodes, self.added
+        self.nodes, self.added = [], set(added)
+        for node in body.node:
+            self._copy(node)
+        del body.node[:]
+        body.node.extend(self.nodes)
+        self.nodes, self.added = nodes, added
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
         if not self.plan.bf16 or node.name not in self.graph.rough_nodes or node.name in self.quantized:

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 
 from s3prl_dphubert.export import blocked_attention_graph
 from s3prl_dphubert.export.backends import FORMATS, FRAMES, HIDDEN, feeds_of, open_session
+from s3prl_dphubert.export.candidate import ExportSource
 from s3prl_dphubert.export.extractor_graph import build
 from s3prl_dphubert.export.quantization import QuantizationPlan, lower, place, products, with_half_weights
 from s3prl_dphubert.export.window_statistics import waveform_level, window_statistics
@@ -55,9 +57,14 @@ def opened(graph, form):
     return open_session(graph.model().SerializeToString(), form, 1)
 
 
+def graph_of(model, form, layers=ALL):
+    """The graph that files of a format hold."""
+    return ExportSource("test", model, layers, 1).graph(form)
+
+
 @torch.no_grad()
 def assert_equal(model, form, layers=ALL):
-    session = opened(build(model, layers, blocks=form == "onnx"), form)
+    session = opened(graph_of(model, form, layers), form)
     generator = np.random.default_rng(3)
     some = tuple(tuple(generator.integers(400, 9000, size=3).tolist()) for _ in range(2))
     for lengths in (*BATCHES, *some):
@@ -112,18 +119,34 @@ def test_relative_positions_far_apart():
     assert_same(found, model.extract_features(batch)[0])
 
 
-@pytest.mark.parametrize("shape", ["hubert", "wavlm"])
+@pytest.mark.parametrize(("shape", "form"), [("hubert", "onnx"), ("wavlm", "onnx"), ("wavlm", "openvino")])
 @torch.no_grad()
-def test_attention_in_blocks(shape, monkeypatch):
+def test_attention_in_blocks(shape, form, monkeypatch):
     """Blocks of 3 of 24 frames; the last is not full. Padding is masked in each."""
     monkeypatch.setattr(blocked_attention_graph, "SCORES", 75)
     model = tiny(shape)
-    assert_equal(model, "onnx")
+    assert_equal(model, form)
     batch, ends = waveforms((8000, 5000, 1200))
-    graph = build(model, ALL, blocks=True)
-    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends)
-    assert sum(node.op_type == "Scan" for node in graph.nodes) == model.config.num_layers
-    assert_same(found, model.extract_features(batch, ends)[0])
+    graph = graph_of(model, form)
+    found, _ = hidden_states(opened(graph, form), model.config, batch, ends)
+    assert sum(node.op_type == "Loop" for node in graph.nodes) == model.config.num_layers
+    exact, _ = model.extract_features(batch, ends)
+    assert_same(found, exact)
+    if form == "openvino":
+        lowered = lower(graph, QuantizationPlan(bf16=True))
+        found, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
+        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(found, exact, strict=True)]
+        assert 0 < max(wrong) < 0.01
+
+
+def test_lowered_blocks_multiply_in_sixteen_bits():
+    """Their inputs are cast inside of them, their results stay float32."""
+    graph = lower(graph_of(tiny("wavlm"), "openvino"), QuantizationPlan(bf16=True))
+    (body, *others) = (node.attribute[0].g for node in graph.nodes if node.op_type == "Loop")
+    assert len(others) == 2
+    casts = [node.attribute[0].i for node in body.node if node.op_type == "Cast"]
+    assert casts.count(TensorProto.BFLOAT16) >= 1 and casts.count(TensorProto.FLOAT) == 1
+    assert body.output[1].type.tensor_type.elem_type == TensorProto.FLOAT
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -133,7 +156,7 @@ def test_audio_in_pieces(shape, form):
     """Features of the first piece go into the states of the second, with the norms of the whole."""
     model = tiny(shape)
     config = model.config
-    session = opened(build(model, ALL, blocks=form == "onnx"), form)
+    session = opened(graph_of(model, form), form)
     batch, _ = waveforms((9000,))
     exact, _ = model.extract_features(batch)
     x, frames = batch.numpy(), config.frames(9000)
