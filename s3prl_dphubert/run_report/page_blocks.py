@@ -159,6 +159,11 @@ def missing(text: str) -> Paragraph:
     return Paragraph(text, is_missing=True)
 
 
+def decimal(number: float, digits: int) -> str:
+    """Write a number with so many digits behind the point, and a minus sign that is no hyphen."""
+    return f"{number:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def amount(number: float) -> str:
     """Write a count with three digits and its unit, as 1.48 M."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):

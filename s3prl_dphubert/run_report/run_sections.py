@@ -26,6 +26,7 @@ from .page_blocks import (
     Section,
     Tile,
     amount,
+    decimal,
     missing,
 )
 from .page_figures import comparison_figure, last_loss
@@ -48,8 +49,12 @@ def tiles(runs: NamedRuns, speed: MeasuredSpeed | None) -> list[Tile]:
         found.append(Tile(f"MACs of {run.seconds:g} s", amount(run.cost.macs), note))
     if (loss := last_loss(run)) is not None:
         pruned = run.losses.get("pruned")
-        note = f"{pruned:.3f} right after pruning" if pruned is not None and "stage2" in run.losses else ""
-        found.append(Tile("validation loss", f"{loss:.3f}", note))
+        note = (
+            f"{decimal(pruned, 3)} right after pruning"
+            if pruned is not None and "stage2" in run.losses
+            else ""
+        )
+        found.append(Tile("validation loss", decimal(loss, 3), note))
     if speed is not None and str(run.model) in speed.factors:
         own, teacher = speed.factors[str(run.model)], speed.factors.get(run.teacher)
         note = f"{teacher / own:.1f} × as fast as the teacher" if teacher else ""
@@ -62,7 +67,7 @@ def _size_tile(label: str, run: RunRecord, loss: float | None = None) -> Tile:
         return Tile(label, "–", run.state)
     before = run.teacher_cost
     notes = [_of(run.cost.parameters, before.parameters)] if before else []
-    notes += [] if loss is None else [f"loss {loss:.3f}"]
+    notes += [] if loss is None else [f"loss {decimal(loss, 3)}"]
     return Tile(label, amount(run.cost.parameters), " · ".join(notes))
 
 
@@ -186,7 +191,7 @@ def training(runs: NamedRuns) -> Section:
         rows = [
             [
                 Cell(name),
-                *(Cell(f"{run.losses[key]:.4f}") if key in run.losses else UNKNOWN for key in names),
+                *(Cell(decimal(run.losses[key], 4)) if key in run.losses else UNKNOWN for key in names),
                 *([Cell(*_sparsity(run))] if sparsity else []),
             ]
             for name, run in runs

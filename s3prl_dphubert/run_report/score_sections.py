@@ -10,7 +10,18 @@ from ..superb.report.differences import column_heading
 from ..superb.report.tables import Summary, columns, notes
 from ..superb.scoring.model_results import MetricValue, ModelResults
 from ..superb.tasks import find
-from .page_blocks import Block, Cell, Gallery, PageTable, Paragraph, Picture, Section, amount, missing
+from .page_blocks import (
+    Block,
+    Cell,
+    Gallery,
+    PageTable,
+    Paragraph,
+    Picture,
+    Section,
+    amount,
+    decimal,
+    missing,
+)
 from .page_figures import scores_figure, weights_figure
 
 BASELINES = ("FBANK", "HuBERT Base", "DistilHuBERT", "DPHuBERT", "DPWavLM")
@@ -73,7 +84,7 @@ def _value(value: MetricValue | None) -> Cell:
         notes.append(f"SE {value.standard_error:.2f}")
     if value.seeds > 1:
         notes.append(f"± {value.spread:.2f} ({value.seeds})")
-    return Cell(f"{value.mean:.2f}", ", ".join(notes))
+    return Cell(decimal(value.mean, 2), ", ".join(notes))
 
 
 def layer_weights(collection: Collection | None) -> Section:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 
 import pytest
 from matplotlib.image import imread
 
-from s3prl_dphubert.cli import main
 from tests.helpers.golden import ROOT
 from tests.helpers.reported_runs import HOSTILE, write_run, write_scores
 
@@ -27,7 +27,9 @@ def page(tmp_path_factory):
     scores = write_scores(place / "scores", "teacher", HOSTILE, "fbank")
     target = place / "report.html"
     arguments = [*map(str, runs), "--scores", str(scores), "--title", HOSTILE, "--out", str(target)]
-    assert main(["report", *arguments]) == 0
+    command = [sys.executable, "-m", "s3prl_dphubert.cli", "report", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=place)
+    assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
     return target
 
 
