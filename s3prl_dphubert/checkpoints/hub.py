@@ -33,7 +33,7 @@ RELEASED = {
 """Upstream -> compressed model that the authors of DPHuBERT released on the Hugging Face Hub."""
 
 TORCHAUDIO = "torchaudio:"  # in front of a bundle's name
-ADVICE = "or fetch it elsewhere and give the path of the local file or directory instead"
+ADVICE = "fetch it elsewhere and give the path of the local file or directory instead"
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?P<file>(?:/{_NAME})*)(?:@(?P<revision>[^\s@]+))?")
 
@@ -141,7 +141,7 @@ class HubRepository:
         return Path(path)
 
     def _error(self, filename: str, reason: str, kind: type[DownloadError] = DownloadError) -> DownloadError:
-        return kind(f"{self}: cannot fetch {filename} ({reason}), {ADVICE}")
+        return kind(f"{self}: cannot fetch {filename} ({reason}); {ADVICE}")
 
 
 def parse_hub_id(text: str) -> tuple[HubRepository, str] | None:
@@ -257,7 +257,7 @@ def load_bundle(name: str) -> Any:
         return bundles[name].get_model(dl_kwargs={"map_location": "cpu", "weights_only": True})
     except OSError as error:
         reason = _first_line(error)
-        raise DownloadError(f"torchaudio:{name}: cannot fetch its weights ({reason}), {ADVICE}") from error
+        raise DownloadError(f"torchaudio:{name}: cannot fetch its weights ({reason}); {ADVICE}") from error
     except Exception as error:  # torch raises whatever a damaged archive provokes
         reason = f"{type(error).__name__}; remove it and try again"
         folder = Path(torch.hub.get_dir(), "checkpoints")

@@ -13,7 +13,7 @@ SHAPES = ("base", "pruned", "macs", "distilhubert")
 PRECISIONS = ("fp32", "bf16", "auto")
 BATCHES = ("1x4", "1x15", "8x10", "mixed")
 ALONE = {
-    "table": ("threads",),
+    "table": ("threads", "model"),
     "training": ("out", "reference", "threads", "repeats"),
     "device": ("out", "reference", "repeats", "shapes"),
 }
@@ -31,7 +31,10 @@ def add(commands: Any) -> None:
         "--table",
         type=Path,
         metavar="FILE",
-        help="only measure what units of HuBERT Base cost, for budgets in time",
+        help="only measure what the units of a teacher cost, for budgets in time",
+    )
+    bench.add_argument(
+        "--model", default="hubert_base", help="the teacher of --table, as in a run (default hubert_base)"
     )
     bench.add_argument(
         "--training",
@@ -91,12 +94,13 @@ def add(commands: Any) -> None:
 
 def _bench(arguments: argparse.Namespace, default: Callable[[str], Any]) -> None:
     ConfigError.raise_for("bench", _faults(arguments, default))
-    chosen = {
+    chosen: dict[str, Any] = {
         name: value for name in ("threads", "repeats") if (value := getattr(arguments, name)) is not None
     }
     if arguments.table is not None:
         from ..bench import units
 
+        chosen["model"] = arguments.model
         units.main([str(arguments.table), *(f"--{name}={value}" for name, value in chosen.items())])
     elif arguments.device is not None:
         from ..bench import device, model_shapes
@@ -123,6 +127,8 @@ def _faults(arguments: argparse.Namespace, default: Callable[[str], Any]) -> Ite
     if mode is None:
         if "repeats" in changed:
             yield "repeats is given without training, allowed: turns"
+        if "model" in changed:
+            yield "model is given without table, allowed: checkpoint"
     elif others := [name for name in changed if name not in (mode, *ALONE[mode])]:
         yield f"{', '.join(others)} given with {mode}, allowed: {', '.join(ALONE[mode])}"
     if mode != "table" and arguments.out is None:

@@ -159,4 +159,9 @@ def find_config(config: str | Path) -> Path:
     path = Path(config)
     if path.exists() or path.name != str(config) or path.suffix:
         return path
-    return resources.find(f"upstream_configs/{path}.yaml")
+    try:
+        return resources.find(f"upstream_configs/{path}.yaml")
+    except resources.ResourceError as error:
+        names = sorted(file.stem for file in resources.find("upstream_configs").glob("*.yaml"))
+        text = f"{config}: neither a file nor a built-in configuration, allowed: {', '.join(names)}"
+        raise resources.ResourceError(text) from error

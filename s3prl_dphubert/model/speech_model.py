@@ -176,9 +176,12 @@ def check_inputs(waveforms: Tensor, lengths: Tensor | None, config: ModelConfig)
     """Check the inputs of a model.
 
     Raises:
-        ValueError: ``waveforms`` is not (B, T) or shorter than one frame, or ``lengths`` is neither ``None``
-            nor (B,) 32 or 64-bit integers from 1 to T.
+        ValueError: ``waveforms`` is not (B, T) of floating-point numbers or shorter than one frame, or
+            ``lengths`` is neither ``None`` nor (B,) 32 or 64-bit integers from 1 to T.
     """
+    if not isinstance(waveforms, Tensor) or not waveforms.is_floating_point():
+        kind = waveforms.dtype if isinstance(waveforms, Tensor) else type(waveforms).__name__
+        raise ValueError(f"waveforms is {kind}, allowed: a torch tensor (B, T) of floating-point numbers")
     if waveforms.ndim != 2 or waveforms.shape[1] < config.min_samples:
         shape, least = tuple(waveforms.shape), config.min_samples
         raise ValueError(f"waveforms has shape {shape}, allowed: (B, T) with T of at least {least} samples")

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..errors import ConfigError
 from ..model.cost import Number, Widths, real_widths
 from ..model.model_config import ModelConfig
@@ -146,7 +148,9 @@ def latency(config: ModelConfig, table: LatencyTable, widths: Widths | None = No
         total = total + line(inputs * channels)
         inputs = channels
     total = total + table.projection(inputs)
+    expected = isinstance(w.ffn, Tensor)  # where hundreds of gates are never all closed
     for i in range(config.num_layers):
+        feed_forward = w.feed_forward[i] if expected else w.feed_forward[i] * int(w.ffn[i] > 0)
         attention = table.attention[i](w.heads[i]) * w.any_head[i] * w.attention[i]
-        total = total + table.rest[i] + attention + table.feed_forward[i](w.ffn[i]) * w.feed_forward[i]
+        total = total + table.rest[i] + attention + table.feed_forward[i](w.ffn[i]) * feed_forward
     return total

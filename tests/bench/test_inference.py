@@ -315,6 +315,7 @@ def test_options_that_do_not_go_together(tmp_path, capsys):
         ): "quick given with training, allowed: out, reference, threads, repeats; out "
         "is missing, allowed: a folder",
         (*out, "--repeats", "2"): "repeats is given without training, allowed: turns",
+        (*out, "--model", "wavlm_base"): "model is given without table, allowed: checkpoint",
         (): "out is missing, allowed: a folder, or --table FILE alone",
     }.items():
         assert main(["bench", *words]) == 2

@@ -25,7 +25,7 @@ from tests.helpers.models import assert_same, outputs, tiny
 SMALL = b"small" * 10
 BIG = np.random.default_rng(0).bytes(600_000)
 OTHER = "f" * 40
-ADVICE = "or fetch it elsewhere and give the path of the local file"
+ADVICE = "; fetch it elsewhere and give the path of the local file"
 
 
 @pytest.fixture

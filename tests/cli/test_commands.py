@@ -50,7 +50,7 @@ def test_manifest(corpus, tmp_path, capsys):
         (["compress", "nothing.yaml", "--out", "x"], "nothing.yaml: no such file"),
         (
             ["compress", "nothing", "--out", "x"],
-            "no such built-in file; available: README.md, any_corpus.yaml",
+            "neither a file nor a built-in configuration, allowed: any_corpus, demo, ",
         ),
         (["compress", "dphubert_base", "--out", "x", "--set", "lr"], "--set is 'lr', allowed: FIELD=VALUE"),
         (["inspect", "nothing"], "no such file or directory"),

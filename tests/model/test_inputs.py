@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,22 @@ def test_lengths_that_do_not_fit_are_refused_alike(models, lengths, message):
         with pytest.raises(ValueError) as caught:
             model.extract_features(waveforms, lengths)
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "kind"),
+    [
+        (np.zeros((2, 4000), np.float32), "ndarray"),
+        ([[0.0] * 4000], "list"),
+        (torch.zeros(2, 4000, dtype=torch.int16), "torch.int16"),
+    ],
+)
+def test_waveforms_of_other_kinds_are_refused_alike(models, waveforms, kind):
+    for model in models:
+        with pytest.raises(ValueError) as caught:
+            model.extract_features(waveforms)
+        expected = f"waveforms is {kind}, allowed: a torch tensor (B, T) of floating-point numbers"
+        assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])

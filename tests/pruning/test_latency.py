@@ -10,6 +10,8 @@ import torch
 
 from s3prl_dphubert.bench import units
 from s3prl_dphubert.bench.units import Settings, fit, measure
+from s3prl_dphubert.checkpoints.directory import save_model
+from s3prl_dphubert.cli import main
 from s3prl_dphubert.errors import ConfigError
 from s3prl_dphubert.model.cost import expected_widths, mac_parts, real_widths
 from s3prl_dphubert.pruning.budget import Budget
@@ -48,7 +50,7 @@ def test_the_sum_is_that_of_the_parts(table):
     expected = 7 + 10 * 12 + 6 * (5 + 144) + (1 + 24) + 3 * (3 + (2 + 44) + (4 + 12))
     assert latency(config, read) == expected
     cut = replace(config, heads=((0,), (), None), ffn=(8, 0, None), conv_channels=(6,) * 7)
-    expected = 7 + 60 + 6 * (5 + 36) + (1 + 12) + 9 + (2 + 11) + (4 + 4) + 4
+    expected = 7 + 60 + 6 * (5 + 36) + (1 + 12) + 9 + (2 + 11) + (4 + 4)  # what is empty adds a bias
     assert latency(cut, read) == expected
 
 
@@ -110,6 +112,16 @@ def test_measured_tables_fit_their_model(shape, tmp_path):
     assert read.seconds == 0.5
     assert len(read.conv) == 7
     assert torch.get_num_threads() == 1
+
+
+def test_the_command_measures_the_teacher_of_the_run(tmp_path, monkeypatch):
+    for name, value in (("seconds", 0.5), ("repeats", 1)):
+        monkeypatch.setattr(units.Settings, name, value)
+    source, path = save_model(tiny("wavlm"), tmp_path / "model"), tmp_path / "table.json"
+    assert main(["bench", "--table", str(path), "--model", str(source), "--threads", "1"]) == 0
+    config = tiny("wavlm").config
+    assert LatencyTable.read(path).shape == shape_of(config)
+    Budget({"latency": 0.5}, table=str(path)).costs(config)
 
 
 def test_lines_are_fitted_without_negative_parts():

@@ -130,6 +130,15 @@ def test_threads_that_choose_at_once_agree(monkeypatch):
         assert set(pool.map(lambda _: resolve("auto", config, CPU), range(8))) == {"bf16"}
 
 
+def test_of_several_processes_the_first_one_says_what_was_chosen(monkeypatch, caplog):
+    measured(monkeypatch, 0.5)
+    for rank, lines in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        precision_choice._choose.cache_clear()
+        resolve("auto", tiny("hubert").config, CPU)
+        assert len(caplog.messages) == lines
+
+
 def test_a_cache_that_cannot_be_written_costs_nothing_else(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "file"))

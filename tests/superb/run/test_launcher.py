@@ -28,6 +28,13 @@ BARS = (
 )
 
 
+def test_scores_do_not_depend_on_what_is_fast_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("S3PRL_DPHUBERT_PRECISION", "bf16")
+    show = "import os; print(os.environ['S3PRL_DPHUBERT_PRECISION'])"
+    with Launcher() as launcher:
+        assert launcher.program([sys.executable, "-c", show], tmp_path / "x.log", tmp_path) == "fp32\n"
+
+
 def test_the_tail_has_what_a_progress_bar_left():
     assert logs.tail("a\nb: 1%\rb: 2%\rb: 3%\n\nc\r\n") == "a\nb: 3%\nc"
     assert len(logs.tail("x\n" * 99).splitlines()) == logs.SHOWN
