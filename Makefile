@@ -41,7 +41,7 @@ test-espnet: .venv-espnet/installed
 
 # The page of `report` in Chromium, without a display; its wheels have 250 MB.
 test-browser: .venv/installed .venv-browser/installed
-	$(BIN)/python -m pytest tests/run_report
+	$(BIN)/python -m pytest tests/run_report/test_page_in_browser.py
 
 # Kills, damage, full disks: docs/explanation/reliability.md.
 torture: .venv/installed
