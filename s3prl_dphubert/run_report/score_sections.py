@@ -30,6 +30,7 @@ EXPLANATION = (
     "Share of each hidden state in the weighted sum that a task's downstream reads, after the softmax. "
     "Hidden state 0 is the feature projection. A large weight may also make up for small values."
 )
+ERRORS = "Lines in the picture are standard errors; without these, standard deviations over seeds."
 NO_SCORES = "No scores were given; report --scores FOLDER shows those of superb run."
 
 
@@ -65,7 +66,7 @@ def scores(collection: Collection | None) -> Section:
     blocks: list[Block] = [
         Picture.of(scores_figure(summary, metrics), "Scores of all models with their standard errors"),
         PageTable(head, rows, own),
-        *(Paragraph(text) for text in notes(summary)),
+        *(Paragraph(text) for text in (*notes(summary), ERRORS)),
         *(missing(f"Left out: {text}.") for text in collection.left_out),
     ]
     return Section("scores", "Scores", blocks)
