@@ -107,7 +107,8 @@ def absolute(source: str | Path, folder: str | Path = "") -> str:
 def _paths() -> list[Path]:
     if listed := os.environ.get(FILES):
         return [Path(os.path.abspath(os.path.expanduser(path))) for path in listed.split(os.pathsep) if path]
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    # os.path leaves the ~ of a user without a home, as in some containers, where pathlib raises.
+    folder = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
     path = folder / "s3prl-dphubert" / "upstreams.yaml"
     return [path] if path.is_file() else []
 

@@ -15,6 +15,7 @@ MEANINGS = {
     r"DataLoader timed out": "no audio could be read for too long; a disk or a network may be stuck",
     r"CUDA out of memory": f"the GPU is out of memory; {LESS_MEMORY}",
     r"can't allocate memory|std::bad_alloc": f"out of memory; {LESS_MEMORY}",
+    r"determine home directory": "this user has no home folder; write paths without ~",
     r"inline_container|unexpected pos \d+ vs|basic_ios::clear|I/O error|No space left": (
         "a file cannot be written; the disk may be full"
     ),

@@ -19,10 +19,17 @@ _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # neithe
 
 
 def user_cache_dir() -> Path:
-    """Return this package's cache folder: ``$S3PRL_DPHUBERT_CACHE``, or one in the user's cache."""
+    """Return this package's cache folder: ``$S3PRL_DPHUBERT_CACHE``, or one in the user's cache.
+
+    Raises:
+        RunError: neither is named, and the user has no home folder, as in some containers.
+    """
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3prl-dphubert"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "s3prl-dphubert"
+    except RuntimeError as error:
+        raise RunError(f"this user has no home folder; set {CACHE} to a folder of your own") from error
 
 
 def private_cache_dir(*names: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 
 import pytest
 
@@ -81,6 +82,11 @@ def test_files_that_cannot_be_used(listed, tmp_path, monkeypatch):
 
 def test_the_file_in_the_configuration_folder(tmp_path, monkeypatch):
     monkeypatch.delenv(FILES, raising=False)
+    with monkeypatch.context() as bare:
+        bare.delenv("XDG_CONFIG_HOME", raising=False)
+        bare.delenv("HOME")
+        bare.setattr(pwd, "getpwuid", {}.__getitem__)  # a user without a home, as in containers
+        assert user_names.read_files() == ({}, [])
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert user_names.read_files() == ({}, [])
     (tmp_path / "s3prl-dphubert").mkdir()

@@ -120,6 +120,7 @@ def test_errors_of_the_package_itself_keep_their_traceback(monkeypatch):
         assert describe(error) is None
     assert describe(MemoryError()).startswith("out of memory")
     assert describe(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")).startswith("the GPU is out")
+    assert describe(RuntimeError("Could not determine home directory.")).startswith("this user has no home")
 
     def fault(arguments):
         raise RuntimeError("shape mismatch")

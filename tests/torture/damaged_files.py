@@ -77,13 +77,20 @@ BOMBS: tuple[bytes, ...] = (
 """Content that is small and asks for much, or means something to a parser or a terminal."""
 
 
+def _values(path: Path) -> Any:
+    """Return what a file of JSON or YAML holds; nothing if it is another one, or damaged already."""
+    try:
+        return yaml.safe_load(path.read_text()) if path.suffix in (".json", ".yaml") else None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
 def text_damage(path: Path, random: Random) -> None:
     """Damage a text: its bytes, its values, or all of it."""
     way = random.integers(4)
     if way == 0:
         path.write_bytes(BOMBS[int(random.integers(len(BOMBS)))])
-    elif way == 1 and path.suffix in (".json", ".yaml"):
-        values = yaml.safe_load(path.read_text())
+    elif way == 1 and (values := _values(path)):
         inner, name = values, None
         while isinstance(inner, dict) and inner and random.random() < 0.7:
             outer, name = inner, str(random.choice(list(inner)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import stat
 import subprocess
@@ -166,6 +167,14 @@ def test_the_private_cache_is_of_one_user(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
     with pytest.raises(RunError, match=r"cache: belongs to user \d+, .* set S3PRL_DPHUBERT_CACHE"):
         private_cache_dir("sid", "0123")
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    for name in ("S3PRL_DPHUBERT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(RunError, match="this user has no home folder; set S3PRL_DPHUBERT_CACHE"):
+        user_cache_dir()
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
