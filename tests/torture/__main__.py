@@ -2,7 +2,7 @@
 
 Every trial is a line of JSON in ``OUT/trials.jsonl``, and depends on the seed, its kind and its number only.
 A failed one leaves its files in ``OUT``. ``--record`` adds the counts to those of earlier runs with the same
-seed, and goes on behind them.
+seed, and goes on behind them; first, it tries again what failed in them.
 """
 
 from __future__ import annotations
@@ -82,10 +82,13 @@ def run(part: str, arguments: argparse.Namespace, out: Path, record: Record, log
         "processes": processes,
         "submission": submission,
     }
+    cases = modules[part].cases
+    for failure in [failure for failure in record.failures if failure["part"] == part]:
+        (case,) = itertools.islice(cases(arguments.seed, out), failure["case"], failure["case"] + 1)
+        record.replace(failure, case.run().row())
     began, minutes = time.monotonic(), record.minutes
     end = 60 * arguments.minutes * SHARES[part] / sum(SHARES[each] for each in arguments.parts)
-    cases = modules[part].cases(arguments.seed, out)
-    for case in itertools.islice(cases, record.total(part).trials, None):
+    for case in itertools.islice(cases(arguments.seed, out), record.total(part).trials, None):
         spent = time.monotonic() - began
         if spent >= end or (arguments.all and record.total(part).disturbances >= ALL[part]):
             break

@@ -20,7 +20,7 @@ SOUND, REFUSED, SAME, FAILED, SKIPPED = "sound", "refused", "same", "failed", "s
 RECORDS = ROOT / "docs" / "results" / "torture"
 """Folder of the committed records."""
 
-MOST_FAILURES = 50  # of which the details are kept
+LONGEST = 300  # characters of what is kept of a failure
 HEAD = (
     "part",
     "what",
@@ -70,6 +70,12 @@ class Counts:
         setattr(self, column, getattr(self, column) + 1)
         self.slowest = max(self.slowest, row["seconds"])
 
+    def remove(self, row: Row) -> None:
+        """Take away a trial that failed."""
+        self.trials -= 1
+        self.disturbances -= row["disturbances"]
+        self.failed -= 1
+
     @classmethod
     def sum(cls, several: Iterable[Counts]) -> Counts:
         """Return the counts of all together."""
@@ -95,7 +101,8 @@ class Record:
         minutes: that the runs took together.
         commits: that were checked out.
         machines: processor, Python and system of each run.
-        failures: the first trials that failed.
+        failures: trials that failed, with their places among the cases of their part.
+        mended: those that hold in later code.
     """
 
     seed: int
@@ -104,6 +111,7 @@ class Record:
     commits: list[str] = field(default_factory=list)
     machines: list[str] = field(default_factory=list)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    mended: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path) -> Record:
@@ -136,11 +144,22 @@ class Record:
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     def add(self, row: Row) -> None:
-        """Count a trial."""
-        kinds = self.counts.setdefault(row["part"], {})
-        kinds.setdefault(group(row), Counts()).add(row)
-        if row["outcome"] == FAILED and len(self.failures) < MOST_FAILURES:
-            self.failures.append({**row, "detail": row["detail"][-300:]})
+        """Count a trial, the next one of its part."""
+        if row["outcome"] == FAILED:
+            place = self.total(row["part"]).trials
+            self.failures.append({**row, "detail": row["detail"][-LONGEST:], "case": place})
+        self._counts(row).add(row)
+
+    def replace(self, failure: dict[str, Any], row: Row) -> None:
+        """Count another try of a trial that failed in its place, if it does not fail again."""
+        if row["outcome"] != FAILED:
+            self.failures.remove(failure)
+            self.mended.append(failure)
+            self._counts(failure).remove(failure)
+            self._counts(row).add(row)
+
+    def _counts(self, row: Row) -> Counts:
+        return self.counts.setdefault(row["part"], {}).setdefault(group(row), Counts())
 
     def total(self, *parts: str) -> Counts:
         """Return the counts of some parts, or of all."""
@@ -158,13 +177,14 @@ def summary(records: Iterable[Record]) -> str:
             str(record.seed),
             *(f"{record.total(part).disturbances:,}" for part in parts),
             f"{record.total().failed:,}",
+            f"{len(record.mended):,}",
             f"{record.minutes:.0f}",
             ", ".join(record.commits),
             "; ".join(record.machines),
         ]
         for record in records
     ]
-    head = ("seed", *parts, "failed", "minutes", "commit", "on")
+    head = ("seed", *parts, "failed", "failed in earlier code", "minutes", "commit", "on")
     return f"{markdown.table(head, seeds)}\n\n{markdown.table(HEAD, _lines(records, parts))}\n"
 
 

@@ -263,7 +263,7 @@ def test_the_runner_goes_on_where_the_record_ends(tmp_path, capsys):
     assert record.total().trials == record.total("submission").trials == len(kinds)
     assert record.total().skipped >= len(submission.NOT_CHECKABLE)
     printed = capsys.readouterr().out
-    assert "| seed | submission | failed | minutes | commit | on |" in printed
+    assert "| seed | submission | failed | failed in earlier code | minutes | commit | on |" in printed
     assert f"| all |  | {record.total().disturbances:,} | " in printed
 
 
@@ -275,16 +275,25 @@ def test_all_stops_at_its_number(tmp_path, monkeypatch):
     assert Record.load(tmp_path / "seed-3.json").total().disturbances == 3
 
 
-def test_the_error_of_a_case_is_a_failure(tmp_path, monkeypatch):
+def test_the_error_of_a_case_is_a_failure_until_it_is_mended(tmp_path, monkeypatch):
     def broken(*arguments):
         raise OSError("no space for the torture")
 
-    monkeypatch.setattr(submission, "trial", broken)
-    words = ["--minutes", "0.01", "--parts", "submission", "--out", str(tmp_path), "--record", str(tmp_path)]
-    assert runner.main(words) == 1
+    monkeypatch.setitem(runner.ALL, "submission", 3)
+    words = ["--all", "--parts", "submission", "--record", str(tmp_path), "--out"]
+    with monkeypatch.context() as context:
+        context.setattr(submission, "trial", broken)
+        assert runner.main([*words, str(tmp_path / "1"), "--minutes", "0.001"]) == 1
     record = Record.load(tmp_path / "seed-0.json")
-    assert record.total().failed > 0
+    trials = record.total().trials
+    assert record.total().failed == len(record.failures) > 0
     assert "no space for the torture" in record.failures[0]["detail"]
+
+    assert runner.main([*words, str(tmp_path / "2"), "--minutes", "0"]) == 0  # tries again what failed
+    again = Record.load(tmp_path / "seed-0.json")
+    assert (again.total().trials, again.total().failed, again.failures) == (trials, 0, [])
+    assert again.mended == record.failures
+    assert again.total().refused > 0
 
 
 def test_the_same_seed_gives_the_same_trials(tmp_path):
