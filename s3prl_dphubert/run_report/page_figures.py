@@ -32,6 +32,7 @@ def comparison_figure(runs: Sequence[tuple[str, RunRecord]]) -> Figure:
     """Draw the validation loss of several runs over time, and at the end over their parameters."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     curves, ends = figure.subplots(1, 2, width_ratios=(1.7, 1))
+    ends.set_visible(sum(last_loss(run) is not None and run.cost is not None for _, run in runs) > 1)
     for number, (name, run) in enumerate(runs):
         color = COLORS[number % len(COLORS)]
         shift = run.stage1[-1]["update"] if run.stage1 else 0

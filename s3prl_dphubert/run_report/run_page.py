@@ -55,7 +55,7 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        title=title or (named[0][0] if len(runs) == 1 else f"{len(runs)} compressed models"),
+        title=title or (named[0][0] if len(runs) == 1 else f"{len(runs)} runs"),
         subtitle=_subtitle(runs),
         tiles=run_sections.tiles(named, speed),
         sections=sections,

@@ -155,7 +155,9 @@ def units(runs: NamedRuns) -> Section:
     blocks: list[Block] = []
     for name, run in runs:
         if run.units is None or run.shape is None:
-            blocks.append(missing(f"{name}: no units to show; {'; '.join(run.missing)}"))
+            blocks.append(
+                missing(f"{name}: no units to show, as it has no model yet or none that can be read.")
+            )
             continue
         figure = units_figure(run.units, run.teacher_units)
         title = name if len(runs) > 1 else ""

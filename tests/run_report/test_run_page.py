@@ -104,7 +104,7 @@ def test_several_runs_stand_side_by_side(place, tmp_path):
     second = write_run(tmp_path / "second", teacher="hubert_base")
     third = write_run(tmp_path / "deeper" / "second", teacher="hubert_base")
     page = report(tmp_path, place / "first", second, third)
-    assert "3 compressed models" in page.texts["head"]
+    assert "3 runs" in page.texts["head"]
     assert "made from hubert_mini, hubert_base" in page.texts["head"]
     for name in ("first", str(second), str(third)):  # two of one name by their paths
         assert f" {name} " in page.texts["cost"]
