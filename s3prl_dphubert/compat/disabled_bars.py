@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from .patch import Patch
 
-RUNNERS = ("s3prl.downstream.runner", "s3prl.pretrain.runner")
+RUNNERS = {"run_downstream": "s3prl.downstream.runner", "run_pretrain": "pretrain.runner"}
+"""Script -> the module that it trains with, by the name under which the script imports it."""
 
 
-def _stands_still(runner: Any) -> bool:
+def _counts_by_bar(runner: Any) -> bool:
+    train = getattr(getattr(runner, "Runner", None), "train", None)  # another project may have such a module
+    if train is None or "while pbar.n < pbar.total" not in inspect.getsource(train):
+        return False
     bar = runner.tqdm(total=1, disable=True)
     bar.update(1)
     return bar.n == 0
@@ -30,12 +35,12 @@ def _count_when_disabled(runner: Any) -> None:
 
 PATCHES = tuple(
     Patch(
-        name=f"steps of {module.split('.')[1]}",
+        name=f"steps of {script}",
         module=module,
         reason="with TQDM_DISABLE=1, as many servers set it, step 1 is repeated for ever and never saved",
         versions="s3prl 0.4.18; until it counts steps itself",
-        needed=_stands_still,
+        needed=_counts_by_bar,
         apply=_count_when_disabled,
     )
-    for module in RUNNERS
+    for script, module in RUNNERS.items()
 )

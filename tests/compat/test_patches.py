@@ -353,21 +353,42 @@ def test_rows_have_names_of_their_own():
 
 
 def test_bars_that_are_turned_off_count_steps():
-    runner = SimpleNamespace(tqdm=tqdm)
-    count = next(patch for patch in disabled_bars.PATCHES if patch.module == "s3prl.pretrain.runner")
-    assert count.needed(runner)
-    count.apply(runner)
-    assert not count.needed(runner)
-    bar = runner.tqdm(total=3, disable=True)
-    bar.n = 1  # as s3prl resumes
-    steps = 0
-    while bar.n < bar.total:
-        bar.update(1)
-        steps += 1
-    assert steps == 2
-    with runner.tqdm(total=3, file=io.StringIO()) as shown:
-        shown.update(2)
-        assert shown.n == 2
+    class Runner:
+        def train(self, first=0, **options):
+            pbar = runner.tqdm(total=3, file=io.StringIO(), **options)
+            pbar.n, steps = first, 0
+            while pbar.n < pbar.total:
+                steps += 1
+                if steps > 9:
+                    raise TimeoutError
+                pbar.update(1)
+            return steps
+
+    runner = SimpleNamespace(tqdm=tqdm, Runner=Runner)
+    with pytest.raises(TimeoutError):
+        Runner().train(disable=True)
+    for patch in disabled_bars.PATCHES:
+        assert patch.needed(runner)
+    patch.apply(runner)
+    assert [Runner().train(disable=off, first=1) for off in (True, False)] == [2, 2]
+    assert not patch.needed(runner)
+    assert not patch.needed(SimpleNamespace(tqdm=tqdm))  # another project's
+
+
+@pytest.mark.s3prl
+def test_bars_of_both_scripts_are_repaired(tmp_path):
+    code = """
+from s3prl_dphubert import compat
+from s3prl_dphubert.compat import disabled_bars, s3prl_home
+import sys
+sys.path.insert(0, str(s3prl_home()))
+compat.apply()
+import s3prl.downstream.runner, pretrain.runner
+names = {patch.name for patch in disabled_bars.PATCHES}
+print(sorted((row.name, row.needed, row.applied) for row in compat.report() if row.name in names))
+"""
+    expected = [("steps of run_downstream", True, True), ("steps of run_pretrain", True, True)]
+    assert python("-c", code, cwd=tmp_path).ok().out.splitlines()[-1] == str(expected)
 
 
 def test_the_switch(monkeypatch):
