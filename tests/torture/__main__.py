@@ -13,8 +13,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.torture.figures import Record
@@ -25,6 +26,8 @@ SHARES = {"damage": 0.25, "kills": 0.3, "disk": 0.2, "processes": 0.17, "submiss
 
 ALL = {"damage": 20_000, "kills": 500, "disk": 1000, "processes": 140, "submission": 1000}
 """Part -> trials of ``--all``; of kills, the kills themselves."""
+
+EVERY = 10  # seconds after which the record is saved
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,18 +63,23 @@ def main(argv: list[str] | None = None) -> int:
     out.mkdir(parents=True)
     path = arguments.record and arguments.record / f"seed-{arguments.seed}.json"
     record = Record.begin(path, arguments.seed)
-    failed_before = record.total().failed
+    failed_before, saved = record.total().failed, time.monotonic()
     with (out / "trials.jsonl").open("w", encoding="utf8") as log:
         for part in arguments.parts:
-            run(part, arguments, out, record, log)
+            for row in run(part, arguments, out, record):
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                if path is not None and time.monotonic() >= saved + EVERY:
+                    record.save(path)
+                    saved = time.monotonic()
             if path is not None:
                 record.save(path)
     print(f"{summary([record])}\n{out}")
     return int(record.total().failed > failed_before)
 
 
-def run(part: str, arguments: argparse.Namespace, out: Path, record: Record, log: TextIO) -> None:
-    """Run a part until its time is over or all is done, behind what the record has of it."""
+def run(part: str, arguments: argparse.Namespace, out: Path, record: Record) -> Iterator[dict[str, Any]]:
+    """Run a part until its time is over or all is done, behind what the record has of it; yield the rows."""
     from tests.torture import disk, inputs, kills, processes, submission
     from tests.torture.figures import FAILED
 
@@ -95,10 +103,9 @@ def run(part: str, arguments: argparse.Namespace, out: Path, record: Record, log
         row = case.run().row()
         record.add(row)
         record.minutes = minutes + (time.monotonic() - began) / 60
-        log.write(json.dumps(row) + "\n")
-        log.flush()
         if row["outcome"] == FAILED:
             print(f"{row['part']}, {row['kind']}, {row['number']}: {row['detail']}", file=sys.stderr)
+        yield row
 
 
 if __name__ == "__main__":
