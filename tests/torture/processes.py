@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -201,7 +202,9 @@ def _name(undisturbed: Undisturbed) -> str:
 
 def _main(words: list[str]) -> None:
     """Run a command in a rank."""
-    os._exit(main(words))
+    code = main(words)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def rank_killed(undisturbed: Undisturbed, folder: Path, random: np.random.Generator) -> str:
