@@ -16,7 +16,7 @@ import pytest
 from s3prl_dphubert.errors import ConfigError
 from tests.helpers.golden import ROOT
 from tests.torture import __main__ as runner
-from tests.torture import damaged_files, disk, inputs, kills, processes, submission
+from tests.torture import damaged_files, disk, figures, inputs, kills, processes, submission
 from tests.torture.commands import COMMANDS, Command, Undisturbed
 from tests.torture.figures import FAILED, REFUSED, SAME, SOUND, Record
 from tests.torture.power import Journal
@@ -76,7 +76,8 @@ def test_kills(tmp_path):
 
 
 @pytest.mark.slow
-def test_disk(tmp_path):
+def test_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "QUICK", tuple(c for c in disk.QUICK if c.name in ("convert", "manifest")))
     rows = assert_held(disk.cases(SEED, tmp_path), len(disk.QUICK) * len(disk.CONDITIONS) + 4)
     assert len({row.kind.partition(":")[0] for row in rows}) == len(disk.CONDITIONS) + 4
     assert {row.outcome for row in rows} >= {SAME, REFUSED}
@@ -294,6 +295,17 @@ def test_the_error_of_a_case_is_a_failure_until_it_is_mended(tmp_path, monkeypat
     assert (again.total().trials, again.total().failed, again.failures) == (trials, 0, [])
     assert again.mended == record.failures
     assert again.total().refused > 0
+
+
+def test_the_committed_records_hold_and_have_two_seeds():
+    records = [Record.load(path) for path in sorted(figures.RECORDS.glob("seed-*.json"))]
+    assert len(records) >= 2
+    for record in records:
+        assert set(record.counts) == set(runner.SHARES)
+        assert record.total().failed == 0, record.failures
+        assert set(record.counts["damage"]) == set(damaged_files.KINDS)
+        assert set(record.counts["kills"]) == {command.name for command in COMMANDS}
+        assert set(record.counts["processes"]) == set(processes.DISTURBANCES)
 
 
 def test_the_same_seed_gives_the_same_trials(tmp_path):
