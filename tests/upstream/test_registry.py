@@ -99,6 +99,28 @@ def classic_interface(checkpoint):
     return answers
 
 
+def by_default(checkpoint):
+    import os
+
+    import torch
+    from s3prl.nn import S3PRLUpstream
+
+    def states(**options):
+        upstream = S3PRLUpstream("dphubert_local", checkpoint, extra_conf=options or None).eval()
+        with torch.no_grad():
+            return upstream.upstream, upstream(wavs, lengths)[0]
+
+    os.environ.pop("S3PRL_DPHUBERT_PRECISION", None)
+    wavs, lengths = torch.randn(1, 9000), torch.tensor([9000])
+    upstream, found = states()
+    with torch.no_grad():
+        chosen = upstream.chosen_precision(torch.device("cpu"))
+    _, same = states(precision=chosen)
+    answers = {"asked": upstream.options.precision, "chosen": chosen}
+    answers["equal"] = all(torch.equal(a, b) for a, b in zip(found, same))
+    return answers
+
+
 def registration():
     import inspect
 
@@ -201,7 +223,7 @@ def ask(tmp_path_factory, checkpoint):
 
 @pytest.fixture(scope="module")
 def answers(ask):
-    return ask("fork", "new_interface", "classic_interface", "registration")
+    return ask("fork", "new_interface", "classic_interface", "by_default", "registration")
 
 
 def test_nothing_is_imported_before_s3prl_is(answers):
@@ -229,6 +251,14 @@ def test_the_classic_interface(answers):
     learned, reached = found["fine-tuned"]
     assert learned == reached > 40
     assert found["weights"] is True
+
+
+def test_a_frozen_upstream_takes_the_faster_precision_and_says_so(answers):
+    found, said = answers
+    assert found["by_default"]["asked"] == "auto"
+    assert found["by_default"]["chosen"] in ("fp32", "bf16")
+    assert found["by_default"]["equal"] is True
+    assert said.count(f"precision auto: {found['by_default']['chosen']}, since bf16 takes") == 1
 
 
 def test_registering_and_removing(answers):
