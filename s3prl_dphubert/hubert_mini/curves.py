@@ -21,6 +21,7 @@ from ..utils.files import replacing
 from ..utils.plot_style import AFTER, CHECK, COUNTS, FAINT, INK, dress, png
 from ..utils.readers import read_json_lines
 
+MODEL = "hubert_mini"
 RATES = {
     "unmasked": "targets of frames that are heard",
     "phones": "phones of frames that are heard",
@@ -32,8 +33,8 @@ def plot(folder: Path) -> Figure:
     """Return the figure: accuracies over all runs one after another, and every layer in every probe.
 
     Args:
-        folder: with ``pretraining-N.jsonl`` for each run N, and records of probes. The model's own record
-            is ``hubert_mini.probe.json``; features of one layer are lines across.
+        folder: with ``pretraining-N.jsonl`` for each run N, and records of probes: of :data:`MODEL`, of
+            states on the way to it, and of features of one layer, which are lines across.
 
     Raises:
         ResultError: there is no log, or a record is damaged.
@@ -73,12 +74,19 @@ def _layers(axes: Axes, probe: str, records: Sequence[ProbeRecord]) -> None:
         score = record.score(probe, BEST_LAYER)
         if len(curve := record.curves.get(probe, [])) > 1:
             values, errors = ([each or 0.0 for each in column] for column in zip(*curve, strict=True))
-            axes.errorbar(range(len(values)), values, yerr=errors, color=AFTER, linewidth=1.6, capsize=2)
+            if record.model == MODEL:
+                axes.errorbar(range(len(values)), values, yerr=errors, color=AFTER, linewidth=1.8, capsize=2)
+                axes.set_xticks(range(0, len(values), 2))
+            else:
+                axes.plot(values, color=FAINT, linewidth=1.1)
+            color = AFTER if record.model == MODEL else FAINT
+            axes.annotate(record.model, (len(values) - 1, values[-1]), (5, 0), textcoords="offset points",
+                          color=color, fontsize=8, va="center")  # fmt: skip
         elif score is not None:
             value = score.estimate.value
             axes.axhline(value, color=CHECK, linewidth=1.1, linestyle=":")
-            axes.text(0.99, value, record.model, transform=axes.get_yaxis_transform(), ha="right",
-                      va="bottom", color=CHECK, fontsize=8)  # fmt: skip
+            axes.annotate(record.model, (0.99, value), (0, 2), xycoords=axes.get_yaxis_transform(),
+                          textcoords="offset points", color=CHECK, fontsize=8, ha="right")  # fmt: skip
     axes.set(xlabel="layer")
     dress(axes, f"{probe[:1].upper()}{probe[1:]}, {'%' if direction(probe) > 0 else 'EER in %'}")
 

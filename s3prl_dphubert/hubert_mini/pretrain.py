@@ -57,7 +57,7 @@ def standard_energies(waveform: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Windows:
     """Windows and what is to be predicted.
 
     Attributes:
@@ -78,7 +78,7 @@ class Batch:
     def draw(
         cls, stream: Stream, targets: np.ndarray, phones: np.ndarray, rows: int, random: np.random.Generator,
         frames: int,
-    ) -> Batch:  # fmt: skip
+    ) -> Windows:  # fmt: skip
         """Draw windows of so many frames from a stream with targets (N,) and phones (N, phones)."""
         starts = stream.draw(rows, frames, random)
         waveforms = torch.stack([stream.window(start, frames) for start in starts])
@@ -91,7 +91,7 @@ class Batch:
         )
 
 
-def loss_of(logits: Tensor, phones: Tensor, bands: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def loss_of(logits: Tensor, phones: Tensor, bands: Tensor, batch: Windows) -> tuple[Tensor, dict[str, float]]:
     """Compute the loss, the accuracies of targets and phones in percent, and the error of bands.
 
     Args:
@@ -134,7 +134,7 @@ def train(a: argparse.Namespace) -> None:
     bar = tqdm(range(first, a.updates), initial=first, total=a.updates, mininterval=30)
     for update in bar:
         random = np.random.default_rng((a.seed, update))
-        batch = Batch.draw(stream, targets, guide, a.batch, random, frames)
+        batch = Windows.draw(stream, targets, guide, a.batch, random, frames)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(update, a)
         with torch.autocast("cpu", torch.bfloat16):

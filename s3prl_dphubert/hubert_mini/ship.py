@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,9 @@ cores:
 2. **Targets.** Its hidden states on all speech below, in all languages, were clustered into
    {last["targets"]} targets (as in PBERT, Wang et al. 2022).
 3. **Masked prediction** of these targets from the waveforms of the table below, as HuBERT does it, in
-   bfloat16. {history} At the end {last["masked"]:.1f} % of the targets of masked frames are predicted,
+   bfloat16.
+{textwrap.fill(history, 100, initial_indent="   ", subsequent_indent="   ")}
+   At the end {last["masked"]:.1f} % of the targets of masked frames are predicted,
    {last["unmasked"]:.1f} % of those of other frames, and {last["phones"]:.1f} % of the latter's phones
    agree with the small model's.
 

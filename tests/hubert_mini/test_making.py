@@ -148,7 +148,9 @@ def test_loss_is_that_of_masked_frames_others_phones_and_energies():
     logits, phones, bands = torch.zeros(1, 3, 4), torch.zeros(1, 3, 2), torch.zeros(1, 3, 5)
     logits[0, 0, 1], phones[0, 1, 1], bands[0, 0] = 5.0, 3.0, 100.0
     targets, guide = torch.tensor([[1, 0, 2]]), torch.tensor([[[1.0, 0.0], [0.2, 0.8], [0.5, 0.5]]])
-    batch = pretrain.Batch(torch.zeros(1, samples_of(3)), targets, guide, torch.full((1, 3, 5), 0.5), masked)
+    batch = pretrain.Windows(
+        torch.zeros(1, samples_of(3)), targets, guide, torch.full((1, 3, 5), 0.5), masked
+    )
     loss, rates = pretrain.loss_of(logits, phones, bands, batch)
     guided = (np.log1p(np.exp(3)) - 0.8 * 3 + np.log(2)) / 2
     expected = np.log1p(3 * np.exp(-5)) + np.log(4) + guided + pretrain.ACOUSTIC * 0.25
@@ -160,7 +162,7 @@ def test_targets_of_a_window_are_those_of_its_frames(made):
     stream = targets.open_stream(made / "build", made / "run")
     clusters, phones = (np.load(made / "run" / f"{name}.npy") for name in ("targets", "phones"))
     starts = stream.draw(4, 30, np.random.default_rng(5))
-    batch = pretrain.Batch.draw(stream, clusters, phones, 4, np.random.default_rng(5), 30)
+    batch = pretrain.Windows.draw(stream, clusters, phones, 4, np.random.default_rng(5), 30)
     for row, start in enumerate(starts):
         np.testing.assert_array_equal(batch.targets[row], clusters[start : start + 30])
         np.testing.assert_array_equal(batch.phones[row], phones[start : start + 30])
