@@ -88,9 +88,9 @@ def test_filterbank_features_are_an_upstream_too(tmp_path):
 
 
 def test_qbe_finds_words_by_every_layer(tmp_path):
-    nano = resources.find("assets/hubert_mini")
-    layers = range(1 + len(json.loads((nano / "config.json").read_text())["heads"]))
-    experiment = Experiment("qbe", tmp_path, ["-u", "dphubert_local", "-k", str(nano)])
+    mini = resources.find("assets/hubert_mini")
+    layers = range(1 + len(json.loads((mini / "config.json").read_text())["heads"]))
+    experiment = Experiment("qbe", tmp_path, ["-u", "dphubert_local", "-k", str(mini)])
     folders = [tmp_path / f"layer{layer}" for layer in layers]
     starts = [[*experiment.layer, "-l", str(layer), "-p", str(folders[layer])] for layer in layers]
     experiment.several(*starts).ok()

@@ -37,14 +37,14 @@ def place(tmp_path_factory):
     corpora(folder / "data", SMALL)
     recipes(folder / "recipes")
     upstream(folder / "model")
-    (folder / "nano").symlink_to(resources.find("assets/hubert_mini"))
+    (folder / "mini").symlink_to(resources.find("assets/hubert_mini"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(place):
     """All tasks on the small HuBERT that ships, two at a time."""
-    done = run(place, ",".join(NAMES), "--jobs", "2", model="nano", out="whole")
+    done = run(place, ",".join(NAMES), "--jobs", "2", model="mini", out="whole")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return place / "whole", done.stdout
 
@@ -186,7 +186,7 @@ def test_a_second_run_does_nothing_again_and_status_says_so(whole, place, capsys
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".ckpt", ".json")}
     before.pop(out / "run.json")
     again = [name for name in ("ks", "er", "asv", "qbe", "sd", "vc") if name in NAMES]
-    done = run(place, ",".join(again), model="nano", out="whole")
+    done = run(place, ",".join(again), model="mini", out="whole")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not re.search(r"  (trains|trained|evaluated|searches)", done.stdout)
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -52,7 +52,7 @@ def test_prune_by_hand(tmp_path):
 @pytest.mark.slow
 def test_export_and_run(tmp_path):
     pytest.importorskip("onnxruntime")
-    printed = run("export_and_run.py", "--out", str(tmp_path / "nano.onnx"))
+    printed = run("export_and_run.py", "--out", str(tmp_path / "mini.onnx"))
     assert float(re.search(r"relative error .*: (\S+)", printed)[1]) < 1e-4
 
 

@@ -22,7 +22,7 @@ NANO = load_model(resources.find("assets/hubert_mini")).config
 
 
 @pytest.fixture(scope="module")
-def nano():
+def teacher():
     """hubert_mini, its graph up to layer 2, speech and held-out speech."""
     model = load_model(resources.find("assets/hubert_mini"))
     heard, checked = calibration_data.calibration(None, 400), calibration_data.check(None, 400)
@@ -82,9 +82,9 @@ def test_weights_have_a_scale_for_each_channel():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_hubert_mini_stays_within_the_limit(nano, form):
+def test_hubert_mini_stays_within_the_limit(teacher, form):
     """Chosen on some voices, checked on others: the Transformer's products fit in, the first convs do not."""
-    model, graph, heard, checked = nano
+    model, graph, heard, checked = teacher
     base = plan(graph, heard, form)
     limit = 0.03
     places, alone = sensitivity.choose(graph, base, (0, 2), trial_feeds(NANO, heard), limit, form, 1)
@@ -115,9 +115,9 @@ def test_places_are_given_up_while_together_they_err_too_much():
 
 @pytest.mark.parametrize("form", FORMATS)
 @torch.no_grad()
-def test_everything_in_eight_bits_is_finite(nano, form):
+def test_everything_in_eight_bits_is_finite(teacher, form):
     """Silence, a constant, clipping, noise far louder than any speech, one frame, padding."""
-    _, graph, heard, _ = nano
+    _, graph, heard, _ = teacher
     base = plan(graph, heard, form)
     every = replace(base, int8=frozenset(place(node) for node in products(graph)))
     session = opened(lower(graph, every), form)
@@ -141,9 +141,9 @@ def test_everything_in_eight_bits_is_finite(nano, form):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
-def test_convolutions_in_eight_bits_bear_padding(nano, form):
+def test_convolutions_in_eight_bits_bear_padding(teacher, form):
     """GroupNorm makes features grow with the padding, up to five times here; 8 bits follow them."""
-    _, graph, heard, checked = nano
+    _, graph, heard, checked = teacher
     base = plan(graph, heard, form)
     lowered = lower(graph, replace(base, int8=frozenset({"conv.4", "conv.5", "conv.6"})))
     errors = {}
@@ -159,9 +159,9 @@ def test_convolutions_in_eight_bits_bear_padding(nano, form):
     assert max(errors.values()) < 1.5 * errors[1] < 0.15
 
 
-def test_eight_bits_are_really_used(nano):
+def test_eight_bits_are_really_used(teacher):
     """The lowered graph holds the weights of its places as whole numbers, and no others."""
-    _, graph, heard, _ = nano
+    _, graph, heard, _ = teacher
     base = plan(graph, heard[:2], "onnx")
     few = lower(graph, replace(base, int8=frozenset({"layers.1.attention"})))
     stored = [name for name, array in few.weights.items() if array.dtype == np.int8 and array.ndim > 1]
