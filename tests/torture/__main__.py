@@ -24,9 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARES = {"damage": 0.25, "kills": 0.3, "disk": 0.2, "processes": 0.17, "submission": 0.08}
 """Part -> its share of the time."""
 
-ALL = {"damage": 20_000, "kills": 500, "disk": 1000, "processes": 140, "submission": 1000}
-"""Part -> trials of ``--all``; of kills, the kills themselves."""
-
 EVERY = 10  # seconds after which the record is saved
 
 
@@ -81,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(part: str, arguments: argparse.Namespace, out: Path, record: Record) -> Iterator[dict[str, Any]]:
     """Run a part until its time is over or all is done, behind what the record has of it; yield the rows."""
     from tests.torture import disk, inputs, kills, processes, submission
-    from tests.torture.figures import FAILED
+    from tests.torture.figures import ALL, FAILED
 
     modules = {
         "damage": inputs,

@@ -20,6 +20,9 @@ SOUND, REFUSED, SAME, FAILED, SKIPPED = "sound", "refused", "same", "failed", "s
 RECORDS = ROOT / "docs" / "results" / "torture"
 """Folder of the committed records."""
 
+ALL = {"damage": 20_000, "kills": 500, "disk": 1000, "processes": 140, "submission": 1000}
+"""Part -> trials of ``--all``; of kills, the kills themselves."""
+
 LONGEST = 300  # characters of what is kept of a failure
 HEAD = (
     "part",
@@ -169,13 +172,13 @@ class Record:
 
 
 def summary(records: Iterable[Record]) -> str:
-    """Return one table of the seeds and one of all kinds."""
+    """Return one table of the seeds, with how much of ``--all`` was tried, and one of all kinds."""
     records = list(records)
     parts = list(dict.fromkeys(part for record in records for part in record.counts))
     seeds = [
         [
             str(record.seed),
-            *(f"{record.total(part).disturbances:,}" for part in parts),
+            *(f"{record.total(part).disturbances:,} of {ALL[part]:,}" for part in parts),
             f"{record.total().failed:,}",
             f"{len(record.mended):,}",
             f"{record.minutes:.0f}",
