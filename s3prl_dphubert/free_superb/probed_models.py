@@ -16,8 +16,6 @@ from ..superb.report.forest_plot import ForestRow, forest_plot
 from ..superb.scoring.uncertainty import HIGHER, LOWER
 from ..utils import markdown
 
-FOLDER = "probes"
-
 
 @dataclass(frozen=True)
 class ProbedModels:
@@ -37,20 +35,21 @@ class ProbedModels:
 
     @classmethod
     def read(
-        cls, folder: Path, chain: Sequence[str] = (), baseline: str = "", compared: Sequence[str] = ()
-    ) -> ProbedModels:
-        """Read the records in a folder; those of one model differ in their seeds.
+        cls, folders: Sequence[Path], chain: Sequence[str] = (), baseline: str = "",
+        compared: Sequence[str] = (),
+    ) -> ProbedModels:  # fmt: skip
+        """Read the records in folders; those of one model differ in their seeds.
 
         Raises:
             ConfigError: a model that is named has no record.
             ResultError: there is no record, one is damaged, or two are of different corpora.
         """
         models: dict[str, list[ProbeRecord]] = {}
-        for record in read_all([folder]):
+        for record in read_all(folders):
             models.setdefault(record.model, []).append(record)
         named = [*chain, *([baseline] if compared else []), *compared]
         if missing := [name for name in named if name not in models]:
-            raise ConfigError(f"{folder}: holds no probes of {', '.join(missing)}")
+            raise ConfigError(f"{folders[0]}: holds no probes of {', '.join(missing)}")
         return cls(models, chain, baseline, compared)
 
     @cached_property

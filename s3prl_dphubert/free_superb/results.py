@@ -6,7 +6,7 @@ or runtime, with the downstream models that were trained on MODEL's hidden state
 
 ``page.yaml`` in the folder may name the two models that points are counted between, and models that have to
 come out in their order, as ``chain: [random, early, late]``: a task that fails gives no points. Records of
-probes in ``probes/`` come first on the page; models in ``compared`` are compared with the ``baseline``.
+the folders in ``probes`` come first on the page; models in ``compared`` are compared with the ``baseline``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..utils import markdown
 from ..utils.config_io import from_dict, read_yaml, type_faults
 from ..utils.files import write_text
 from ..utils.markdown import BEGIN, END
-from .probed_models import FOLDER, ProbedModels
+from .probed_models import ProbedModels
 
 PAGE = "page.yaml"
 PROBES_PICTURE = "free-superb-probes.png"
@@ -47,7 +47,8 @@ class PageModels:
         floor: name of the model of 0 points.
         teacher: name of the model of 1000 points.
         chain: names of the models of the check of validity, the worst first; none for no check.
-        probe_chain: the same of the probes.
+        probes: folders of records of probes, beside ``page.yaml``.
+        probe_chain: the chain of models that the probes must rank.
         baseline: name of the model that others are compared with in the probes.
         compared: names of those others.
 
@@ -58,6 +59,7 @@ class PageModels:
     floor: str = "fbank"
     teacher: str = "hubert_mini"
     chain: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     probe_chain: tuple[str, ...] = ()
     baseline: str = "distilhubert"
     compared: tuple[str, ...] = ()
@@ -109,8 +111,9 @@ class Results:
         others = [models[name] for name in names if name not in (*variants, *page.chain)]
         shown = [between.zero, between.top, *others]
         probed = None
-        if (probes := folder / FOLDER).is_dir():
-            probed = ProbedModels.read(probes, page.probe_chain, page.baseline, page.compared)
+        if page.probes:
+            folders = [folder / each for each in page.probes]
+            probed = ProbedModels.read(folders, page.probe_chain, page.baseline, page.compared)
         return cls(shown, between, [models[name] for name in variants], firsts, verdicts, probed)
 
     @property

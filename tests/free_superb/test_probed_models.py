@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def test_models_have_means_over_seeds_and_differences_from_the_baseline(folder):
-    probed = ProbedModels.read(folder, baseline="baseline", compared=("pruned", "teacher"))
+    probed = ProbedModels.read([folder], baseline="baseline", compared=("pruned", "teacher"))
     text = probed.section("plot.png")
     row = next(line for line in text.splitlines() if line.startswith("| words (accuracy"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
@@ -36,21 +36,21 @@ def test_models_have_means_over_seeds_and_differences_from_the_baseline(folder):
 
 
 def test_the_plot_shows_every_difference(folder, tmp_path):
-    probed = ProbedModels.read(folder, baseline="baseline", compared=("pruned",))
+    probed = ProbedModels.read([folder], baseline="baseline", compared=("pruned",))
     probed.draw(tmp_path / "plot.png")
     assert imread(tmp_path / "plot.png").shape[0] > 300
-    alone = ProbedModels.read(folder)
+    alone = ProbedModels.read([folder])
     assert alone.differences == [] and "plot.png" not in alone.section("plot.png")
 
 
 def test_the_chain_tells_which_probes_count(folder):
-    assert "| valid |" in ProbedModels.read(folder, chain=("floor", "baseline", "teacher")).section("")
-    assert "| not valid |" in ProbedModels.read(folder, chain=("teacher", "floor")).section("")
+    assert "| valid |" in ProbedModels.read([folder], chain=("floor", "baseline", "teacher")).section("")
+    assert "| not valid |" in ProbedModels.read([folder], chain=("teacher", "floor")).section("")
 
 
 def test_models_that_are_named_must_have_probes(folder, tmp_path):
     with pytest.raises(ConfigError, match="holds no probes of other, another"):
-        ProbedModels.read(folder, chain=("other", "floor"), baseline="baseline", compared=("another",))
+        ProbedModels.read([folder], chain=("other", "floor"), baseline="baseline", compared=("another",))
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(ResultError, match="no records of probes"):
-        ProbedModels.read(empty)
+        ProbedModels.read([empty])
