@@ -165,7 +165,7 @@ def test_damaged_results_and_logs_cost_only_themselves(place, copy, finished):
     (copy / "stage2" / "log.jsonl").write_text('{"update": 1}\nnull\n')
     compress(short(place), copy)
     results = json.loads((copy / "results.json").read_text())
-    assert set(results) == {"valid", "teacher", "model", "macs_seconds"}
+    assert set(results) == {"valid", "environment", "teacher", "model", "macs_seconds"}
     assert "stage2" in results["valid"]
     assert (copy / "model" / "model.safetensors").read_bytes() == (
         finished / "model" / "model.safetensors"
