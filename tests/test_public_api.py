@@ -88,7 +88,7 @@ def test_configurations_from_a_base_and_changes():
         "teacher is 3, expected a string",
         "data.valid_batches is 0, allowed: 1 or more",
     ]
-    with pytest.raises(resources.ResourceError, match="allowed: .*dphubert_base,"):
+    with pytest.raises(resources.ResourceError, match=r"allowed: .*dphubert_base,"):
         CompressConfig.create("dphubert_bas")
 
 
