@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, DPHubertError, RunError
+from ..errors import CheckpointError, DPHubertError, RunError, shown
 from ..utils import pickle_bounds
 from .model_config import ModelConfig
 from .speech_model import SpeechModel
@@ -36,6 +36,8 @@ def load_weights_only(path: str | Path) -> Any:
             for name in archive.namelist():
                 if name.endswith("data.pkl"):
                     pickle_bounds.check(io.BytesIO(archive.read(name)))
+            if (changed := archive.testzip()) is not None:  # torch itself does not look
+                raise CheckpointError(f"damaged: {shown(changed)} has another checksum")
         return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -41,6 +41,19 @@ class _Value:
             self.size = min(self.size + value.size, MOST_HASHED + 1)
 
 
+class _Remainder:
+    """A file that is never asked for more bytes than it has left: Python allocates what it is asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.readline, self.tell, self._read = file.readline, file.tell, file.read
+        begin = file.tell()
+        self._end = file.seek(0, 2)
+        file.seek(begin)
+
+    def read(self, size: int) -> bytes:
+        return self._read(min(size, self._end - self.tell()))
+
+
 def check(file: BinaryIO) -> None:
     """Read the pickle that begins here, and leave the file at its end.
 
@@ -54,7 +67,7 @@ def check(file: BinaryIO) -> None:
     """
     begin, highest, large = file.tell(), 0, 0
     machine = _Machine()
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(_Remainder(file))):  # type: ignore[arg-type]
         if number >= MOST_OPCODES:
             raise CheckpointError(f"the pickle has more than {MOST_OPCODES:,} opcodes")
         if isinstance(argument, int):

@@ -12,6 +12,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import pytest
@@ -20,6 +21,9 @@ from safetensors.torch import save_file
 
 from s3prl_dphubert.checkpoints.directory import save_model
 from s3prl_dphubert.checkpoints.unpickler import read_foreign_pickle
+from s3prl_dphubert.errors import CheckpointError
+from s3prl_dphubert.model.state_dict import load_weights_only
+from s3prl_dphubert.utils import pickle_bounds
 from tests.helpers import foreign_checkpoints
 from tests.helpers.golden import GOLDEN, ROOT
 from tests.helpers.models import tiny
@@ -295,3 +299,26 @@ def test_plain_pickles_within_the_bounds_are_read(tmp_path):
         value = {"inner": value, "list": [1, (2, 3)]}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(value, protocol=2))
     assert read_foreign_pickle(tmp_path / "a.pkl") == value
+
+
+def test_a_changed_number_is_found_by_its_checksum(tmp_path):
+    """torch reads storages without looking at it, so that a run would go on with other weights."""
+    path = tmp_path / "state.pt"
+    torch.save({"module": {"weight": torch.arange(1000.0)}}, path)
+    assert load_weights_only(path)["module"]["weight"][7] == 7
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.tensor(7.0).numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["module"]["weight"].isfinite().all()
+    with pytest.raises(CheckpointError, match=r"state\.pt: damaged: 'state/data/0' has another checksum"):
+        load_weights_only(path)
+
+
+def test_a_pickle_that_claims_a_long_text_is_read_no_further_than_it_is_long():
+    file = io.BytesIO(b"\x80\x02X" + (2**31 - 1).to_bytes(4, "little") + b"x" * 100)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="but only 100 remain"):
+        pickle_bounds.check(file)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    pickle_bounds.check(io.BytesIO(pickle.dumps({"a": "x" * 100})))
