@@ -12,7 +12,6 @@ from ..errors import ConfigError
 from ..probe.comparison import ProbeDifference, differences, orders
 from ..probe.probe_record import HEADS, PROBES, ProbeRecord, read_all
 from ..probe.probe_tables import heading, interval, orders_table
-from ..superb.report.forest_plot import ForestRow, forest_plot
 from ..superb.scoring.uncertainty import HIGHER, LOWER
 from ..utils import markdown
 
@@ -70,6 +69,8 @@ class ProbedModels:
 
     def draw(self, target: Path) -> None:
         """Draw the differences as a forest plot, PNG."""
+        from ..superb.report.forest_plot import ForestRow, forest_plot
+
         rows = [
             ForestRow(f"{each.probe}, {each.head}", each.first, each.estimate)
             for each in sorted(self.differences, key=lambda each: (PROBES.index(each.probe), each.head))
