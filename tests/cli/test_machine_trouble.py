@@ -136,6 +136,7 @@ from s3prl_dphubert.cli import main
 from s3prl_dphubert.data import batches
 from s3prl_dphubert.training.trainer import Trainer
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 if sys.argv[1] == "step":
     def step(self, batches):
         os.kill(os.getpid(), signal.SIGINT)

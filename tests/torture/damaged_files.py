@@ -263,8 +263,8 @@ def _exported(place: Path) -> None:
 
 def _finish(function: Callable[[], Any], log: Path) -> None:
     child = fork(function, log).wait(120)
-    if child.code:
-        raise RuntimeError(child.text)
+    if child.code != 0:
+        raise RuntimeError(child.text or "it did not end")
 
 
 def exported(random: Random, folder: Path, original: Path) -> Use:

@@ -51,7 +51,7 @@ def collect(
         left_out.append(f"{record.task} of {record.upstream}: {reason}")
     runs = model_results.from_records(chosen)
     if not runs:
-        raise ResultError(f"no result that belongs into a report; {'; '.join(left_out)}")
+        raise ResultError(f"no result that belongs into a report; left out: {'; '.join(left_out)}")
     summary = Summary(runs, benchmark=name, remarks=_remarks(chosen))
     if summary.has_points:
         others = [model for model in model_results.published() if is_shown(model)]
