@@ -1,4 +1,4 @@
-"""A process of its own for tests that fork, since the threads of other tests' runtimes do not live in a fork."""
+"""A new process for tests that fork, since the threads of other tests' runtimes do not live in a fork."""
 
 from __future__ import annotations
 
