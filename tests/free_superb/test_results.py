@@ -115,7 +115,8 @@ def test_points_need_fbank_and_the_teacher(tmp_path):
 
 
 def test_the_page_that_ships_is_made_from_the_results_that_ship(tmp_path):
-    shutil.copytree(DOCS / "free-superb", tmp_path / "free-superb")
+    for name in ("free-superb", "hubert-mini"):
+        shutil.copytree(DOCS / name, tmp_path / name)
     shutil.copy(DOCS / "free-superb.md", tmp_path)
     results.main([str(tmp_path / "free-superb")])
     assert (tmp_path / "free-superb.md").read_text() == (DOCS / "free-superb.md").read_text()
