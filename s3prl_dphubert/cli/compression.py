@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,14 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ..compression.pipeline import compress
     from ..compression.run_summary import render_summary
     from ..utils.config_io import apply_changes, from_dict, read_yaml
+    from ..utils.environment import is_first_process
 
     values = apply_changes(read_yaml(find_config(arguments.config)), arguments.set)
     if arguments.sizes is not None:
         values["sizes"] = [size.strip() for size in arguments.sizes.split(",")]
     config = from_dict(CompressConfig, values, arguments.config)
     compress(config, arguments.out)
-    if os.environ.get("RANK", "0") != "0":  # print once, not in every process of torchrun
+    if not is_first_process():
         return
     if config.sizes:
         print((arguments.out / "sizes.md").read_text(encoding="utf8"), file=sys.stderr, end="")

@@ -31,7 +31,7 @@ from ..training.train_config import TrainConfig
 from ..training.trainer import Trainer
 from ..utils.environment import processor
 from ..utils.files import replacing, write_text
-from ..utils.readers import read_record
+from ..utils.readers import read_record, section
 from . import stages
 from .compress_config import CompressConfig
 from .run_card import render_card
@@ -182,18 +182,15 @@ class CompressionRun:
 
     def record_validation(self, name: str, task: Distillation, masks: Masks = NO_MASKS) -> None:
         """Add validation losses to results.json, unless an earlier start has recorded them."""
-        if self.processes.main and name not in self._recorded("valid"):
+        if self.processes.main and name not in section(read_record(self.out / "results.json"), "valid"):
             self.record("valid", name, task.evaluate(masks))
 
-    def record(self, section: str, name: str, values: Mapping[str, Any]) -> None:
-        """Set an entry of a section of results.json, in process 0."""
+    def record(self, part: str, name: str, values: Mapping[str, Any]) -> None:
+        """Set an entry of a part of results.json, in process 0."""
         if self.processes.main:
             path = self.out / "results.json"
-            _write_json(path, read_record(path) | {section: {**self._recorded(section), name: values}})
-
-    def _recorded(self, section: str) -> dict[str, Any]:
-        entries = read_record(self.out / "results.json").get(section)
-        return entries if isinstance(entries, dict) else {}
+            results = read_record(path)
+            _write_json(path, results | {part: {**section(results, part), name: values}})
 
     def record_sparsity(self, task: JointPruning) -> None:
         """Add target and expected sparsity at the end of stage 1 to results.json."""

@@ -14,7 +14,7 @@ from ..errors import CheckpointError, ConfigError, RunError
 from ..model import ModelConfig
 from ..model.cost import macs, parameters
 from ..utils.config_io import is_number, read_yaml
-from ..utils.readers import read_record
+from ..utils.readers import read_record, section
 from .run_directory import CONFIG
 from .run_plots import Row, read_log
 
@@ -112,7 +112,7 @@ class RunRecord:
     @property
     def teacher_cost(self) -> Cost | None:
         """Cost of the teacher, which a finished run has recorded."""
-        counts = self._recorded("teacher")
+        counts = section(self.results, "teacher")
         values = [counts.get(name) for name in ("parameters", "macs")]
         numbers = [value for value in values if isinstance(value, int) and 0 < value <= LARGEST]
         return Cost(*numbers) if len(numbers) == len(values) else None
@@ -125,7 +125,7 @@ class RunRecord:
     @property
     def teacher_units(self) -> UnitCounts | None:
         """Units of the teacher, which a finished run has recorded."""
-        teacher = self._recorded("teacher")
+        teacher = section(self.results, "teacher")
         try:
             heads = tuple(None if ids is None else len(ids) for ids in teacher["heads"])
             conv, ffn = (tuple(int(width or 0) for width in teacher[name]) for name in ("conv", "ffn"))
@@ -138,7 +138,7 @@ class RunRecord:
     @property
     def losses(self) -> dict[str, float]:
         """Validation loss after each step of the run that recorded one, by the names of ``results.json``."""
-        valid = self._recorded("valid")
+        valid = section(self.results, "valid")
         losses = {name: each.get("loss") for name, each in valid.items() if isinstance(each, dict)}
         return {
             name: float(loss) for name, loss in losses.items() if is_number(loss) and abs(loss) <= LARGEST
@@ -147,7 +147,7 @@ class RunRecord:
     @property
     def environments(self) -> dict[str, dict[str, Any]]:
         """Versions, hardware and processes of each stage."""
-        stages = self._recorded("environment")
+        stages = section(self.results, "environment")
         return {name: values for name, values in stages.items() if isinstance(values, dict)}
 
     @property
@@ -155,10 +155,6 @@ class RunRecord:
         """Size of the file of weights."""
         path = self.model and self.model / WEIGHTS
         return path.stat().st_size if path and path.is_file() else None
-
-    def _recorded(self, section: str) -> dict[str, Any]:
-        values = self.results.get(section)
-        return values if isinstance(values, dict) else {}
 
 
 def read_runs(folder: Path) -> list[RunRecord]:
@@ -191,12 +187,13 @@ def _config(folder: Path, missing: list[str]) -> dict[str, Any]:
 
 
 def _newest_model(folder: Path, missing: list[str]) -> tuple[str, ModelConfig | None, Path | None]:
+    before = len(missing)
     for name, state in MODELS.items():
         if (folder / name).is_dir():
             try:
                 return state, read_config(folder / name), folder / name
             except CheckpointError as error:
                 missing.append(f"the units of the model cannot be shown: {error}")
-    if not any("units" in each for each in missing):
+    if len(missing) == before:
         missing.append("no model yet: stage 1 is not finished")
     return "not finished", None, None

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..probe.comparison import ProbeDifference, differences, orders
 from ..probe.probe_record import HEADS, PROBES, ProbeRecord, read_all
-from ..probe.probe_tables import heading, interval, orders_table
+from ..probe.probe_tables import differences_table, heading, orders_table, with_error
 from ..superb.scoring.uncertainty import HIGHER, LOWER
 from ..utils import markdown
 
@@ -91,7 +91,7 @@ class ProbedModels:
         return markdown.table(["", *map(markdown.cell, self.models)], [size, *rows]) + f"\n\n{note}"
 
     def _comparison(self) -> str:
-        lines = []
+        lines, tables = [], []
         for name in self.compared:
             listed = [each for each in self.differences if each.first == name]
             ahead = [each for each in listed if each.estimate.value > 0]
@@ -100,13 +100,8 @@ class ProbedModels:
                 f"- {name} is ahead of {self.baseline} in {len(ahead)} of {len(listed)} probes; beyond "
                 f"chance ahead in {conclusions.count(HIGHER)} and behind in {conclusions.count(LOWER)}."
             )
-        rows = [
-            [f"{heading(each.probe)}, {each.head}", markdown.cell(f"{each.first} − {each.second}"),
-             f"{each.estimate.value:+.2f}", interval(each.estimate), markdown.cell(each.verdict)]
-            for each in self.differences
-        ]  # fmt: skip
-        table = markdown.table(["", "difference", "ahead by", "95 % interval", "conclusion"], rows)
-        return "\n".join(lines) + "\n\n" + table
+            tables.append(differences_table(listed))
+        return "\n\n".join(["\n".join(lines), *tables])
 
 
 def _score(records: Sequence[ProbeRecord], probe: str, head: str) -> str:
@@ -114,4 +109,4 @@ def _score(records: Sequence[ProbeRecord], probe: str, head: str) -> str:
     values = [score.estimate.value for score in scores]
     if len(values) > 1:
         return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f} ({len(values)})"
-    return f"{values[0]:.1f} ± {scores[0].estimate.standard_error:.1f}" if values else "–"
+    return with_error(scores[0].estimate) if scores else "–"

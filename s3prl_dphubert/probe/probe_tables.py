@@ -17,7 +17,7 @@ def scores_table(records: Sequence[ProbeRecord]) -> str:
         for head in HEADS:
             scores = [record.score(probe, head) for record in records]
             if any(scores):
-                cells = (_amount(score.estimate) if score else "–" for score in scores)
+                cells = (with_error(score.estimate) if score else "–" for score in scores)
                 rows.append([f"{heading(probe)}, {head}", *cells])
         if any(record.score(probe, BEST_LAYER) for record in records):
             rows.append([f"{probe}, layer chosen", *(_layers(record, probe) for record in records)])
@@ -56,7 +56,8 @@ def heading(probe: str) -> str:
     return f"{probe} ({METRICS[probe]} % {'↑' if direction(probe) > 0 else '↓'})"
 
 
-def _amount(estimate: Estimate) -> str:
+def with_error(estimate: Estimate) -> str:
+    """Return a score with its standard error as text."""
     return f"{estimate.value:.1f} ± {estimate.standard_error:.1f}"
 
 

@@ -13,6 +13,7 @@ from ..compression.run_plots import training_figure
 from ..compression.run_record import Cost, RunRecord
 from ..compression.run_summary import LOSSES
 from ..model.cost import superb_macs
+from ..utils.readers import section
 from .measured_speed import MeasuredSpeed, exported_files
 from .page_blocks import (
     Block,
@@ -231,8 +232,7 @@ def _missing(texts: Iterable[tuple[str, str]]) -> list[Paragraph]:
 
 def _sparsity(run: RunRecord) -> tuple[str, str]:
     """Return the expected sparsity of each count, and its target."""
-    recorded = run.results.get("sparsity")
-    rows = recorded if isinstance(recorded, dict) else {}
+    rows = section(run.results, "sparsity")
     try:
         expected = ", ".join(f"{100 * row['expected']:.2f} %" for row in rows.values())
         targets = ", ".join(f"{100 * row['target']:.2f} % {count}" for count, row in rows.items())

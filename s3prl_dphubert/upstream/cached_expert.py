@@ -32,6 +32,7 @@ from ..model.inference.precision_choice import AUTO
 from ..model.speech_model import AUTOCAST, PRECISIONS
 from ..utils.config_io import type_faults
 from ..utils.device_copies import start_copy
+from ..utils.environment import is_first_process
 from ..utils.files import write_text
 from .downstream_sampling import RANDOM_CROPS, cropping_downstream, sightings
 from .expert import UpstreamExpert
@@ -118,7 +119,7 @@ class CachedOptions(Options):
 
 def say(text: str) -> None:
     """Print a line to stderr, as all of this package does inside s3prl; under torchrun rank 0 alone does."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         print(f"s3prl-dphubert: {text}", file=sys.stderr, flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterable
 from importlib import metadata
@@ -81,6 +82,11 @@ def distribution_version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def is_first_process() -> bool:
+    """Return whether this process speaks: under torchrun the one of rank 0 alone does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ import gzip
 import json
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -124,6 +124,12 @@ def read_record(path: Path) -> dict[str, Any]:
         values = parse_json(read_limited(path, LARGEST_RECORD))
     except (OSError, ValueError, MemoryError):
         return {}
+    return values if isinstance(values, dict) else {}
+
+
+def section(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the mapping under a name of a record; it is empty if there is none, or something else."""
+    values = record.get(name)
     return values if isinstance(values, dict) else {}
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -139,7 +138,7 @@ def _choose(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(asdict(choice), indent=1) + "\n")
         choice = _read(path) or choice  # of two processes that measured, both take what the last one wrote
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+    if environment.is_first_process():
         log.warning("%s", choice)
     return choice
 
