@@ -33,7 +33,8 @@ class UpstreamSpec:
         title: name in reports; by default ``name``, or the end of the checkpoint's path.
 
     Raises:
-        ConfigError: a path does not exist, or holds a separator of s3prl's ``-o``.
+        ConfigError: a path does not exist, or holds a separator of s3prl's ``-o``; or the options leave the
+            precision to the machine, on which scores would depend.
     """
 
     name: str
@@ -47,6 +48,10 @@ class UpstreamSpec:
             faults.append(f"checkpoint is {self.checkpoint!r}, allowed: a path, a teacher's name or a Hub id")
         if self.options is not None and not self.options.is_file():
             faults.append(f"options is {str(self.options)!r}, allowed: a YAML file")
+        elif self._options.get("precision") == "auto":
+            faults.append(
+                "precision is 'auto', allowed for scores, which no machine may change: fp32, bf16, fp16"
+            )
         if self._is_local:
             object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
         if self.options is not None:
@@ -77,12 +82,18 @@ class UpstreamSpec:
             paths["upstream_model_config"] = str(self.options)
         return paths
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Options of the name, if it is the user's, and of the file."""
+        named = user_names.find(self.name)
+        return {**(named.options if named else {}), **(read_yaml(self.options) if self.options else {})}
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """Everything that changes results: of a local checkpoint the content, not the path."""
         named = user_names.find(self.name)
         source = self if named is None else UpstreamSpec("dphubert_local", named.ckpt)
-        options = {**(named.options if named else {}), **(read_yaml(self.options) if self.options else {})}
+        options = self._options
         if options.get("features"):  # wherever the cache is, and whether it has them: they are rounded
             options["features"] = "float16"
         return {

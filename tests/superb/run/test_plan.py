@@ -340,6 +340,20 @@ def test_queries_share_the_processors_with_other_jobs(tmp_path, monkeypatch):
     assert beside.experiment().inputs == alone.experiment().inputs
 
 
+def test_a_precision_that_depends_on_the_machine_is_refused(tmp_path, monkeypatch):
+    refusal = "precision is 'auto', allowed for scores, which no machine may change: fp32, bf16, fp16"
+    options, names = tmp_path / "options.yaml", tmp_path / "upstreams.yaml"
+    options.write_text("precision: auto\n")
+    with pytest.raises(ConfigError, match=refusal):
+        UpstreamSpec("fbank", options=options)
+    names.write_text("my_model: {ckpt: runs/model, precision: auto}\n")
+    monkeypatch.setenv("S3PRL_DPHUBERT_UPSTREAMS", str(names))
+    with pytest.raises(ConfigError, match=refusal):
+        UpstreamSpec("my_model")
+    options.write_text("precision: bf16\n")
+    assert UpstreamSpec("my_model", options=options).content["options"] == {"precision": "bf16"}
+
+
 def test_wrong_upstreams_are_refused():
     with pytest.raises(ConfigError) as caught:
         UpstreamSpec("dphubert_local", "/nowhere", Path("/none.yaml"))
