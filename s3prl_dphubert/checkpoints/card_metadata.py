@@ -65,8 +65,8 @@ class CardMetadata:
 
     def of(self, teacher: str | Path) -> CardMetadata:
         """Return the metadata with the licence and base model of a teacher where they are not given."""
-        found = teacher_metadata(teacher)
-        values = {name: getattr(self, name) or getattr(found, name) for name in ("license", "base_model")}
+        inherited = teacher_metadata(teacher)
+        values = {name: getattr(self, name) or getattr(inherited, name) for name in ("license", "base_model")}
         return replace(self, **values)
 
 

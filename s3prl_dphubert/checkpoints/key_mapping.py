@@ -109,10 +109,12 @@ def fold_batch_norm(state: State, source: str) -> State:
         CheckpointError: a tensor of the norm is missing, or they have different shapes.
     """
     names = ("weight", "bias", "running_mean", "running_var")
-    found = {name: state.get(_BATCH_NORM + name) for name in names}
-    faults = [f"tensor {_BATCH_NORM}{name} is missing" for name, tensor in found.items() if tensor is None]
+    statistics = {name: state.get(_BATCH_NORM + name) for name in names}
+    faults = [
+        f"tensor {_BATCH_NORM}{name} is missing" for name, tensor in statistics.items() if tensor is None
+    ]
     raise_tensor_faults(source, faults)
-    weight, bias, mean, variance = (tensor.double() for tensor in found.values() if tensor is not None)
+    weight, bias, mean, variance = (tensor.double() for tensor in statistics.values() if tensor is not None)
     if not weight.shape == bias.shape == mean.shape == variance.shape:
         raise CheckpointError(f"{source}: the tensors {_BATCH_NORM}* have different shapes")
     scale = weight / (variance + _BATCH_NORM_EPS).sqrt()

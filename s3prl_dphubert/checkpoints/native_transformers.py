@@ -99,8 +99,8 @@ def _shape_faults(config: ModelConfig, kind: str) -> Iterator[str]:
     whole = tuple(range(config.total_heads))
     for layer, (heads, width) in enumerate(zip(config.heads, config.ffn, strict=True)):
         if heads != whole:
-            kept = "no attention" if heads is None else f"{len(heads)} of {config.total_heads} heads"
-            yield f"layer {layer} has {kept}, allowed: all"
+            attention = "no attention" if heads is None else f"{len(heads)} of {config.total_heads} heads"
+            yield f"layer {layer} has {attention}, allowed: all"
         if not width or width != config.ffn[0]:
             yield f"layer {layer} has {width or 'no'} feed-forward units, allowed: as many in all layers"
     if config.total_heads * config.head_dim != config.embed_dim:

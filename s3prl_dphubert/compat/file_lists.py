@@ -83,12 +83,12 @@ def _lists_hidden_words(dataset: Any) -> bool:
 def _pass_over_hidden_words(dataset: Any) -> None:
     def init(original, self, *args, **kwargs):
         original(self, *args, **kwargs)
-        kept = [(name, path) for name, path in self.data if not is_hidden(Path(Path(path).name))]
-        if len(kept) < len(self.data):
-            self.data = kept
+        visible = [(name, path) for name, path in self.data if not is_hidden(Path(Path(path).name))]
+        if len(visible) < len(self.data):
+            self.data = visible
             if hasattr(self, "sample_weights"):
-                counts = Counter(name for name, _ in kept)
-                self.sample_weights = [len(kept) / counts[name] for name, _ in kept]
+                counts = Counter(name for name, _ in visible)
+                self.sample_weights = [len(visible) / counts[name] for name, _ in visible]
 
     wrap(dataset.SpeechCommandsDataset, "__init__", init)
     wrap(dataset.SpeechCommandsTestingDataset, "__init__", init)

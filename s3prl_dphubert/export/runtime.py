@@ -98,9 +98,9 @@ class Runtime(nn.Module):
         session.run_parts([self._part(part, short, waveforms, ends.numpy()) for part in parts], collect)
         for row in long:
             outputs = self._long(waveforms[row], int(ends[row]), counts[row])
-            kept = min(counts[row] + SPILL, shape[1])
+            stop = min(counts[row] + SPILL, shape[1])
             for state, layer in zip(states, self.info.layers, strict=True):
-                state[row, :kept] = outputs[HIDDEN.format(layer)][0, :kept]
+                state[row, :stop] = outputs[HIDDEN.format(layer)][0, :stop]
         return states
 
     def _part(self, part: BatchPart, rows: list[int], waveforms: np.ndarray, ends: np.ndarray) -> Feeds:

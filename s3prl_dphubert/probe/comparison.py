@@ -51,7 +51,7 @@ def differences(
     """
     sides = [[side] if isinstance(side, ProbeRecord) else list(side) for side in (first, second)]
     names = [" / ".join(dict.fromkeys(record.model for record in side)) for side in sides]
-    found = []
+    results = []
     for probe in PROBES:
         for head in HEADS:
             scores = [[record.score(probe, head) for record in side] for side in sides]
@@ -59,10 +59,10 @@ def differences(
                 continue
             pair = [[score.statistic for score in side if score is not None] for side in scores]
             difference = paired_difference(*(pair if direction(probe) > 0 else reversed(pair)))
-            found.append(ProbeDifference(probe, head, names[0], names[1], difference))
-    if not found:
+            results.append(ProbeDifference(probe, head, names[0], names[1], difference))
+    if not results:
         raise ResultError(f"{names[0]} and {names[1]} share no probe")
-    return found
+    return results
 
 
 @dataclass(frozen=True)

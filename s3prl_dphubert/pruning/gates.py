@@ -228,11 +228,11 @@ class Gates(nn.Module):
         """Reopen the likeliest units of a group of which fewer are open than it has to keep."""
         if not (least := min(self.config.least(kind), len(mask))):
             return mask
-        kept = torch.zeros_like(mask, dtype=torch.bool)
-        kept[torch.topk(gates.log_alpha, least).indices] = True
+        likeliest = torch.zeros_like(mask, dtype=torch.bool)
+        likeliest[torch.topk(gates.log_alpha, least).indices] = True
         is_open = mask > 0
         missing = is_open.sum() < least  # no read-back from the device
-        return torch.where(kept & ~is_open & missing, gates.soft(), mask)
+        return torch.where(likeliest & ~is_open & missing, gates.soft(), mask)
 
 
 def gate_sizes(model: ModelConfig, config: GateConfig | None = None) -> dict[str, dict[int, int]]:
@@ -264,7 +264,7 @@ def gate_sizes(model: ModelConfig, config: GateConfig | None = None) -> dict[str
         if layer >= depth[kind]
     ]
     ConfigError.raise_for("gates", faults)
-    kept = {kind: config.kept_layers(kind) for kind in KINDS}
+    ungated = {kind: config.kept_layers(kind) for kind in KINDS}
     for kind, sublayer in SUBLAYER.items():
-        kept[sublayer] |= set(sizes[kind]) if config.least(kind) else kept[kind]
-    return {kind: {i: n for i, n in rows.items() if i not in kept[kind]} for kind, rows in sizes.items()}
+        ungated[sublayer] |= set(sizes[kind]) if config.least(kind) else ungated[kind]
+    return {kind: {i: n for i, n in rows.items() if i not in ungated[kind]} for kind, rows in sizes.items()}

@@ -43,11 +43,11 @@ def tiles(runs: NamedRuns, speed: MeasuredSpeed | None) -> list[Tile]:
     if len(runs) > 1:
         return [_size_tile(name, run, last_loss(run)) for name, run in runs]
     ((_, run),) = runs
-    found = [_size_tile("parameters", run)]
+    shown = [_size_tile("parameters", run)]
     if run.cost is not None:
         before = run.teacher_cost
         note = _of(run.cost.macs, before.macs) if before else ""
-        found.append(Tile(f"MACs of {run.seconds:g} s", amount(run.cost.macs), note))
+        shown.append(Tile(f"MACs of {run.seconds:g} s", amount(run.cost.macs), note))
     if (loss := last_loss(run)) is not None:
         pruned = run.losses.get("pruned")
         note = (
@@ -55,12 +55,12 @@ def tiles(runs: NamedRuns, speed: MeasuredSpeed | None) -> list[Tile]:
             if pruned is not None and "stage2" in run.losses
             else ""
         )
-        found.append(Tile("validation loss", decimal(loss, 3), note))
+        shown.append(Tile("validation loss", decimal(loss, 3), note))
     if speed is not None and str(run.model) in speed.factors:
         own, teacher = speed.factors[str(run.model)], speed.factors.get(run.teacher)
         note = f"{teacher / own:.1f} × as fast as the teacher" if teacher else ""
-        found.append(Tile("compute for 1 s of audio", f"{1000 * own:.1f} ms", note))
-    return found
+        shown.append(Tile("compute for 1 s of audio", f"{1000 * own:.1f} ms", note))
+    return shown
 
 
 def _size_tile(label: str, run: RunRecord, loss: float | None = None) -> Tile:

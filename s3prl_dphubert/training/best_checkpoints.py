@@ -50,8 +50,8 @@ class BestCheckpoints:
         if self.count > 1:
             if is_kept:
                 write_checkpoint(content, self._path(update))
-            kept = {self._path(other) for _, other in losses}
-            for path in set(self.folder.glob(KEPT)) - kept:
+            best = {self._path(other) for _, other in losses}
+            for path in set(self.folder.glob(KEPT)) - best:
                 path.unlink()
 
     def _path(self, update: int) -> Path:

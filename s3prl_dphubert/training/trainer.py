@@ -296,9 +296,9 @@ class Trainer:
             "environment": self.environment(),
         }
         write_checkpoint(content, self._state(self.update))
-        kept = {self._state(update) for update in self.milestones}
+        milestones = {self._state(update) for update in self.milestones}
         for old in self.states()[: -self.config.keep]:
-            if old not in kept:
+            if old not in milestones:
                 old.unlink()
 
     def _state(self, update: int) -> Path:

@@ -213,7 +213,7 @@ def _run(
     """Return a product to time: as a folded model has it, or with its gradients under autocast."""
     kind, inputs, outputs, kernel = product
     dtype = AUTOCAST.get(precision, torch.float32)
-    kept = torch.float32 if training else dtype  # autocast converts weights in every step
+    stored = torch.float32 if training else dtype  # autocast converts weights in every step
     sizes: tuple[tuple[int, ...], tuple[int, ...]] = (rows, inputs), (outputs, inputs)
     if kind == "conv":
         samples = 2 * (rows - 1) + kernel
@@ -222,7 +222,7 @@ def _run(
             if training
             else ((1, inputs, 1, samples), (outputs, inputs, 1, kernel))
         )
-    x, weight = (torch.randn(size, device=device, dtype=kept) for size in sizes)
+    x, weight = (torch.randn(size, device=device, dtype=stored) for size in sizes)
     if kind == "linear":
         function: Callable[[Tensor, Tensor], Tensor] = F.linear
     elif training:

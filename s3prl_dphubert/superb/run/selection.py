@@ -59,9 +59,9 @@ def saved(task: SuperbTask, experiment: Experiment) -> list[Path]:
     """
     if experiment.last_checkpoint() is None:
         raise RunError(f"{experiment.folder}: holds no checkpoint")
-    found = sorted(experiment.folder.glob(task.checkpoint), key=step_in_name)
-    tried = [path for path in found if step_in_name(path) * task.tried % experiment.steps == 0]
-    return tried or found
+    checkpoints = sorted(experiment.folder.glob(task.checkpoint), key=step_in_name)
+    tried = [path for path in checkpoints if step_in_name(path) * task.tried % experiment.steps == 0]
+    return tried or checkpoints
 
 
 def dev_score(experiment: Experiment) -> float:

@@ -144,8 +144,8 @@ def spelled_with(letters: str) -> Values:
     other = re.compile(rf"[^{letters} ]").search
 
     def fault(value: str) -> str:
-        found = other(value.replace(UNKNOWN_TOKEN, ""))
-        return f"has the character {found[0]!r}, allowed: {letters} and spaces" if found else ""
+        match = other(value.replace(UNKNOWN_TOKEN, ""))
+        return f"has the character {match[0]!r}, allowed: {letters} and spaces" if match else ""
 
     return fault
 
