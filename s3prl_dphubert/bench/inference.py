@@ -81,6 +81,9 @@ class Benchmark:
                 yield f"{name} is {value}, allowed: 1 or more"
         if self.reference is not None and not is_clone(self.reference):
             yield f"reference is {self.reference}, allowed: a clone of pyf98/DPHuBERT"
+        for name, shapes in (("transformers", {"base"}), ("s3prl", {"base", "distilhubert"})):
+            if getattr(self, name) and not shapes & self.shapes.keys():
+                yield f"{name} given without {' or '.join(sorted(shapes))} in shapes, which it has models of"
         for path in self.checkpoints:
             if not path.exists():
                 yield f"checkpoints is {path}, allowed: a checkpoint directory or released .pth"

@@ -281,6 +281,10 @@ def test_refused(tmp_path, capsys):
         assert said in str(caught.value)
     assert tuple(SHAPES) == bench_command.SHAPES
     assert tuple(BATCHES) == bench_command.BATCHES
+    with pytest.raises(ConfigError) as caught:
+        bench(tmp_path, transformers=True, s3prl=True, shapes={"pruned": TINY})
+    assert "transformers given without base in shapes, which it has models of" in str(caught.value)
+    assert "s3prl given without base or distilhubert in shapes" in str(caught.value)
     assert main(["bench", "--out", str(tmp_path), "--threads", "0"]) == 2
     assert "threads is 0, allowed: 1 or more" in capsys.readouterr().err
 
