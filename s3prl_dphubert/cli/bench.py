@@ -191,5 +191,5 @@ def _command(arguments: argparse.Namespace) -> str:
         words += ["--batches", *arguments.batches]
     for option in ("checkpoint", "exported"):
         if paths := getattr(arguments, option):
-            words += [f"--{option}", *(f"{path.parent.name}/{path.name}" for path in paths)]
+            words += [f"--{option}", *(str(Path(path.parent.name, path.name)) for path in paths)]
     return " ".join(words)

@@ -301,6 +301,10 @@ def test_chosen_batches(tmp_path, monkeypatch):
     benchmark, _, command = found["given"]
     assert [workload.name for workload in benchmark.workloads] == ["8 × 10 s", "1 × 4 s"]
     assert command == "s3prl-dphubert bench --out OUT --turns 2 --batches 8x10 1x4 8x10"
+    (tmp_path / "a.xml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--exported", "a.xml", str(tmp_path / "a.xml")]) in (0, None)
+    assert found["given"][2].endswith(f"--exported a.xml {tmp_path.name}/a.xml")
 
 
 def test_options_that_do_not_go_together(tmp_path, capsys):
