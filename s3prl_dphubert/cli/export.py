@@ -44,6 +44,8 @@ def add(commands: Any) -> None:
     export.add_argument("--format", help=form)
     precision = "fp32, bf16, int8 or auto, the fastest here within --max-error (default fp32)"
     export.add_argument("--precision", default="fp32", help=precision)
+    rest = "products that int8 leaves, for OpenVINO: fp32, bf16 or auto, the faster one here (default auto)"
+    export.add_argument("--rest", default="auto", help=rest)
     layers = "hidden states to return, 0,6,12 (default all)"
     export.add_argument("--layers", help=layers)
     calibrate = "speech that int8's ranges are measured on (default: half of the embedded voices)"
@@ -102,6 +104,7 @@ def _export(arguments: argparse.Namespace) -> None:
     config = ExportConfig(
         format=arguments.format or _format(arguments.out),
         precision=arguments.precision,
+        rest=arguments.rest,
         layers=_layers(arguments.layers),
         calibrate=arguments.calibrate,
         check=arguments.check,

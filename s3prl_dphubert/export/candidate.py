@@ -7,7 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..model import SpeechModel
+from ..model.inference.precision_choice import resolve
 from ..utils import environment
 from ..utils.hashing import sha256_tensors
 from . import calibration, calibration_data, sensitivity
@@ -70,13 +73,15 @@ class Candidate:
         path: of the file; its folder is made.
 
     Attributes:
+        rest: precision that products which are not in 8 bits are computed in.
         alone: place -> error of its products alone in 8 bits.
     """
 
     def __init__(self, source: ExportSource, config: ExportConfig, path: Path) -> None:
         self.source, self.config, self.path = source, config, path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.plan = QuantizationPlan(bf16=config.format == "openvino" and config.precision != "fp32")
+        self.rest = self._rest()
+        self.plan = QuantizationPlan(bf16=self.rest == "bf16")
         self.alone: dict[str, float] = {}
         self._chosen: list[str] = []  # places for 8 bits, the most worthwhile first
         if config.precision == "int8":
@@ -101,6 +106,7 @@ class Candidate:
             config=self.source.model.config,
             layers=self.source.layers,
             precision=self.config.precision,
+            rest=self.rest,
             int8=tuple(sorted(self._places)),
             checkpoint=self.source.name,
             weights=self.source.weights,
@@ -129,6 +135,14 @@ class Candidate:
     @places.setter
     def places(self, count: int) -> None:
         self._places = self._chosen[:count]
+
+    def _rest(self) -> str:
+        config = self.config
+        if config.format == "onnx":
+            return "fp32"
+        if config.precision == "int8":
+            return resolve(config.rest, self.source.model.config, torch.device("cpu"))
+        return config.precision
 
     def _choose_places(self) -> None:
         """Measure the ranges of 8 bits on speech, and choose the products that they are used for."""

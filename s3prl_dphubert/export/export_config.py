@@ -11,6 +11,7 @@ from ..model import ModelConfig
 from .backends import FORMATS
 
 PRECISIONS = ("fp32", "bf16", "int8")
+RESTS = ("fp32", "bf16")
 AUTO = "auto"
 
 
@@ -21,8 +22,10 @@ class ExportConfig:
     Args:
         format: ``onnx``, for ONNX Runtime, or ``openvino``; ``auto``: the one that is faster on this machine.
         precision: ``fp32``; ``bf16``: products in bfloat16 for OpenVINO, only weights for ONNX; ``int8``:
-            products in 8 bits where that costs little, all else in bfloat16 (OpenVINO) or float32 (ONNX);
-            ``auto``: the fastest on this machine within ``max_error``.
+            products in 8 bits where that costs little; ``auto``: the fastest on this machine within
+            ``max_error``.
+        rest: precision of the products that ``int8`` leaves, for OpenVINO: ``fp32``, ``bf16``, or ``auto``,
+            the faster one on this machine. ONNX Runtime computes them in float32.
         layers: rising indices of the hidden states that the file returns; all by default.
         calibrate: manifest of speech on which int8's ranges are measured; by default speech that ships.
         check: manifest of other speech on which the report is measured; by default speech that ships.
@@ -36,6 +39,7 @@ class ExportConfig:
 
     format: str = "openvino"
     precision: str = "fp32"
+    rest: str = AUTO
     layers: tuple[int, ...] | None = None
     calibrate: Path | None = None
     check: Path | None = None
@@ -48,6 +52,7 @@ class ExportConfig:
             for name, value, allowed in (
                 ("format", self.format, (*FORMATS, AUTO)),
                 ("precision", self.precision, (*PRECISIONS, AUTO)),
+                ("rest", self.rest, (*RESTS, AUTO)),
             )
             if value not in allowed
         ]
@@ -57,6 +62,8 @@ class ExportConfig:
             faults.append(f"max_error is {self.max_error}, allowed: above 0 and below 1")
         if self.calibrate is not None and self.precision not in ("int8", AUTO):
             faults.append(f"calibrate is {self.calibrate}, allowed: only with precision int8 or auto")
+        if self.rest in RESTS and (self.precision not in ("int8", AUTO) or self.format == "onnx"):
+            faults.append(f"rest is {self.rest}, allowed: only with precision int8 or auto, for OpenVINO")
         if self.threads is not None and self.threads < 1:
             faults.append(f"threads is {self.threads}, allowed: 1 or more")
         ConfigError.raise_for("export", faults)
@@ -88,6 +95,7 @@ class ExportConfig:
                 precision=precision,
                 format=form,
                 calibrate=self.calibrate if precision == "int8" else None,
+                rest=self.rest if precision == "int8" and form == "openvino" else AUTO,
             )
             for precision in precisions
             for form in (formats if self.format == AUTO else (self.format,))

@@ -14,7 +14,7 @@ from ..model.model_config import with_later_fields
 from ..utils.config_io import from_dict
 from ..utils.readers import parse_json
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LARGEST = 1 << 20  # characters of metadata; models of 48 layers need some 20,000
 # Packages whose versions are recorded.
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime", "openvino")
@@ -28,6 +28,7 @@ class ExportMetadata:
         config: shape of the encoder; stride, receptive field and normalisation follow from it.
         layers: indices of the hidden states that the file returns, 0 for the feature projection's output.
         precision: ``fp32``, ``bf16`` or ``int8``.
+        rest: precision of the products that are not in 8 bits: ``fp32`` or ``bf16``.
         int8: places of the graph whose products take 8 bits.
         checkpoint: source of the weights.
         weights: SHA-256 of all weights.
@@ -37,6 +38,7 @@ class ExportMetadata:
     config: ModelConfig
     layers: tuple[int, ...]
     precision: str
+    rest: str
     int8: tuple[str, ...]
     checkpoint: str
     weights: str

@@ -132,7 +132,15 @@ class ExportReport:
             for name, (time_, error) in self.candidates.items():
                 lines.append(f"| {name} | {'–' if time_ is None else f'{time_:.4f}'} | {error:.3%} |")
         if self.alone:
-            lines += ["", "## Products in 8 bits", "", "| place | error alone | 8 bits |", "|---|---|---|"]
+            lines += [
+                "",
+                "## Products in 8 bits",
+                "",
+                f"All others are computed in {self.info.rest}.",
+                "",
+                "| place | error alone | 8 bits |",
+                "|---|---|---|",
+            ]
             for place, error in self.alone.items():
                 lines.append(f"| {place} | {error:.2%} | {'yes' if place in info.int8 else 'no'} |")
         return "\n".join(lines) + "\n"

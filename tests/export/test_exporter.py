@@ -33,6 +33,7 @@ from s3prl_dphubert.export import (
 )
 from s3prl_dphubert.export.backends import FORMATS, feeds_of
 from s3prl_dphubert.export.batching import divide
+from s3prl_dphubert.model.inference import precision_choice
 from s3prl_dphubert.model.inference.folded import SPILL
 from s3prl_dphubert.upstream.entries import dphubert_local
 from s3prl_dphubert.upstream.expert import UpstreamExpert
@@ -393,6 +394,25 @@ def test_int8_from_a_manifest(tmp_path, manifest, capsys):
     assert all(state.isfinite().all() for state in runtime.extract_features(torch.randn(2, 400))[0])
 
 
+@pytest.mark.parametrize("faster", ["fp32", "bf16"])
+def test_what_8_bits_leave_is_computed_in_what_is_faster_here(tmp_path, manifest, monkeypatch, faster):
+    """Where bfloat16 is slow, a file in 8 bits has none of it; a named precision measures nothing."""
+    measured = {"fp32": 1.0, "bf16": 0.5 if faster == "bf16" else 2.0}
+    monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision_choice, "measure", lambda *_: measured)
+    precision_choice._choose.cache_clear()
+    source = save_model(tiny("hubert"), tmp_path / "model")
+    other = "bf16" if faster == "fp32" else "fp32"
+    for rest, expected in (("auto", faster), (other, other)):
+        path = tmp_path / f"{rest}.xml"
+        export_model(source, path, ExportConfig(precision="int8", rest=rest, check=manifest, threads=1))
+        types = set(re.findall(r' precision="(\w+)"', path.read_text()))
+        assert load_exported(path, 1).info.rest == expected
+        assert ("BF16" in types) == (expected == "bf16") and types & {"I8", "U8"}
+        assert f"All others are computed in {expected}." in (tmp_path / f"{rest}.xml.report.md").read_text()
+    precision_choice._choose.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -408,6 +428,12 @@ def test_int8_from_a_manifest(tmp_path, manifest, capsys):
         (["m.xml", "--layers", "0,99"], "layers has 99, allowed: 0 to "),
         (["m.xml", "--max-error", "0", "--threads", "0"], "max_error is 0.0, .*; threads is 0, allowed"),
         (["m.xml", "--calibrate", "x.tsv"], "calibrate is x.tsv, allowed: only with precision int8 or auto"),
+        (
+            ["m.xml", "--rest", "fp32"],
+            "rest is fp32, allowed: only with precision int8 or auto, for OpenVINO",
+        ),
+        (["m.onnx", "--precision", "int8", "--rest", "bf16"], "rest is bf16, allowed: only with"),
+        (["m.xml", "--precision", "int8", "--rest", "int4"], "rest is 'int4', allowed: fp32, bf16, auto"),
         (["m.xml", "--check", "x.tsv"], "x.tsv: not readable as a manifest"),
     ],
 )
@@ -468,7 +494,7 @@ def test_files_that_cannot_be_run(tmp_path, files):
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
     newer = onnx.load(files["onnx"][0])
-    facts = json.loads(newer.metadata_props[0].value) | {"format_version": 3}
+    facts = json.loads(newer.metadata_props[0].value) | {"format_version": 4}
     newer.metadata_props[0].value = json.dumps(facts)
     onnx.save(newer, tmp_path / "newer.onnx")
     newer.metadata_props[0].value = "{"
@@ -488,7 +514,7 @@ def test_files_that_cannot_be_run(tmp_path, files):
         ("flipped.xml", "cannot be read|is damaged"),
         ("deep.onnx", "its metadata is damaged"),
         ("foreign.onnx", "not written by `s3prl-dphubert export`"),
-        ("newer.onnx", "format_version is 3, allowed: 2; export the model again"),
+        ("newer.onnx", "format_version is 4, allowed: 3; export the model again"),
         ("torn.onnx", "its metadata is damaged"),
         ("damaged.onnx", "cannot be read"),
         ("damaged.xml", "cannot be read"),
