@@ -73,14 +73,12 @@ class Candidate:
         path: of the file; its folder is made.
 
     Attributes:
-        rest: precision that products which are not in 8 bits are computed in.
         alone: place -> error of its products alone in 8 bits.
     """
 
     def __init__(self, source: ExportSource, config: ExportConfig, path: Path) -> None:
         self.source, self.config, self.path = source, config, path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rest = self._rest()
         self.plan = QuantizationPlan(bf16=self.rest == "bf16")
         self.alone: dict[str, float] = {}
         self._chosen: list[str] = []  # places for 8 bits, the most worthwhile first
@@ -92,6 +90,16 @@ class Candidate:
     def name(self) -> str:
         """Format and precision."""
         return f"{self.config.format}, {self.config.precision}"
+
+    @cached_property
+    def rest(self) -> str:
+        """Precision that products which are not in 8 bits are computed in."""
+        config = self.config
+        if config.format == "onnx":
+            return "fp32"
+        if config.precision == "int8":
+            return resolve(config.rest, self.source.model.config, torch.device("cpu"))
+        return config.precision
 
     @property
     def bytes(self) -> int:
@@ -135,14 +143,6 @@ class Candidate:
     @places.setter
     def places(self, count: int) -> None:
         self._places = self._chosen[:count]
-
-    def _rest(self) -> str:
-        config = self.config
-        if config.format == "onnx":
-            return "fp32"
-        if config.precision == "int8":
-            return resolve(config.rest, self.source.model.config, torch.device("cpu"))
-        return config.precision
 
     def _choose_places(self) -> None:
         """Measure the ranges of 8 bits on speech, and choose the products that they are used for."""
