@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..probe.comparison import ProbeDifference, differences, orders
 from ..probe.probe_record import HEADS, PROBES, ProbeRecord, read_all
-from ..probe.probe_tables import differences_table, heading, orders_table, with_error
+from ..probe.probe_tables import comparison_table, heading, orders_table, with_error
 from ..superb.scoring.uncertainty import HIGHER, LOWER
 from ..utils import markdown
 
@@ -35,9 +35,15 @@ class ProbedModels:
     @classmethod
     def read(
         cls, folders: Sequence[Path], chain: Sequence[str] = (), baseline: str = "",
-        compared: Sequence[str] = (),
+        compared: Sequence[str] | None = (),
     ) -> ProbedModels:  # fmt: skip
         """Read the records in folders; those of one model differ in their seeds.
+
+        Args:
+            folders: of the records.
+            chain: as in the class.
+            baseline: likewise.
+            compared: likewise; ``None`` for all models but the baseline.
 
         Raises:
             ConfigError: a model that is named has no record.
@@ -46,6 +52,7 @@ class ProbedModels:
         models: dict[str, list[ProbeRecord]] = {}
         for record in read_all(folders):
             models.setdefault(record.model, []).append(record)
+        compared = [name for name in models if name != baseline] if compared is None else compared
         named = [*chain, *([baseline] if compared else []), *compared]
         if missing := [name for name in named if name not in models]:
             raise ConfigError(f"{folders[0]}: holds no probes of {', '.join(missing)}")
@@ -57,14 +64,21 @@ class ProbedModels:
         baseline = self.models.get(self.baseline, [])
         return [each for name in self.compared for each in differences(self.models[name], baseline)]
 
-    def section(self, picture: str) -> str:
-        """Return the section of the page as Markdown, with the image of :meth:`draw` by its name."""
-        parts = ["## Probes", self._scores()]
+    def section(self, title: str, picture: str = "") -> str:
+        """Return the section of the page as Markdown.
+
+        Args:
+            title: its heading.
+            picture: name of the image of :meth:`draw`; empty for none.
+        """
+        parts = [f"## {title}", self._scores()]
         if self.chain:
             ordered = orders([self.models[name][0] for name in self.chain])
             parts += ["A probe counts if it ranks models of known quality as it must:", orders_table(ordered)]
         if self.differences:
-            parts += [f"![Differences in every probe]({picture})", self._comparison()]
+            parts += [f"![Differences in every probe]({picture})"] if picture else []
+            parts += [self._counts(), comparison_table(self.differences)]
+            parts.append("Differences with 95 % intervals by a paired bootstrap over voices, bold beyond chance.")
         return "\n\n".join(parts)
 
     def draw(self, target: Path) -> None:
@@ -90,18 +104,18 @@ class ProbedModels:
         note += "standard error over voices."
         return markdown.table(["", *map(markdown.cell, self.models)], [size, *rows]) + f"\n\n{note}"
 
-    def _comparison(self) -> str:
-        lines, tables = [], []
+    def _counts(self) -> str:
+        """Say in how many probes each model is ahead of the baseline."""
+        lines = []
         for name in self.compared:
-            listed = [each for each in self.differences if each.first == name]
-            ahead = [each for each in listed if each.estimate.value > 0]
-            conclusions = [each.estimate.conclusion for each in listed]
+            estimates = [each.estimate for each in self.differences if each.first == name]
+            ahead = sum(estimate.value > 0 for estimate in estimates)
+            conclusions = [estimate.conclusion for estimate in estimates]
             lines.append(
-                f"- {name} is ahead of {self.baseline} in {len(ahead)} of {len(listed)} probes; beyond "
+                f"- {name} is ahead of {self.baseline} in {ahead} of {len(estimates)} probes; beyond "
                 f"chance ahead in {conclusions.count(HIGHER)} and behind in {conclusions.count(LOWER)}."
             )
-            tables.append(differences_table(listed))
-        return "\n\n".join(["\n".join(lines), *tables])
+        return "\n".join(lines)
 
 
 def _score(records: Sequence[ProbeRecord], probe: str, head: str) -> str:

@@ -7,6 +7,7 @@ or runtime, with the downstream models that were trained on MODEL's hidden state
 ``page.yaml`` in the folder may name the two models that points are counted between, and models that have to
 come out in their order, as ``chain: [random, early, late]``: a task that fails gives no points. Records of
 the folders in ``probes`` come first on the page; models in ``compared`` are compared with the ``baseline``.
+Those of the folder ``trials`` have a section of their own, where all are compared with ``trials_baseline``.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class PageModels:
         probe_chain: the chain of models that the probes must rank.
         baseline: name of the model that others are compared with in the probes.
         compared: names of those others.
+        trials: folder of records of probes of other recipes, beside ``page.yaml``; empty for none.
+        trials_baseline: name of the model there that all others are compared with.
 
     Raises:
         ConfigError: naming every field that is wrong.
@@ -63,6 +66,8 @@ class PageModels:
     probe_chain: tuple[str, ...] = ()
     baseline: str = "distilhubert"
     compared: tuple[str, ...] = ()
+    trials: str = ""
+    trials_baseline: str = ""
 
     def __post_init__(self) -> None:
         ConfigError.raise_for("page", type_faults(self))
@@ -79,6 +84,7 @@ class Results:
         firsts: name -> the model with the results of seed 0 alone.
         verdicts: of the tasks, if the folder names a chain of models for the check of validity.
         probed: models with probes, if there are any.
+        trials: models of other recipes with probes, if there are any.
     """
 
     models: Sequence[ModelResults]
@@ -87,6 +93,7 @@ class Results:
     firsts: Mapping[str, ModelResults] = field(default_factory=dict)
     verdicts: Sequence[Verdict] = ()
     probed: ProbedModels | None = None
+    trials: ProbedModels | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -114,7 +121,10 @@ class Results:
         if page.probes:
             folders = [folder / each for each in page.probes]
             probed = ProbedModels.read(folders, page.probe_chain, page.baseline, page.compared)
-        return cls(shown, between, [models[name] for name in variants], firsts, verdicts, probed)
+        trials = None
+        if page.trials:
+            trials = ProbedModels.read([folder / page.trials], (), page.trials_baseline, None)
+        return cls(shown, between, [models[name] for name in variants], firsts, verdicts, probed, trials)
 
     @property
     def tasks(self) -> list[SuperbTask]:
@@ -139,7 +149,8 @@ class Results:
 def numbers(results: Results) -> str:
     """Return the generated part of the page as Markdown: probes, metrics, points."""
     parts = [
-        results.probed.section(PROBES_PICTURE) if results.probed else "",
+        results.probed.section("Probes", PROBES_PICTURE) if results.probed else "",
+        results.trials.section("Other recipes") if results.trials else "",
         "## Results",
         _metrics(results),
         "Mean ± standard deviation (number of seeds); without one, seed 0 alone.",

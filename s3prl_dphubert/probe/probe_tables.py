@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..superb.scoring.uncertainty import Estimate
+from ..superb.scoring.uncertainty import NO_CONCLUSION, Estimate
 from ..utils.markdown import cell, table
 from .comparison import ProbeDifference, ProbeOrder
 from .probe_record import BEST_LAYER, HEADS, METRICS, PROBES, ProbeRecord, direction
@@ -36,6 +36,23 @@ def differences_table(differences: Sequence[ProbeDifference]) -> str:
     return table(["probe", "head", f"{first} ahead of {second} by", "95 % interval", "conclusion"], rows)
 
 
+def comparison_table(differences: Sequence[ProbeDifference]) -> str:
+    """Return paired differences of several models from one, a column each; bold beyond chance.
+
+    Args:
+        differences: in percent, all from the same model.
+    """
+    columns = list(dict.fromkeys(each.first for each in differences))
+    by_place = {(each.probe, each.head, each.first): each.estimate for each in differences}
+    places = list(dict.fromkeys((each.probe, each.head) for each in differences))
+    rows = []
+    for probe, head in places:
+        estimates = (by_place.get((probe, head, name)) for name in columns)
+        cells = (_difference(estimate) if estimate else "–" for estimate in estimates)
+        rows.append([f"{heading(probe)}, {head}", *cells])
+    return table([f"ahead of {cell(differences[0].second)} by", *map(cell, columns)], rows)
+
+
 def orders_table(orders: Sequence[ProbeOrder]) -> str:
     """Return the steps from each model to the next, and whether the probe ranks them as it must."""
     rows = []
@@ -59,6 +76,12 @@ def heading(probe: str) -> str:
 def with_error(estimate: Estimate) -> str:
     """Return a score with its standard error as text."""
     return f"{estimate.value:.1f} ± {estimate.standard_error:.1f}"
+
+
+def _difference(estimate: Estimate) -> str:
+    text = f"{estimate.value:+.2f}"
+    text = text if estimate.conclusion == NO_CONCLUSION else f"**{text}**"
+    return f"{text} {interval(estimate)}"
 
 
 def _layers(record: ProbeRecord, probe: str) -> str:

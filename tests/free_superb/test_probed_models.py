@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def test_models_have_means_over_seeds_and_differences_from_the_baseline(folder):
     probed = ProbedModels.read([folder], baseline="baseline", compared=("pruned", "teacher"))
-    text = probed.section("plot.png")
+    text = probed.section("Probes", "plot.png")
     row = next(line for line in text.splitlines() if line.startswith("| words (accuracy"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert list(probed.models) == ["baseline", "floor", "pruned", "teacher"]
@@ -33,6 +33,17 @@ def test_models_have_means_over_seeds_and_differences_from_the_baseline(folder):
     assert "![Differences in every probe](plot.png)" in text
     words = next(each for each in probed.differences if (each.first, each.probe) == ("pruned", "words"))
     assert words.estimate.value == pytest.approx(10, abs=1.5)
+    assert "| ahead of baseline by | pruned | teacher |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| words") and "[" in line)
+    assert row.count("**") == 4 and f"**{words.estimate.value:+.2f}** [" in row
+
+
+def test_all_models_but_the_baseline_can_be_compared(folder):
+    probed = ProbedModels.read([folder], (), "baseline", None)
+    assert list(probed.compared) == ["floor", "pruned", "teacher"]
+    text = probed.section("Other recipes")
+    assert text.startswith("## Other recipes\n") and "![" not in text
+    assert "- floor is ahead of baseline in 0 of 5 probes" in text
 
 
 def test_the_plot_shows_every_difference(folder, tmp_path):
@@ -40,12 +51,12 @@ def test_the_plot_shows_every_difference(folder, tmp_path):
     probed.draw(tmp_path / "plot.png")
     assert imread(tmp_path / "plot.png").shape[0] > 300
     alone = ProbedModels.read([folder])
-    assert alone.differences == [] and "plot.png" not in alone.section("plot.png")
+    assert alone.differences == [] and "plot.png" not in alone.section("Probes", "plot.png")
 
 
 def test_the_chain_tells_which_probes_count(folder):
-    assert "| valid |" in ProbedModels.read([folder], chain=("floor", "baseline", "teacher")).section("")
-    assert "| not valid |" in ProbedModels.read([folder], chain=("teacher", "floor")).section("")
+    assert "| valid |" in ProbedModels.read([folder], chain=("floor", "baseline", "teacher")).section("Probes")
+    assert "| not valid |" in ProbedModels.read([folder], chain=("teacher", "floor")).section("Probes")
 
 
 def test_models_that_are_named_must_have_probes(folder, tmp_path):
