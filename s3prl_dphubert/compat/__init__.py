@@ -30,6 +30,7 @@ from . import (
     huggingface_hub,
     mask_downstreams,
     missing_modules,
+    packed_lstm,
     pandas_rows,
     sox_effects,
 )
@@ -49,6 +50,7 @@ PATCHES: tuple[Patch, ...] = (
     *file_lists.PATCHES,
     *pandas_rows.PATCHES,
     *devices.PATCHES,
+    *packed_lstm.PATCHES,
     *mask_downstreams.PATCHES,
     *fairseq_import.PATCHES,
     *missing_modules.PATCHES,

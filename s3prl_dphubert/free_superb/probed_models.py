@@ -78,7 +78,7 @@ class ProbedModels:
         if self.differences:
             parts += [f"![Differences in every probe]({picture})"] if picture else []
             parts += [self._counts(), comparison_table(self.differences)]
-            parts.append("Differences with 95 % intervals by a paired bootstrap over voices, bold beyond chance.")
+            parts.append("With 95 % intervals by a paired bootstrap over voices; bold beyond chance.")
         return "\n\n".join(parts)
 
     def draw(self, target: Path) -> None:

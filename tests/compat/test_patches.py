@@ -69,7 +69,7 @@ def patch(needed=lambda module: True, apply=lambda module: None, **options):
 
 
 def test_the_table_says_what_each_patch_is_for():
-    assert len(compat.PATCHES) == 50
+    assert len(compat.PATCHES) == 51
     assert len({patch.name for patch in compat.PATCHES}) == len(compat.PATCHES)
     assert all(patch.reason and patch.versions for patch in compat.PATCHES)
     assert {patch.module for patch in compat.PATCHES} == compat.MODULES

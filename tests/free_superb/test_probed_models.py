@@ -55,8 +55,8 @@ def test_the_plot_shows_every_difference(folder, tmp_path):
 
 
 def test_the_chain_tells_which_probes_count(folder):
-    assert "| valid |" in ProbedModels.read([folder], chain=("floor", "baseline", "teacher")).section("Probes")
-    assert "| not valid |" in ProbedModels.read([folder], chain=("teacher", "floor")).section("Probes")
+    for chain, verdict in ((("floor", "baseline", "teacher"), "valid"), (("teacher", "floor"), "not valid")):
+        assert f"| {verdict} |" in ProbedModels.read([folder], chain=chain).section("Probes")
 
 
 def test_models_that_are_named_must_have_probes(folder, tmp_path):
