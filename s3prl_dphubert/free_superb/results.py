@@ -153,7 +153,7 @@ def numbers(results: Results) -> str:
         results.trials.section("Other recipes") if results.trials else "",
         "## Results",
         _metrics(results),
-        "Mean ± standard deviation (number of seeds); without one, seed 0 alone.",
+        "Mean ± standard deviation (number of seeds); without one, a single seed.",
         validity_table(results.verdicts),
         "## Points",
         "![Points per task](free-superb.png)",

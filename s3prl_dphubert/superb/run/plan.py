@@ -21,7 +21,7 @@ from ..tasks.spec import SuperbTask, TaskPart
 from . import selection
 from .experiment import SEED
 from .feature_cache import FeatureCache
-from .run_files import RUN
+from .run_files import RUN, SWEEP
 from .slots import Slot
 from .upstream_spec import UpstreamSpec, separator_faults
 
@@ -164,6 +164,13 @@ class RunPlan:
     def trainings(self, task: SuperbTask) -> Path:
         """Return the folder of a task's trainings, which may be another run's."""
         return (self.trained or self.out) / task.folder
+
+    def trained_rate(self, task: SuperbTask) -> float | None:
+        """Return the learning rate that a sweep chose for a task in the run whose trainings are evaluated."""
+        if self.trained is None:
+            return None
+        chosen = read_record(self.trained / task.folder / SWEEP).get("chosen")
+        return float(chosen) if isinstance(chosen, int | float) else None
 
     def prepared(self, recipe: TaskRecipe) -> Path:
         """Return the folder for the files that preparation makes of a task's corpus, for all runs."""

@@ -63,9 +63,12 @@ class TaskRun:
             self.checked.wait()
             self._report_cache_size()
             rates = self.plan.rates_of(self.recipe)
-            rate = guarded(self.folder, "sweep", lambda: self._sweep(rates)) if rates else None
+            if rates:
+                rate: Rate = guarded(self.folder, "sweep", lambda: self._sweep(rates))
+            else:
+                rate = self.plan.trained_rate(self.task)
             results = self._train_and_evaluate(rate)
-            used = rate if rates else self.recipe.rate
+            used = self.recipe.rate if rate is None else rate
             return guarded(self.folder, "score", lambda: self._score(results, used))
 
     def _prepare(self) -> None:

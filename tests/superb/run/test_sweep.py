@@ -57,6 +57,11 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     assert set(read_record(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
     assert score_file.read(folder / score_file.FILE) == found
 
+    borrowed = run(place, "ic", "--trained", str(place / "sweep"), out="borrowed")
+    assert borrowed.returncode == 0, borrowed.stdout + borrowed.stderr
+    score = score_file.read(place / "borrowed" / "ic" / score_file.FILE)
+    assert (score.learning_rate, score.metrics) == (3e-2, found.metrics)
+
 
 def test_a_sweep_in_two_stages_trains_few_rates_to_the_end(place):
     rates = ("--sweep", "lr=1e-9,3e-2,1e-8,1e-2", "--sweep-steps", "10")
