@@ -112,7 +112,7 @@ class ProbedModels:
             ahead = sum(estimate.value > 0 for estimate in estimates)
             conclusions = [estimate.conclusion for estimate in estimates]
             lines.append(
-                f"- {name} is ahead of {self.baseline} in {ahead} of {len(estimates)} probes; beyond "
+                f"- {name}: ahead of {self.baseline} in {ahead} of {len(estimates)} probes; beyond "
                 f"chance ahead in {conclusions.count(HIGHER)} and behind in {conclusions.count(LOWER)}."
             )
         return "\n".join(lines)

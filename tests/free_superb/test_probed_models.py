@@ -29,7 +29,7 @@ def test_models_have_means_over_seeds_and_differences_from_the_baseline(folder):
     assert list(probed.models) == ["baseline", "floor", "pruned", "teacher"]
     assert [cell.endswith("(2)") for cell in cells] == [True, False, True, False]
     assert [round(float(cell.split()[0])) for cell in cells] == pytest.approx([45, 30, 55, 60], abs=1)
-    assert "- pruned is ahead of baseline in 5 of 5 probes; beyond chance ahead in 5 and behind in 0." in text
+    assert "- pruned: ahead of baseline in 5 of 5 probes; beyond chance ahead in 5 and behind in 0." in text
     assert "![Differences in every probe](plot.png)" in text
     words = next(each for each in probed.differences if (each.first, each.probe) == ("pruned", "words"))
     assert words.estimate.value == pytest.approx(10, abs=1.5)
@@ -43,7 +43,7 @@ def test_all_models_but_the_baseline_can_be_compared(folder):
     assert list(probed.compared) == ["floor", "pruned", "teacher"]
     text = probed.section("Other recipes")
     assert text.startswith("## Other recipes\n") and "![" not in text
-    assert "- floor is ahead of baseline in 0 of 5 probes" in text
+    assert "- floor: ahead of baseline in 0 of 5 probes" in text
 
 
 def test_the_plot_shows_every_difference(folder, tmp_path):
