@@ -15,8 +15,8 @@ from ..scoring.relative_points import RelativePoints
 from ..tasks.spec import SuperbTask
 from .report_plots import INK, LINES, TEACHER, marks
 
-LOW, HIGH, MARGIN = -500, 2500, 60
-"""Points that are drawn in their place; what lies beyond stands at the edge, with its number."""
+LOW, HIGH, MARGIN = -500, 2500, 90
+"""Points that are drawn in their place at most; what lies beyond stands at the edge, with its number."""
 
 
 def plot(
@@ -37,6 +37,8 @@ def plot(
     for place, model in ((0, between.zero), (1000, between.top)):
         axes.axvline(place, color=TEACHER, linewidth=1.6, zorder=1)
         axes.text(place, -0.75, model.name, ha="center", va="bottom", color=TEACHER, weight="bold")
+    points = [x for model in models for task in rows if (x := between.points(model, task)) is not None]
+    low, high = max(LOW, min([0, *points])), min(HIGH, max([1000, *points]))
     step = 0.5 / max(len(models), 1)
     for index, model in enumerate(models):
         shift = step * (index - (len(models) - 1) / 2)
@@ -59,7 +61,7 @@ def plot(
                 _number(axes, x, y)
     axes.set_yticks(range(len(rows)), [task.name for task in rows])
     axes.set(
-        xlim=(LOW - MARGIN, HIGH + MARGIN),
+        xlim=(low - MARGIN, high + MARGIN),
         ylim=(len(rows) - 0.4, -0.6),
         xlabel=f"points (0: {between.zero.name}, 1000: {between.top.name})",
     )
@@ -68,7 +70,7 @@ def plot(
     axes.grid(axis="x", color=LINES, linewidth=0.9)
     axes.set_axisbelow(True)
     if models:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=4, fontsize=9, frameon=False)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     with replacing(target) as partial:
         figure.savefig(partial, dpi=130, format="png")
 
