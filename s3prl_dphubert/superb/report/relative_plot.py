@@ -32,7 +32,7 @@ def plot(
     """
     rows = [task for task in tasks if between.task(task) is not None]
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(9, 1.8 + 0.42 * max(len(rows), 1)), layout=layout)
+    figure = Figure(figsize=(9, 2.3 + 0.42 * max(len(rows), 1)), layout=layout)
     axes = figure.add_subplot()
     for place, model in ((0, between.zero), (1000, between.top)):
         axes.axvline(place, color=TEACHER, linewidth=1.6, zorder=1)

@@ -103,10 +103,12 @@ class ModelResults:
 def from_records(records: Iterable[ScoreRecord]) -> list[ModelResults]:
     """Gather the records of each model, in the order of first appearance.
 
-    Records with a caution are left out.
+    Records with a caution are left out. A recipe that made a model for each seed may leave some units more in
+    one than in another: sizes are means over the seeds.
 
     Raises:
-        ResultError: a seed of a task is there twice, or an upstream changes its size.
+        ResultError: a seed of a task is there twice, or an upstream changes its size: at all among the tasks
+            of a seed, or by more than one percent between seeds.
     """
     upstreams: dict[str, dict[str, list[ScoreRecord]]] = {}
     for record in (each for each in records if not each.caution):
@@ -119,17 +121,22 @@ def from_records(records: Iterable[ScoreRecord]) -> list[ModelResults]:
                 raise ResultError(f"{name}, {task}: a seed is there twice among {sorted(seeds)}")
         results = {task: _over_seeds(find(task), runs) for task, runs in tasks.items()}
         runs = [run for of_task in tasks.values() for run in of_task]
-        size = [_agreed(name, key, {getattr(run, key) for run in runs}) for key in ("parameters", "macs")]
+        size = [_size(name, key, runs) for key in ("parameters", "macs")]
         weights = {task: mean for task, runs in tasks.items() if (mean := _mean_weights(name, runs))}
         models.append(ModelResults(name, results, "", size[0], size[1], weights))
     return models
 
 
-def _agreed(name: str, key: str, values: set[int | None]) -> int | None:
-    sizes = sorted(value for value in values if value is not None)
-    if len(sizes) > 1:
+def _size(name: str, key: str, runs: list[ScoreRecord]) -> int | None:
+    """Return the mean size over the seeds; ``None`` if it is unknown."""
+    by_seed: dict[int | None, set[int]] = {}
+    for run in runs:
+        if (value := getattr(run, key)) is not None:
+            by_seed.setdefault(run.seed, set()).add(value)
+    sizes = sorted(set().union(*by_seed.values()))
+    if any(len(values) > 1 for values in by_seed.values()) or (sizes and sizes[-1] > 1.01 * sizes[0]):
         raise ResultError(f"{name}: {key} differ among its tasks: {sizes}")
-    return sizes[0] if sizes else None
+    return round(statistics.fmean(max(values) for values in by_seed.values())) if by_seed else None
 
 
 def _mean_weights(name: str, runs: list[ScoreRecord]) -> tuple[float, ...]:

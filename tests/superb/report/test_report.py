@@ -129,6 +129,15 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     assert len(score_file.collect([tmp_path, tmp_path / "mine"])) == 10  # a file counts once
 
 
+def test_models_of_seeds_may_differ_a_little_in_size():
+    """Each is what is left of one pruning; the mean is shown."""
+    sizes = (1_480_500, 1_480_526)
+    (mean,) = from_records(replace(RECORD, seed=seed, parameters=size) for seed, size in enumerate(sizes))
+    assert mean.parameters == 1_480_513
+    with pytest.raises(ResultError, match="parameters differ"):
+        from_records(replace(RECORD, seed=seed, parameters=size) for seed, size in enumerate((100, 102)))
+
+
 def test_points_lost_against_the_teacher(tmp_path):
     run(tmp_path)
     runs = from_records(score_file.collect([tmp_path]))
