@@ -62,7 +62,7 @@ def plot(
     axes.set_yticks(range(len(rows)), [task.name for task in rows])
     axes.set(
         xlim=(low - MARGIN, high + MARGIN),
-        ylim=(len(rows) - 0.4, -0.6),
+        ylim=(max(len(rows), 1) - 0.4, -0.6),
         xlabel=f"points (0: {between.zero.name}, 1000: {between.top.name})",
     )
     axes.tick_params(left=False, bottom=False, labelcolor=INK)
