@@ -32,15 +32,19 @@ def _pad_on_the_cpu(model: Any) -> None:
             if not packed or hx is not None or self.num_layers > 1 or self.proj_size or not self.bias:
                 return super().forward(input, hx)
             padded, lengths = pad_packed_sequence(PackedSequence(input.data, input.batch_sizes))  # (T, B, D)
-            place = torch.arange(len(padded))[:, None]
-            turned = torch.where(place < lengths, lengths - 1 - place, place)[..., None]  # (T, B, 1)
+            frame = torch.arange(len(padded))[:, None]
+            source = torch.where(frame < lengths, lengths - 1 - frame, frame)[..., None]  # (T, B, 1)
             zero = padded.new_zeros(1, padded.shape[1], self.hidden_size)
-            outputs: list[Tensor] = []
-            for weights in self.all_weights:  # of each direction
-                states = padded.gather(0, turned.expand_as(padded)) if outputs else padded
+
+            def turn(states: Tensor) -> Tensor:
+                return states.gather(0, source.expand_as(states))
+
+            def run(states: Tensor, weights: list[nn.Parameter]) -> Tensor:
                 options = True, 1, 0.0, self.training, False, False
-                states = torch.lstm(states, (zero, zero), tuple(weights), *options)[0]
-                outputs.append(states.gather(0, turned.expand_as(states)) if outputs else states)
+                return torch.lstm(states, (zero, zero), tuple(weights), *options)[0]
+
+            ahead, *back = self.all_weights
+            outputs = [run(padded, ahead), *(turn(run(turn(padded), weights)) for weights in back)]
             packed_output = pack_padded_sequence(torch.cat(outputs, -1), lengths)
             order = input.sorted_indices, input.unsorted_indices
             return PackedSequence(packed_output.data, packed_output.batch_sizes, *order), None
