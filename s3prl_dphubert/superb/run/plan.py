@@ -143,19 +143,22 @@ class RunPlan:
         steps = math.ceil(max(self.sweep_steps, runner["eval_step"]) / every) * every
         return steps if steps < runner["total_steps"] else 0
 
-    def sweep_cost(self, recipe: TaskRecipe) -> str:
-        """Describe what the sweep of a task costs; empty if it has none."""
-        rates, short = len(self.rates_of(recipe)), self.short_steps(recipe)
+    def describe_sweep(self, recipe: TaskRecipe) -> str:
+        """Describe the sweep of a task and its cost; empty if it has none."""
+        rates, short = self.rates_of(recipe), self.short_steps(recipe)
         if not rates:
             return ""
+        if len(rates) == 1:
+            return f"learning rate {rates[0]:g}, the only one of the sweep"
         parts = len(recipe.task.parts)
         steps = next(iter(recipe.configs.values()))["runner"]["total_steps"]
-        finalists = selection.FINALISTS if short else rates
-        total = parts * (rates * short + finalists * steps)
-        first = f"{rates * parts} trainings of {short} steps, then " if short else ""
+        finalists = selection.FINALISTS if short else len(rates)
+        total = parts * (len(rates) * short + finalists * steps)
+        first = f"{len(rates) * parts} trainings of {short} steps, then " if short else ""
+        cost = f"{first}{finalists * parts} trainings of {steps} steps, {total} steps in all"
         hours = recipe.needs.hours * total / (parts * steps)
-        text = f"{first}{finalists * parts} trainings of {steps} steps, {total} steps in all"
-        return f"{text}, about {hours:.0f} h on one GPU" if hours else text
+        cost = f"{cost}, about {hours:.0f} h on one GPU" if hours else cost
+        return f"sweep of {len(rates)} learning rates: {cost}"
 
     def results(self, task: SuperbTask) -> Path:
         """Return the folder of a task's results."""

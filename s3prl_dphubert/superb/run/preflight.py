@@ -106,8 +106,8 @@ def _advice(plan: RunPlan, recipe: TaskRecipe) -> str:
 
 
 def _describe_rates(plan: RunPlan, recipe: TaskRecipe) -> Iterator[str]:
-    if cost := plan.sweep_cost(recipe):
-        yield f"sweep of {len(plan.rates_of(recipe))} learning rates: {cost}"
+    if text := plan.describe_sweep(recipe):
+        yield text
     elif plan.sweep and recipe.task.trained:
         yield (
             f"keeps its learning rate of {recipe.rate:g}: it has no development set, so that a sweep would "

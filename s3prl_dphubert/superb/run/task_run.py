@@ -112,9 +112,7 @@ class TaskRun:
 
     def _sweep(self, rates: tuple[float, ...]) -> float:
         """Train with every rate, first for a while if the plan says so, and return the best on dev."""
-        self.reporter.say(
-            self.task.folder, f"sweep of {len(rates)} rates: {self.plan.sweep_cost(self.recipe)}"
-        )
+        self.reporter.say(self.task.folder, self.plan.describe_sweep(self.recipe))
         values: dict[str, Any] = {}
         if steps := self.plan.short_steps(self.recipe):
             means = self._sweep_scores(rates, short=True)

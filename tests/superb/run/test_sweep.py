@@ -90,6 +90,8 @@ def test_verification_sweeps_no_rate_since_it_has_no_development_set(place):
     both = run(place, "asv,ic", "--sweep", "lr=1e-4,5e-2", "--check", out="verify")
     assert "ASV: keeps its learning rate of 5e-05: it has no development set" in both.stdout
     assert "IC: sweep of 2 learning rates: 2 trainings of 30 steps, 60 steps in all" in both.stdout
+    one = run(place, "ic", "--sweep", "lr=1e-4", "--check", out="verify")
+    assert "IC: learning rate 0.0001, the only one of the sweep" in one.stdout
 
 
 def test_a_moved_corpus_keeps_results_and_a_changed_one_does_not(place, capsys):
