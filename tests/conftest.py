@@ -56,7 +56,7 @@ def no_downstream(monkeypatch):
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    """What a clone of the repository has, without its tests."""
+    """Copy of the repository as a clone has it, without its tests."""
     folder = tmp_path_factory.mktemp("source") / "source"
     names = (".git", ".venv*", "build", "*.egg-info", "demo-output", "__pycache__", "tests")
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*names))

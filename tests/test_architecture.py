@@ -37,7 +37,7 @@ def circles(package: Path) -> list[list[str]]:
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    found = []
+    groups = []
 
     def visit(module: str) -> None:
         index[module] = low[module] = len(index)
@@ -52,12 +52,12 @@ def circles(package: Path) -> list[list[str]]:
             while component[-1] != module:
                 component.append(stack.pop())
             if len(component) > 1:
-                found.append(sorted(component))
+                groups.append(sorted(component))
 
     for module in edges:
         if module not in index:
             visit(module)
-    return found
+    return groups
 
 
 def test_the_table_names_every_unit():
@@ -119,11 +119,11 @@ def test_names_of_classes_are_unique():
 
 def test_docstrings_begin_with_a_verb_or_a_noun_phrase():
     asking = re.compile(r"(What|Where|How|Whether|Who|Whose|Which|When|Why)\b")
-    found = []
+    questions = []
     for name, path in modules(PACKAGE).items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
                 text = ast.get_docstring(node) or ""
                 if asking.match(text):
-                    found.append(f"{name}: {text.splitlines()[0]}")
-    assert found == []
+                    questions.append(f"{name}: {text.splitlines()[0]}")
+    assert questions == []

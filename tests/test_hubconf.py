@@ -86,12 +86,12 @@ def test_loads_from_a_checkout(environment, checkout, checkpoint, source):
         where = '"owner/s3prl-dphubert:main", skip_validation=True'
     where, _, options = where.partition(", ")
     script = LOAD.format(home=str(checkout.parent), where=where, checkpoint=checkpoint)
-    found = environment.answer(script.replace('precision="bf16"', f'precision="bf16", {options}'))
-    assert [name for name in found["listed"] if name.startswith("dp")] == NAMES
-    assert found["shapes"] == [[2, 49, 32]] * 4
-    assert "s3prl_dphubert" in found["new"]
-    assert not {"hubconf", "cli", "setup", "errors"} & set(found["new"])
-    assert found["home"] == str(checkout / "s3prl_dphubert" / "__init__.py")
+    answer = environment.answer(script.replace('precision="bf16"', f'precision="bf16", {options}'))
+    assert [name for name in answer["listed"] if name.startswith("dp")] == NAMES
+    assert answer["shapes"] == [[2, 49, 32]] * 4
+    assert "s3prl_dphubert" in answer["new"]
+    assert not {"hubconf", "cli", "setup", "errors"} & set(answer["new"])
+    assert answer["home"] == str(checkout / "s3prl_dphubert" / "__init__.py")
 
 
 def test_dependencies_are_what_is_imported(environment, checkout, checkpoint):

@@ -41,8 +41,8 @@ def copy(environment, folder):
 
 
 def record(environment):
-    (found,) = environment.site.glob("s3prl_dphubert-*.dist-info/RECORD")
-    return [line.split(",")[0] for line in found.read_text().splitlines()]
+    (path,) = environment.site.glob("s3prl_dphubert-*.dist-info/RECORD")
+    return [line.split(",")[0] for line in path.read_text().splitlines()]
 
 
 def complaints(done):

@@ -58,7 +58,7 @@ class GuardedAdamW(ScheduledAdamW):
     """
 
     loss_is_finite: bool | Tensor = True
-    """Whether all losses of this update are finite, on the device."""
+    """True while all losses of this update are finite, on the device."""
     stepped = False
     """Set once this update has been made."""
 

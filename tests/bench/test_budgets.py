@@ -23,13 +23,13 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(place):
     """A run under one budget, and one under two."""
-    config, found = read_config(place), {}
+    config, folders = read_config(place), {}
     for name, sparsity in (("one", 0.3), ("two", {"parameters": 0.3, "macs": 0.5})):
         budget = Budget(sparsity, warmup=2, seconds=1.0, tolerance=1.0)
         stage = replace(config.stage1, updates=3, warmup=1)
         compress(replace(config, budget=budget, stage1=stage, stage2=None), place / name)
-        found[name] = place / name
-    return found
+        folders[name] = place / name
+    return folders
 
 
 def test_cost_and_loss_are_those_of_the_runs(place, runs):

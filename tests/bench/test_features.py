@@ -18,16 +18,16 @@ from tests.helpers.models import tiny
 def test_three_ways_of_s3prl(tmp_path, monkeypatch):
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "own"))
     model = str(save_model(tiny("hubert"), tmp_path / "tiny"))
-    (found,) = measure(tmp_path / "out", (model,), epochs=2, seconds=1, repeats=1)
-    assert list(found.times) == list(WAYS)
-    assert all(took > 0 for took in found.times.values())
-    assert found.stored == pytest.approx(found.seconds * 50 * 4 * 32 * 2, abs=1)
-    assert json.loads((tmp_path / "out/features.json").read_text())[0]["times"] == found.times
+    (result,) = measure(tmp_path / "out", (model,), epochs=2, seconds=1, repeats=1)
+    assert list(result.times) == list(WAYS)
+    assert all(took > 0 for took in result.times.values())
+    assert result.stored == pytest.approx(result.seconds * 50 * 4 * 32 * 2, abs=1)
+    assert json.loads((tmp_path / "out/features.json").read_text())[0]["times"] == result.times
     logs = {path.parent.name: path.read_text() for path in (tmp_path / "out").glob("*/train.log")}
-    told = {way: next(text for name, text in logs.items() if f"-{way}-" in name) for way in WAYS}
-    assert "hidden states" not in told["without"].replace("feature hidden_states", "")
-    assert " of 0 computed" not in told["empty"]
-    assert " of 0 computed (0 stored)" in told["full"]
+    texts = {way: next(text for name, text in logs.items() if f"-{way}-" in name) for way in WAYS}
+    assert "hidden states" not in texts["without"].replace("feature hidden_states", "")
+    assert " of 0 computed" not in texts["empty"]
+    assert " of 0 computed (0 stored)" in texts["full"]
     said = r"epochs is 0, allowed: 1 or more; out is .*, allowed: an empty"
     with pytest.raises(ConfigError, match=said):
         measure(tmp_path / "out", epochs=0)

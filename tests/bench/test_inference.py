@@ -73,7 +73,7 @@ def bench(folder, **values):
 def test_real_shapes():
     assert [round(parameters(config) / 1e6, 1) for config in SHAPES.values()] == [94.4, 23.7, 23.7, 23.5]
     pruned = SHAPES["pruned"]
-    assert sum(len(kept) for kept in pruned.heads) == 40
+    assert sum(len(heads) for heads in pruned.heads) == 40
     assert parameters(SHAPES["macs"]) == pytest.approx(parameters(pruned), rel=2e-3)
     assert macs(SHAPES["macs"], 160_000) / macs(pruned, 160_000) == pytest.approx(0.62, abs=0.005)
     assert [sum(workload.seconds) for workload in FULL[:3]] == [4, 15, 80]
@@ -148,8 +148,8 @@ def test_goes_on_where_it_was(measured):
     assert measure(benchmark).entries == log.entries
     assert path.read_text(encoding="utf8") == text
     lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if f'"workload": "{MIXED.name}"' not in line]
-    path.write_text("".join(kept) + lines[-2][:20], encoding="utf8")
+    rest = [line for line in lines if f'"workload": "{MIXED.name}"' not in line]
+    path.write_text("".join(rest) + lines[-2][:20], encoding="utf8")
     again = measure(benchmark)
     assert again.select("turn", workload=ALONE.name) == log.select("turn", workload=ALONE.name)
     assert len(again.select("turn", workload=MIXED.name)) == 2
@@ -190,7 +190,7 @@ def test_others_run_the_same_shape(tmp_path):
     dense = replace(TINY, conv_channels=(8,) * 7, heads=((0, 1, 2, 3),) * 2, ffn=(16, 16))
     waveforms, lengths = MIXED.batch()
     frames = dense.frames(waveforms.shape[1])
-    found = {}
+    outputs = {}
     for subject in (
         TransformersSubject("base", dense),
         S3prlSubject("base", dense),
@@ -200,15 +200,15 @@ def test_others_run_the_same_shape(tmp_path):
             subject.prepare(tmp_path)
         subject.libraries()
         with torch.no_grad():
-            found[subject.name] = subject.load(tmp_path)(waveforms, lengths)
-    ours, upstream, distilled = found.values()
+            outputs[subject.name] = subject.load(tmp_path)(waveforms, lengths)
+    ours, upstream, distilled = outputs.values()
     assert len(ours.hidden_states) == len(upstream["hidden_states"]) == dense.num_layers + 1
     assert len(distilled["hidden_states"]) == 1 + dense.num_layers + 3
     for state in (*ours.hidden_states, *upstream["hidden_states"], *distilled["hidden_states"]):
         assert state.shape == (2, frames, dense.embed_dim)
         assert state.isfinite().all()
     names = ["transformers, HuBERT Base, fp32", "s3prl, HuBERT Base, fp32", "s3prl, DistilHuBERT, fp32"]
-    assert list(found) == names
+    assert list(outputs) == names
     chosen = bench(tmp_path, transformers=True, s3prl=True, shapes={"base": dense, "distilhubert": dense})
     assert [s.name for s in chosen.subjects() if s.name.startswith(("transformers", "s3prl"))] == names
 
@@ -238,8 +238,8 @@ def test_own_checkpoints(tmp_path):
         assert not subject.own_weights
         subject.prepare(tmp_path / "out")
         wanted, _ = load_model(path).extract_features(ALONE.batch()[0])
-        found = subject.load(tmp_path / "out")(*ALONE.batch())
-        assert 0 < (found - wanted[-1]).norm() < 0.02 * wanted[-1].norm()
+        state = subject.load(tmp_path / "out")(*ALONE.batch())
+        assert 0 < (state - wanted[-1]).norm() < 0.02 * wanted[-1].norm()
     assert not (tmp_path / "out").exists()
 
 
@@ -291,20 +291,20 @@ def test_refused(tmp_path, capsys):
 
 def test_chosen_batches(tmp_path, monkeypatch):
     """Only these are measured, and the page's command says so."""
-    found = {}
+    written = {}
     monkeypatch.setattr("s3prl_dphubert.bench.inference.measure", lambda chosen: chosen)
     monkeypatch.setattr(
-        "s3prl_dphubert.bench.speed_report.write", lambda *given: found.update(given=given) or []
+        "s3prl_dphubert.bench.speed_report.write", lambda *given: written.update(given=given) or []
     )
     words = ["bench", "--out", str(tmp_path), "--turns", "2", "--batches", "8x10", "1x4", "8x10"]
     assert main(words) in (0, None)
-    benchmark, _, command = found["given"]
+    benchmark, _, command = written["given"]
     assert [workload.name for workload in benchmark.workloads] == ["8 × 10 s", "1 × 4 s"]
     assert command == "s3prl-dphubert bench --out OUT --turns 2 --batches 8x10 1x4 8x10"
     (tmp_path / "a.xml").touch()
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--exported", "a.xml", str(tmp_path / "a.xml")]) in (0, None)
-    assert found["given"][2].endswith(f"--exported a.xml {tmp_path.name}/a.xml")
+    assert written["given"][2].endswith(f"--exported a.xml {tmp_path.name}/a.xml")
 
 
 def test_options_that_do_not_go_together(tmp_path, capsys):

@@ -37,22 +37,22 @@ def test_measured_updates_are_updates(tmp_path):
     case = Case(batch=1, seconds=0.2, threads=1, repeats=1, config=tiny("hubert").config)
     paths = write(case, tmp_path / "new" / "out")
     assert [path.name for path in paths] == ["training.json", "training.md"]
-    found = json.loads(paths[0].read_text(encoding="utf8"))
+    report = json.loads(paths[0].read_text(encoding="utf8"))
     names = ["ours, fp32", "ours, fp32, teacher bf16", "ours, bf16"]
-    assert {state: list(rows) for state, rows in found["updates"].items()} == dict.fromkeys(STATES, names)
-    for row in (row for rows in found["updates"].values() for row in rows.values()):
+    assert {state: list(rows) for state, rows in report["updates"].items()} == dict.fromkeys(STATES, names)
+    for row in (row for rows in report["updates"].values() for row in rows.values()):
         (turn,) = row["turns"]
         assert all(turn[part] > 0 for part in training.PARTS)
         assert turn["all"] == pytest.approx(sum(turn[part] for part in training.PARTS))
         assert row["peak_mb"] > 0
-    assert found["case"] == {"batch": 1, "seconds": 0.2, "threads": 1, "repeats": 1}
-    assert found["versions"] == versions()
+    assert report["case"] == {"batch": 1, "seconds": 0.2, "threads": 1, "repeats": 1}
+    assert report["versions"] == versions()
     text = paths[1].read_text(encoding="utf8")
     assert text.count("| ours, bf16 |") == 2
     assert "| threads | 1 |" in text
     with pytest.raises(RunError, match=r"training\.json: exists already; choose another --out"):
         write(case, tmp_path / "new" / "out")
-    rows = found["updates"]["start"]
+    rows = report["updates"]["start"]
     assert "| 1.00 (1.00–1.00) | 1.00 |" in table({"start": {training.PUBLISHED: row, **rows}})
 
 

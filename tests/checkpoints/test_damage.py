@@ -23,7 +23,7 @@ SLOWEST = 20  # seconds for one case, likewise
 
 
 def tried(kind, count, folder):
-    """How each of the cases of a kind ended: ``refused``, ``sound`` or else what went wrong."""
+    """Return the outcome of each case of a kind: ``refused``, ``sound`` or else what went wrong."""
     command = [sys.executable, str(SCRIPT), kind, "0", str(count), str(folder)]
     try:
         done = subprocess.run(

@@ -38,16 +38,16 @@ def test_published_files_come_back(name, tmp_path):
     model = load_model(source)
     assert dphubert_pth.write(model, target) == {}
     assert_same(outputs(model), outputs(load_model(target)), 0.0)
-    wanted, found = content(source), content(target)
-    assert set(found) == {"state_dict", "config", "distill_linear_projs"}
-    assert set(found["config"]) == set(wanted["config"])
-    differing = {key for key, value in wanted["config"].items() if found["config"][key] != value}
+    wanted, written = content(source), content(target)
+    assert set(written) == {"state_dict", "config", "distill_linear_projs"}
+    assert set(written["config"]) == set(wanted["config"])
+    differing = {key for key, value in wanted["config"].items() if written["config"][key] != value}
     # A sublayer that is not there keeps its former width in some files; nobody reads it.
     assert differing <= {"encoder_num_heads", "encoder_remaining_heads", "encoder_ff_interm_features"}
-    assert {k: v.shape for k, v in found["state_dict"].items()} == {
+    assert {k: v.shape for k, v in written["state_dict"].items()} == {
         k: v.shape for k, v in wanted["state_dict"].items()
     }
-    assert all(torch.equal(found["state_dict"][k], v) for k, v in wanted["state_dict"].items())
+    assert all(torch.equal(written["state_dict"][k], v) for k, v in wanted["state_dict"].items())
 
 
 def shaped(shape, heads, ffn=(24, 24, 24)):

@@ -89,7 +89,7 @@ def runner(model):
 
     def run(waves, lengths):
         modules = [first, *model.encoder.layers]
-        with recorded(modules) as found:
+        with recorded(modules) as results:
             if lengths is None:
                 model.extract_features(waves, padding_mask=None, mask=False)
             else:
@@ -100,9 +100,9 @@ def runner(model):
                     frames = (frames - kernel) // stride + 1
                 padded = torch.arange(x.shape[1]) >= frames[:, None]
                 model.encoder(x, padding_mask=padded)
-                found[0][padded] = 0.0
-        layers = [found[index].transpose(0, 1) for index in range(1, len(modules))]
-        return [found[0], *(layer[:, : found[0].shape[1]] for layer in layers)]
+                results[0][padded] = 0.0
+        layers = [results[index].transpose(0, 1) for index in range(1, len(modules))]
+        return [results[0], *(layer[:, : results[0].shape[1]] for layer in layers)]
 
     return run
 
@@ -276,8 +276,8 @@ def test_both_spellings_of_weight_norm(tmp_path):
 
 def test_fields_of_later_versions_may_be_missing(tmp_path):
     model, values = made("hubert", conv_pos=128, conv_pos_groups=16, dropout=0.1, attention_dropout=0.1)
-    kept = {key: values[key] for key in SMALL if key not in ("conv_pos", "conv_pos_groups", "dropout")}
-    torch.save(around(model.state_dict(), **container(kept, {})), tmp_path / "a.pt")
+    fields = {key: values[key] for key in SMALL if key not in ("conv_pos", "conv_pos_groups", "dropout")}
+    torch.save(around(model.state_dict(), **container(fields, {})), tmp_path / "a.pt")
     teacher = load_model(tmp_path / "a.pt")
     assert not teacher.config.normalize_waveform
     assert_parity(teacher, runner(model))

@@ -91,9 +91,9 @@ def runner(model):
         if lengths is not None:
             mask = (torch.arange(waves.shape[1]) < lengths[:, None]).long()
         modules = [model.feature_projection, *model.encoder.layers]
-        with recorded(modules) as found:
+        with recorded(modules) as results:
             model(waves, attention_mask=mask)
-        states = [found[index] for index in range(len(modules))]
+        states = [results[index] for index in range(len(modules))]
         if lengths is not None:  # the encoder sets these to 0 after the projection
             frames = lengths
             for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
@@ -374,8 +374,8 @@ def test_a_config_without_the_newer_fields(tmp_path):
     original = scramble(wavlm(conv_dim=(512,) * 7, num_buckets=320, max_bucket_distance=800))
     original.save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
-    kept = {key: values[key] for key in ("model_type", *SMALL, *BASE) if key != "conv_dim"}
-    (tmp_path / "config.json").write_text(json.dumps(kept))
+    old_config = {key: values[key] for key in ("model_type", *SMALL, *BASE) if key != "conv_dim"}
+    (tmp_path / "config.json").write_text(json.dumps(old_config))
     assert_parity(load_model(tmp_path), runner(original))
 
 
@@ -403,8 +403,8 @@ def test_heads_of_any_kind_are_passed_over(original, tmp_path):
     headed = {f"wav2vec2.{name}": tensor for name, tensor in state.items()}
     headed |= {"age.dense.weight": torch.ones(3, 3), "gender.out_proj.bias": torch.ones(2)}
     torch.save(headed, folder / "pytorch_model.bin")
-    found = load_model(folder).state_dict()
-    assert all(torch.equal(tensor, found[name]) for name, tensor in alone.items())
+    loaded = load_model(folder).state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in alone.items())
 
 
 def test_tensors_are_all_used_or_named(original, tmp_path):

@@ -199,7 +199,7 @@ def test_damaged_checkpoints_of_a_pretraining(server):
 
 
 def fine_tuned(upstream, origin, **content):
-    """What s3prl's run_downstream -f saves, by its upstream's tensors."""
+    """Save a checkpoint like s3prl's run_downstream -f; return the model whose tensors its upstream has."""
     model = tiny("hubert")
     with torch.no_grad():
         for parameter in model.parameters():

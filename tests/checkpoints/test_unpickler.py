@@ -50,46 +50,46 @@ def test_tensors_and_containers(save):
         "set": {1, 2},
         "plain": [None, True, 2**70, 1.5, b"bytes"[:0], "ü"],
     }
-    found = read_foreign_pickle(save(content))
-    assert list(found) == list(content)
+    loaded = read_foreign_pickle(save(content))
+    assert list(loaded) == list(content)
     for name in ("view", "part", "scalar", "empty"):
-        assert torch.equal(found[name], content[name])
-    assert torch.equal(found["parameter"], torch.ones(2))
-    assert type(found["ordered"]) is collections.OrderedDict
-    assert list(found["ordered"]) == ["b", "a"]
-    assert found["ordered"]["a"][0][0].item() is True
-    assert found["size"] == (2, 3)
-    assert found["set"] == {1, 2}
-    assert found["plain"][:4] == [None, True, 2**70, 1.5]
-    found["view"][0, 0] = 9.0  # tensors of one storage share it, as torch.load has it
-    assert found["view"].untyped_storage().data_ptr() == found["part"].untyped_storage().data_ptr()
+        assert torch.equal(loaded[name], content[name])
+    assert torch.equal(loaded["parameter"], torch.ones(2))
+    assert type(loaded["ordered"]) is collections.OrderedDict
+    assert list(loaded["ordered"]) == ["b", "a"]
+    assert loaded["ordered"]["a"][0][0].item() is True
+    assert loaded["size"] == (2, 3)
+    assert loaded["set"] == {1, 2}
+    assert loaded["plain"][:4] == [None, True, 2**70, 1.5]
+    loaded["view"][0, 0] = 9.0  # tensors of one storage share it, as torch.load has it
+    assert loaded["view"].untyped_storage().data_ptr() == loaded["part"].untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("dtype", sorted({*DTYPES.values()}, key=str), ids=str)
 def test_every_type_of_number(save, dtype):
     tensor = torch.tensor([0, 1, 1, 0, 1]).to(dtype)
-    found = read_foreign_pickle(save({"x": tensor}))["x"]
-    assert found.dtype == dtype
-    assert torch.equal(found, tensor)
+    loaded = read_foreign_pickle(save({"x": tensor}))["x"]
+    assert loaded.dtype == dtype
+    assert torch.equal(loaded, tensor)
 
 
 def test_state_dict_of_a_module(save):
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    found = read_foreign_pickle(save(module.state_dict()))
-    assert set(found) == set(module.state_dict())
-    module.load_state_dict(found)  # the keys' metadata is not needed
+    loaded = read_foreign_pickle(save(module.state_dict()))
+    assert set(loaded) == set(module.state_dict())
+    module.load_state_dict(loaded)  # the keys' metadata is not needed
 
 
 def test_containers_that_hold_themselves(save):
     content = {"x": torch.ones(1), "list": []}
     content["self"] = content
     content["list"] += [content["list"], content["x"]]
-    found = read_foreign_pickle(save(content))
-    assert found["self"] is found
-    assert found["list"][0] is found["list"]
-    assert found["list"][1] is found["x"]
+    loaded = read_foreign_pickle(save(content))
+    assert loaded["self"] is loaded
+    assert loaded["list"][0] is loaded["list"]
+    assert loaded["list"][1] is loaded["x"]
     with pytest.raises(CheckpointError, match="contains itself"):
-        plain(found)
+        plain(loaded)
 
 
 class Kind(Enum):
@@ -113,13 +113,13 @@ def test_objects_become_stubs_and_their_values_plain(save):
         "number": np.float64(2.5),
         "function": os.path.join,
     }
-    found = read_foreign_pickle(save(content))
-    args = found["args"]
+    loaded = read_foreign_pickle(save(content))
+    args = loaded["args"]
     assert isinstance(args, Stub)
     assert (args.module, args.name) == ("argparse", "Namespace")
     assert repr(args) == "<argparse.Namespace, not run>"
-    assert isinstance(found["class"], type)
-    values = plain(found)
+    assert isinstance(loaded["class"], type)
+    values = plain(loaded)
     assert values["args"] == {"arch": "hubert", "layers": [1, 2], "nested": {"dropout": 0.1}}
     assert values["kind"] == "default"
     assert values["slots"] == {"x": 4}
@@ -127,7 +127,7 @@ def test_objects_become_stubs_and_their_values_plain(save):
     assert values["default"] == {"a": 1}
     assert values["deque"] == [1, 2] or values["deque"] == [[1, 2]]
     assert values["function"] == "posixpath.join"
-    assert isinstance(found["number"], Stub)  # numpy's makers are functions like any other
+    assert isinstance(loaded["number"], Stub)  # numpy's makers are functions like any other
 
 
 def test_omegaconf(save):
@@ -264,8 +264,8 @@ def test_deep_and_wide_pickles_end(tmp_path):
         laughs = (laughs, laughs)
     stub = argparse.Namespace(x=laughs)
     (tmp_path / "wide.pkl").write_bytes(pickle.dumps(stub))
-    found = plain(read_foreign_pickle(tmp_path / "wide.pkl"))["x"]
-    assert found[0] is found[1]
+    pair = plain(read_foreign_pickle(tmp_path / "wide.pkl"))["x"]
+    assert pair[0] is pair[1]
 
 
 def edited(path, change):

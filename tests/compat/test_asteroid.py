@@ -41,14 +41,14 @@ def separated():
 def test_metrics_are_those_of_asteroid(case, name):
     if name in NEEDED:
         pytest.importorskip(NEEDED[name], reason="superb_sg is an extra, compiled when it is installed")
-    found = asteroid.get_metrics(
+    metrics = asteroid.get_metrics(
         *{"enhanced": enhanced, "separated": separated}[case](),
         metrics_list=[name],
         compute_permutation=case == "separated",
     )
     wanted = {key: value for key, value in GOLDEN[case].items() if key in (name, f"input_{name}")}
-    assert found == pytest.approx(wanted, abs=1e-5)
-    assert len(found) == 2
+    assert metrics == pytest.approx(wanted, abs=1e-5)
+    assert len(metrics) == 2
 
 
 def test_interference_is_bss_evals():
@@ -63,16 +63,16 @@ def test_silence_and_twins_end_no_training():
     _, sources, estimates = separated()
     estimates[0] = 0
     assert sorted(asteroid.order(sources, estimates).tolist()) == [0, 1]
-    found = asteroid.get_metrics(sources.sum(0)[None], sources, estimates, 16_000, ["si_sdr"], True)
-    assert np.isfinite(list(found.values())).all() and found["si_sdr"] < -30
+    metrics = asteroid.get_metrics(sources.sum(0)[None], sources, estimates, 16_000, ["si_sdr"], True)
+    assert np.isfinite(list(metrics.values())).all() and metrics["si_sdr"] < -30
     twins = np.stack([sources[0], sources[0]])
     assert sorted(asteroid.order(twins, twins).tolist()) == [0, 1]
 
 
 def test_scale_and_offset_do_not_count():
     _, (source,), (estimate,) = enhanced()
-    found = asteroid.si_sdr(source, estimate)
-    assert asteroid.si_sdr(3 * source + 0.1, 0.2 * estimate - 0.3) == pytest.approx(found, abs=1e-3)
+    ratio = asteroid.si_sdr(source, estimate)
+    assert asteroid.si_sdr(3 * source + 0.1, 0.2 * estimate - 0.3) == pytest.approx(ratio, abs=1e-3)
 
 
 def pairs(estimates, targets, power=2):
@@ -109,8 +109,8 @@ def test_silence_has_the_worst_score(name, worst):
     if name in NEEDED:
         pytest.importorskip(NEEDED[name], reason="superb_sg is an extra, compiled when it is installed")
     mix, clean, _ = enhanced()
-    found = asteroid.get_metrics(mix, clean, np.zeros_like(clean), metrics_list=[name])
-    assert found[name] == pytest.approx(worst, abs=1e-3) and found[f"input_{name}"] > found[name]
+    metrics = asteroid.get_metrics(mix, clean, np.zeros_like(clean), metrics_list=[name])
+    assert metrics[name] == pytest.approx(worst, abs=1e-3) and metrics[f"input_{name}"] > metrics[name]
 
 
 def test_pesq_says_what_it_cannot_score():

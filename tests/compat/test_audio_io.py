@@ -68,9 +68,9 @@ def test_info_says_what_a_header_says(samples, tmp_path):
     for suffix, bits, encoding in (("flac", 16, "FLAC"), ("ogg", 0, "VORBIS"), ("mp3", 0, "MP3")):
         path = tmp_path / f"sound.{suffix}"
         soundfile.write(path, np.zeros((1600, 1)), 16_000)
-        found = audio_io.info(path)
-        assert (found.sample_rate, found.num_channels) == (16_000, 1)
-        assert (found.bits_per_sample, found.encoding) == (bits, encoding)
+        header = audio_io.info(path)
+        assert (header.sample_rate, header.num_channels) == (16_000, 1)
+        assert (header.bits_per_sample, header.encoding) == (bits, encoding)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])

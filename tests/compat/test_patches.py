@@ -228,11 +228,11 @@ def test_checkpoints_are_replaced_whole(tmp_path):
 
 
 def test_the_hub_keeps_the_names_that_s3prl_imports(monkeypatch):
-    (found,) = (each for each in huggingface_hub.PATCHES if each.name == "huggingface_hub")
+    (repair,) = (each for each in huggingface_hub.PATCHES if each.name == "huggingface_hub")
     hub = ModuleType("huggingface_hub")
-    assert found.needed(hub)
-    found.apply(hub)
-    assert not found.needed(hub)
+    assert repair.needed(hub)
+    repair.apply(hub)
+    assert not repair.needed(hub)
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
     assert hub.HfFolder.get_token() == "hf_of_the_environment"
     with pytest.raises(RunError, match="hf upload"):
@@ -265,9 +265,9 @@ class Runner:
 
 def test_a_runner_checks_every_loader():
     runner = SimpleNamespace(Runner=type("Own", (Runner,), {}))
-    (found,) = (each for each in dataloaders.PATCHES if each.name == "empty loaders")
-    assert found.needed(runner)
-    found.apply(runner)
+    (repair,) = (each for each in dataloaders.PATCHES if each.name == "empty loaders")
+    assert repair.needed(runner)
+    repair.apply(runner)
     entry = runner.Runner()._get_downstream()
     assert len(entry.model.get_dataloader("train", 1)) == 1
     with pytest.raises(RunError, match="train: no batch in 1 items at batch size 2"):
@@ -286,10 +286,10 @@ class Expert:
 
 def test_a_mask_goes_where_the_features_are():
     expert = SimpleNamespace(DownstreamExpert=type("Own", (Expert,), {}))
-    found, *_ = devices.PATCHES
+    repair, *_ = devices.PATCHES
     cuda = torch.Tensor.cuda
-    assert found.needed(expert)
-    found.apply(expert)
+    assert repair.needed(expert)
+    repair.apply(expert)
     for device in ("cpu", "meta"):
         features = [torch.ones(1, device=device)]
         assert expert.DownstreamExpert().forward("train", features).device.type == device
@@ -314,10 +314,10 @@ def test_shares_of_a_draw_are_parts_of_it():
 
 
 def test_stand_ins_are_seen_by_one_import_only(monkeypatch):
-    (found,) = (each for each in missing_modules.PATCHES if each.name.startswith("catalyst"))
+    (repair,) = (each for each in missing_modules.PATCHES if each.name.startswith("catalyst"))
     monkeypatch.setattr(missing_modules.importlib.util, "find_spec", lambda name: None)
-    assert found.needed(ModuleType("expert"))
-    undo = found.apply(ModuleType("expert"))
+    assert repair.needed(ModuleType("expert"))
+    undo = repair.apply(ModuleType("expert"))
     from catalyst.data.sampler import DistributedSamplerWrapper as seen
 
     assert seen is DistributedSamplerWrapper

@@ -48,9 +48,9 @@ def test_sid_does_not_serve_the_list_of_another_corpus(kept, tmp_path):
     before = sorted(package.iterdir())
     first, second = (corpora.voxceleb(tmp_path / name, test=count) for name, count in (("a", 2), ("b", 3)))
     for corpus, count in ((first, 12), (second, 18), (first, 12)):
-        found = dataset.SpeakerClassifiDataset("test", corpus["root"], str(corpus["identify"]))
-        assert len(found) == count
-        assert all(Path(path).is_relative_to(corpus["root"]) for path in found.dataset)
+        data = dataset.SpeakerClassifiDataset("test", corpus["root"], str(corpus["identify"]))
+        assert len(data) == count
+        assert all(Path(path).is_relative_to(corpus["root"]) for path in data.dataset)
     assert len(list(kept.glob("sid/*/test.pkl"))) == 2
     assert sorted(package.iterdir()) == before
 
@@ -97,10 +97,10 @@ def test_asv_does_not_serve_the_lengths_of_another_corpus(kept, tmp_path, capsys
     for corpus, count in ((first, 6), (second, 12), (first, 6)):
         vad = {"min_sec": 4000}
         place = [corpus["root"] / "dev" / "wav"]
-        found = dataset.SpeakerVerifi_train(vad, ["Voxceleb1"], place, None, max_timestep=8000)
-        assert (len(found), found.speaker_num) == (count, 6)
-        assert all(Path(path).is_relative_to(corpus["root"]) for path in found.dataset)
-        wav, name, label = found[0]
+        data = dataset.SpeakerVerifi_train(vad, ["Voxceleb1"], place, None, max_timestep=8000)
+        assert (len(data), data.speaker_num) == (count, 6)
+        assert all(Path(path).is_relative_to(corpus["root"]) for path in data.dataset)
+        wav, name, label = data[0]
         assert 0 < len(wav) <= 8000
         assert (name, label) == ("id10001-video-00000", 0)
     assert capsys.readouterr().err.count("Preprocessing: 100%") == 2  # and not for the first one again

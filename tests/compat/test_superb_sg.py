@@ -24,8 +24,8 @@ EXPERTS = ("enhancement_stft", "enhancement_stft2", "separation_stft", "separati
 
 
 def chosen_by(patches, end):
-    (found,) = (patch for patch in patches if patch.name.endswith(end))
-    return found
+    (chosen,) = (patch for patch in patches if patch.name.endswith(end))
+    return chosen
 
 
 def test_what_s3prl_takes_from_asteroid_is_there_and_the_rest_is_not(monkeypatch):
@@ -178,8 +178,8 @@ def test_fairseqs_nested_settings_are_allowed_while_it_is_imported(package):
 
 def test_a_mended_fairseq_is_left_alone(package):
     package("x = 1\n")
-    found = importlib.import_module("fairseq")
-    assert not fairseq_import.PATCHES[0].needed(found)
+    module = importlib.import_module("fairseq")
+    assert not fairseq_import.PATCHES[0].needed(module)
     assert not fairseq_import.PATCHES[0].needed(SimpleNamespace(__path__=["nowhere"]))
 
 
@@ -193,8 +193,8 @@ def test_a_missing_or_broken_fairseq_is_told(package, monkeypatch):
     package(NESTED)
     assert find("ST").blocked() == ""
     package(NESTED, "raise RuntimeError('built for\\nanother torch')\n")
-    told = find("ST").blocked()
-    assert "RuntimeError: built for another torch" in told and "\n" not in told
+    reason = find("ST").blocked()
+    assert "RuntimeError: built for another torch" in reason and "\n" not in reason
 
 
 def test_doctor_and_the_runner_say_the_same(monkeypatch, tmp_path):
@@ -202,8 +202,8 @@ def test_doctor_and_the_runner_say_the_same(monkeypatch, tmp_path):
     monkeypatch.setattr(spec, "_is_missing", lambda name: name == "sacrebleu")
     monkeypatch.setattr(st, "find_spec", lambda name: None)
     monkeypatch.delitem(sys.modules, "fairseq", raising=False)
-    told = doctor._task(find("ST")).text
-    assert told.startswith(f"pip install sacrebleu; {why}")
+    advice = doctor._task(find("ST")).text
+    assert advice.startswith(f"pip install sacrebleu; {why}")
     translation = recipe.load(recipe.recipe_folders()["ST"])
     plan = RunPlan(UpstreamSpec("fbank"), (translation,), data=tmp_path, out=tmp_path)
     (row,) = preflight.check(plan)

@@ -32,8 +32,8 @@ def shortened(name, place):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    found, skipped = scan([resources.find("assets/speech")], min_seconds=0.4)
-    write(folder / "x.tsv", found, skipped)
+    manifests, skipped = scan([resources.find("assets/speech")], min_seconds=0.4)
+    write(folder / "x.tsv", manifests, skipped)
     return folder
 
 

@@ -70,8 +70,10 @@ def test_teachers_with_rare_parts_are_compressed_and_exported(shape, place, tmp_
     compress(from_dict(CompressConfig, values), tmp_path / "out")
     model, teacher = load_model(tmp_path / "out" / "model"), load_model(tmp_path / "teacher")
     assert parameters(model.config) <= 0.6 * parameters(teacher.config)
-    kept = ("pos_conv_batch_norm", "projection_norm", "layer_norm_eps", "adapter_dim")
-    assert [getattr(model.config, name) for name in kept] == [getattr(teacher.config, name) for name in kept]
+    fields = ("pos_conv_batch_norm", "projection_norm", "layer_norm_eps", "adapter_dim")
+    assert [getattr(model.config, name) for name in fields] == [
+        getattr(teacher.config, name) for name in fields
+    ]
     rare = [name for name in model.state_dict() if "batch_norm" in name or "adapter" in name]
     changed = [name for name in rare if not torch.equal(model.state_dict()[name], teacher.state_dict()[name])]
     assert changed == rare != []

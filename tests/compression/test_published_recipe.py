@@ -147,7 +147,7 @@ MINIMAL = {"teacher": "hubert_base", "data": {"train": "x.tsv"}}
 
 def facts(config: CompressConfig) -> dict:
     """The values of a filled configuration that :data:`PUBLISHED` names, without those of an absent stage."""
-    values, found = to_dict(config), {}
+    values, settings = to_dict(config), {}
     for name in PUBLISHED:
         section, _, field = name.rpartition(".")
         inner = values
@@ -155,8 +155,8 @@ def facts(config: CompressConfig) -> dict:
             inner = inner[key]
         if inner is not None and (section != "budget" or config.stage1 is not None):
             seconds = values["data"]["batch"]["seconds_per_batch"]
-            found[name] = inner["accumulate"] * seconds if field == "seconds" else inner[field]
-    return found
+            settings[name] = inner["accumulate"] * seconds if field == "seconds" else inner[field]
+    return settings
 
 
 def differences_from_published(config: CompressConfig) -> dict:

@@ -55,12 +55,12 @@ def break_file(path):
 def test_every_utterance_is_in_an_epoch_once(imaginary):
     config = BatchConfig()
     stream = BatchStream(imaginary, config)
-    kept = [entry for entry in imaginary.entries if entry.samples >= 32_000]
-    assert 0 < len(kept) < 5000
-    assert stream.entries == kept
+    entries = [entry for entry in imaginary.entries if entry.samples >= 32_000]
+    assert 0 < len(entries) < 5000
+    assert stream.entries == entries
     longest = int(15.6 * 16_000)
-    owners = [index for index, entry in enumerate(kept) for _ in range(math.ceil(entry.samples / longest))]
-    assert len(owners) > len(kept)
+    owners = [index for index, entry in enumerate(entries) for _ in range(math.ceil(entry.samples / longest))]
+    assert len(owners) > len(entries)
     assert stream.owners.tolist() == owners
     start = 0
     plans = [stream.plan(epoch) for epoch in range(3)]
@@ -118,10 +118,10 @@ def test_neither_workers_nor_history_nor_order_matter(manifest, workers):
     np.random.seed(1)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    got = list(loader(stream, 0, stop, workers))
+    loaded = list(loader(stream, 0, stop, workers))
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(got) == stop
-    assert all(same(batch, expected[index]) for index, batch in enumerate(got))
+    assert len(loaded) == stop
+    assert all(same(batch, expected[index]) for index, batch in enumerate(loaded))
     assert same(stream[0], expected[0])
     assert not any(same(expected[0], expected[index]) for index in range(1, stop))
 
@@ -135,10 +135,10 @@ def test_the_seed_changes_order_and_crops(manifest):
 def test_strides_share_the_batches_out(manifest, start):
     stream = BatchStream(manifest, CONFIG)
     for offset in range(3):
-        got = list(loader(stream, start, 9, stride=3, offset=offset))
+        loaded = list(loader(stream, start, 9, stride=3, offset=offset))
         wanted = [index for index in range(start, 9) if index % 3 == offset]
-        assert len(got) == len(wanted)
-        assert all(same(batch, stream[index]) for batch, index in zip(got, wanted, strict=True))
+        assert len(loaded) == len(wanted)
+        assert all(same(batch, stream[index]) for batch, index in zip(loaded, wanted, strict=True))
 
 
 def test_far_batches_cost_no_memory(imaginary):
@@ -304,8 +304,8 @@ def test_hours_of_long_recordings_weigh_as_hours(imaginary):
 
 def test_utterances_of_at_most_max_seconds_are_batched_as_ever(imaginary):
     """Batches and crops of a corpus without long recordings, as they were before there were segments."""
-    kept = Manifest(tuple(entry for entry in imaginary.entries if entry.samples <= 15.6 * 16_000))
-    stream = BatchStream(kept, BatchConfig(seed=5))
+    short_manifest = Manifest(tuple(entry for entry in imaginary.entries if entry.samples <= 15.6 * 16_000))
+    stream = BatchStream(short_manifest, BatchConfig(seed=5))
     assert not stream.starts.any()
     assert stream.plan(1)[3][:5] == [1222, 1909, 1364, 1719, 1884]
 

@@ -34,13 +34,13 @@ def block(number):
     )
 
 
-def check(found, numbers):
-    """Which of these blocks are there; each is what it should be."""
+def check(opened, numbers):
+    """Return those of the blocks that are there, after checking that each is what it should be."""
     there = []
     for number in numbers:
         wanted = block(number)
-        (place,) = found.find([wanted.key])
-        read = None if place is None else found.read(wanted.key, place)
+        (place,) = opened.find([wanted.key])
+        read = None if place is None else opened.read(wanted.key, place)
         if read is not None:
             assert torch.equal(read, wanted.states), number
             assert place.seconds == 0.5
@@ -94,20 +94,20 @@ def test_damage_is_found_and_what_it_took_is_stored_again(tmp_path, damage, know
     writer.append(map(block, range(8)))
     hurt, lost = DAMAGES[damage]
     hurt(*files(tmp_path))
-    found = writer if known else store(tmp_path)
-    there = check(found, range(8))
+    opened = writer if known else store(tmp_path)
+    there = check(opened, range(8))
     if not known:
         assert len(there) == 8 - lost
-    found.append(block(number) for number in range(12))
-    assert check(found, range(12)) == [*range(12)]
+    opened.append(block(number) for number in range(12))
+    assert check(opened, range(12)) == [*range(12)]
     last = store(tmp_path)  # which misses a record that changed after the other had read it
     last.append(block(number) for number in range(12))
     assert check(last, range(12)) == check(store(tmp_path), range(12)) == [*range(12)]
 
 
 def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
-    found, write = store(tmp_path), os.write
-    found.append(map(block, range(4)))
+    writer, write = store(tmp_path), os.write
+    writer.append(map(block, range(4)))
 
     def full(file, data):
         if len(data) == 3 * RECORD.itemsize:
@@ -117,8 +117,8 @@ def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
-        assert found.append(map(block, range(4, 7))) == 0
-    assert "No space left" in found.closed
+        assert writer.append(map(block, range(4, 7))) == 0
+    assert "No space left" in writer.closed
     later = store(tmp_path)
     assert check(later, range(7)) == [0, 1, 2, 3, 4]
     later.append(map(block, range(9)))
@@ -126,13 +126,13 @@ def test_an_index_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
 
 
 def test_a_removed_folder_is_made_again(tmp_path):
-    found = store(tmp_path)
-    found.append(map(block, range(4)))
+    writer = store(tmp_path)
+    writer.append(map(block, range(4)))
     for path in files(tmp_path):
         path.unlink()
     (tmp_path / "model").rmdir()
-    assert found.append(map(block, range(2, 6))) == 4
-    assert check(found, range(6)) == check(store(tmp_path), range(6)) == [2, 3, 4, 5]
+    assert writer.append(map(block, range(2, 6))) == 4
+    assert check(writer, range(6)) == check(store(tmp_path), range(6)) == [2, 3, 4, 5]
 
 
 def _fill(folder, seed):

@@ -30,15 +30,15 @@ def test_scan_recurses_and_counts_at_16_khz(tmp_path, monkeypatch):
     put(tmp_path / "audio" / "0.wav", 2.0, 44_100)
     (tmp_path / "audio" / "notes.txt").write_text("no audio")
     monkeypatch.chdir(tmp_path)
-    found, skipped = scan(["audio"])
-    assert set(found) == {""}
+    manifests, skipped = scan(["audio"])
+    assert set(manifests) == {""}
     assert not skipped
-    paths = [entry.path for entry in found[""].entries]
+    paths = [entry.path for entry in manifests[""].entries]
     assert all(os.path.isabs(path) for path in paths)
     assert paths == sorted(paths)
-    assert names(found[""]) == ["0.wav", "3.ogg", "4.Opus", "5.mp3", "1.wav", "2.FLAC"]
-    assert found[""].entries[0].samples == 32_000
-    assert found[""].seconds == pytest.approx(4.5, abs=0.2)
+    assert names(manifests[""]) == ["0.wav", "3.ogg", "4.Opus", "5.mp3", "1.wav", "2.FLAC"]
+    assert manifests[""].entries[0].samples == 32_000
+    assert manifests[""].seconds == pytest.approx(4.5, abs=0.2)
 
 
 def test_a_file_found_twice_is_listed_once(tmp_path):
@@ -46,8 +46,8 @@ def test_a_file_found_twice_is_listed_once(tmp_path):
     (tmp_path / "audio" / "deep" / "loop").symlink_to(tmp_path / "audio")
     (tmp_path / "audio" / "2.wav").symlink_to(tmp_path / "audio" / "deep" / "1.wav")
     (tmp_path / "alias").symlink_to(tmp_path / "audio")
-    found, _ = scan([tmp_path / "audio", tmp_path / "audio" / "deep", tmp_path / "alias"])
-    assert names(found[""]) == ["2.wav"]
+    manifests, _ = scan([tmp_path / "audio", tmp_path / "audio" / "deep", tmp_path / "alias"])
+    assert names(manifests[""]) == ["2.wav"]
     linked, _ = scan([tmp_path / "alias"])
     assert len(linked[""].entries) == 1
 
@@ -58,8 +58,8 @@ def test_only_a_check_finds_what_a_header_hides(tmp_path):
     data[5] = np.nan
     soundfile.write(tmp_path / "nan.wav", data, 16_000, subtype="FLOAT")
     assert names(scan([tmp_path])[0][""]) == ["good.wav", "nan.wav"]
-    found, skipped = scan([tmp_path], check=True)
-    assert names(found[""]) == ["good.wav"]
+    manifests, skipped = scan([tmp_path], check=True)
+    assert names(manifests[""]) == ["good.wav"]
     assert skipped == [Skipped(str(tmp_path / "nan.wav"), "non-finite samples")]
 
 
@@ -71,15 +71,15 @@ def test_bad_files_are_listed_with_their_reason(tmp_path):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.flac").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "header.ogg").write_bytes(b"OggS" + bytes(40))
-    found, skipped = scan([tmp_path], check=True)
-    assert [entry.path for entry in found[""].entries] == [str(good)]
+    manifests, skipped = scan([tmp_path], check=True)
+    assert [entry.path for entry in manifests[""].entries] == [str(good)]
     reasons = {os.path.basename(bad.path): bad.reason for bad in skipped}
     assert reasons.pop(short.name) == "too short (0.020 s)"
     assert reasons.pop("nan.wav") == "non-finite samples"
     assert reasons.pop("nosamples.wav") == "empty"
     assert sorted(reasons) == ["empty.wav", "header.ogg", "noise.flac"]
     assert all(reason.startswith("unreadable") for reason in reasons.values())
-    assert "6 files skipped" in write(tmp_path / "x.tsv", found, skipped)
+    assert "6 files skipped" in write(tmp_path / "x.tsv", manifests, skipped)
     assert len((tmp_path / "x.skipped.tsv").read_text().splitlines()) == 7
     good.unlink()
     with pytest.raises(DataError, match=r"none of 6 files can be used, the first: .*empty\.wav: unreadable"):
@@ -159,14 +159,14 @@ def test_a_folder_of_librispeech_makes_a_split(tmp_path):
     root = tmp_path / "LibriSpeech"
     for name in ("train-clean-100/19/198/19-198-0000", "dev-clean/84/1/84-1-0000", "dev-other/7/8/7-8-0000"):
         put(root / f"{name}.flac")
-    found, _ = scan([root], splits={"valid": "dev-clean", "other": "LibriSpeech/dev-other/"})
-    assert {name: names(manifest) for name, manifest in found.items()} == {
+    manifests, _ = scan([root], splits={"valid": "dev-clean", "other": "LibriSpeech/dev-other/"})
+    assert {name: names(manifest) for name, manifest in manifests.items()} == {
         "valid": ["84-1-0000.flac"],
         "other": ["7-8-0000.flac"],
         "": ["19-198-0000.flac"],
     }
-    found, _ = scan([root], splits={"valid": "{dev-clean,dev-other}"})
-    assert len(found["valid"].entries) == 2
+    manifests, _ = scan([root], splits={"valid": "{dev-clean,dev-other}"})
+    assert len(manifests["valid"].entries) == 2
     with pytest.raises(DataError, match="'dev' matches no usable file"):
         scan([root], splits={"valid": "dev"})
 
@@ -174,8 +174,8 @@ def test_a_folder_of_librispeech_makes_a_split(tmp_path):
 def test_min_seconds_is_the_shortest_allowed(tmp_path):
     put(tmp_path / "a.wav", 0.5)
     put(tmp_path / "b.wav", 0.499)
-    found, skipped = scan([tmp_path], min_seconds=0.5)
-    assert names(found[""]) == ["a.wav"]
+    manifests, skipped = scan([tmp_path], min_seconds=0.5)
+    assert names(manifests[""]) == ["a.wav"]
     assert [bad.reason for bad in skipped] == ["too short (0.499 s)"]
 
 
@@ -183,12 +183,12 @@ def test_odd_names_survive_and_impossible_ones_are_skipped(tmp_path):
     for name in ("ä b.wav", "line\u2028sep\x85.wav", "tab\tend\n.wav"):
         put(tmp_path / "audio" / name)
     os.link(tmp_path / "audio" / "ä b.wav", os.fsencode(tmp_path / "audio") + b"/\xff.wav")
-    found, skipped = scan([tmp_path / "audio"])
-    assert len(found[""].entries) == 2
+    manifests, skipped = scan([tmp_path / "audio"])
+    assert len(manifests[""].entries) == 2
     assert len(skipped) == 2
     assert all("its name holds a tab" in bad.reason for bad in skipped)
-    write(tmp_path / "x.tsv", found, skipped)
-    assert Manifest.load(tmp_path / "x.tsv") == found[""]
+    write(tmp_path / "x.tsv", manifests, skipped)
+    assert Manifest.load(tmp_path / "x.tsv") == manifests[""]
     rows = (tmp_path / "x.skipped.tsv").read_text(encoding="utf8").splitlines()
     assert rows[0] == "path\treason"
     assert [row.count("\t") for row in rows] == [1, 1, 1]
@@ -213,8 +213,8 @@ def test_split_names_are_checked(tmp_path, name):
 def test_the_first_glob_takes_a_file(tmp_path):
     for name in ("dev/a.wav", "dev/b.wav", "train/a.wav", "train/c.wav"):
         put(tmp_path / name)
-    found, _ = scan([tmp_path], splits={"valid": "*/dev/*", "test": "*/a.wav"})
-    assert {name: names(manifest) for name, manifest in found.items()} == {
+    manifests, _ = scan([tmp_path], splits={"valid": "*/dev/*", "test": "*/a.wav"})
+    assert {name: names(manifest) for name, manifest in manifests.items()} == {
         "valid": ["a.wav", "b.wav"],
         "test": ["a.wav"],
         "": ["c.wav"],
@@ -224,19 +224,19 @@ def test_the_first_glob_takes_a_file(tmp_path):
 def test_write_is_all_or_nothing(tmp_path):
     put(tmp_path / "audio" / "a.wav")
     put(tmp_path / "audio" / "b.wav")
-    found, skipped = scan([tmp_path / "audio"], splits={"valid": "*b.wav"})
+    manifests, skipped = scan([tmp_path / "audio"], splits={"valid": "*b.wav"})
     out = tmp_path / "out"
     out.mkdir()
     (out / "x.valid.tsv").write_bytes(b"\xff mine")
     with pytest.raises(DataError, match=r"x\.valid\.tsv: exists already"):
-        write(out / "x.tsv", found, skipped)
+        write(out / "x.tsv", manifests, skipped)
     assert os.listdir(out) == ["x.valid.tsv"]
-    assert "1 files, 0.0 min" in write(out / "x.tsv", found, skipped, overwrite=True)
+    assert "1 files, 0.0 min" in write(out / "x.tsv", manifests, skipped, overwrite=True)
     assert sorted(os.listdir(out)) == ["x.skipped.tsv", "x.tsv", "x.valid.tsv"]
     assert (out / "x.skipped.tsv").read_text() == "path\treason\n"
-    assert Manifest.load(out / "x.tsv") == found[""]
-    assert Manifest.load(out / "x.valid.tsv") == found["valid"]
-    write(out / "x.tsv", found, skipped)  # the same again is no harm
+    assert Manifest.load(out / "x.tsv") == manifests[""]
+    assert Manifest.load(out / "x.valid.tsv") == manifests["valid"]
+    write(out / "x.tsv", manifests, skipped)  # the same again is no harm
 
 
 def test_save_keeps_what_is_there_when_it_fails(tmp_path, monkeypatch):

@@ -54,16 +54,16 @@ def bucket():
 
 def test_members_are_read_like_files(tmp_path):
     pack(tmp_path / "a.tar", {f"x/1.{suffix}": data for suffix, data in MADE.items()} | {"x/1.json": b"{}"})
-    found, skipped = scan([tmp_path / "a.tar"])
+    manifests, skipped = scan([tmp_path / "a.tar"])
     assert not skipped
-    assert names(found[""]) == [f"x/1.{suffix}" for suffix in MADE]
-    for entry, (suffix, data) in zip(found[""].entries, MADE.items(), strict=True):
+    assert names(manifests[""]) == [f"x/1.{suffix}" for suffix in MADE]
+    for entry, (suffix, data) in zip(manifests[""].entries, MADE.items(), strict=True):
         (tmp_path / f"1.{suffix}").write_bytes(data)
         whole = read(tmp_path / f"1.{suffix}")
         assert entry.samples == len(whole)
         assert np.array_equal(read(entry.path), whole)
         assert np.array_equal(read(entry.path, 3000, 1000), read(tmp_path / f"1.{suffix}", 3000, 1000))
-    assert scan([tmp_path / "a.tar"], check=True)[0] == found
+    assert scan([tmp_path / "a.tar"], check=True)[0] == manifests
 
 
 def test_the_path_of_a_member_tells_its_place(tmp_path):
@@ -83,10 +83,10 @@ def test_every_tar_format_with_long_and_foreign_names(tmp_path, kind):
     if kind != tarfile.USTAR_FORMAT:
         wanted.append("f" * 300 + ".wav")
     pack(tmp_path / "a.tar", dict.fromkeys(wanted, MADE["wav"]), format=kind)
-    found, skipped = scan([tmp_path])
+    manifests, skipped = scan([tmp_path])
     assert not skipped
-    assert names(found[""]) == wanted
-    assert all(len(read(entry.path)) == 8000 for entry in found[""].entries)
+    assert names(manifests[""]) == wanted
+    assert all(len(read(entry.path)) == 8000 for entry in manifests[""].entries)
 
 
 def test_folders_globs_and_braces_of_shards(tmp_path):
@@ -109,8 +109,10 @@ def test_splits_choose_by_member_or_shard(tmp_path):
     speech = ("train-clean-100/19/1.flac", "dev-clean/84/1.flac", "dev-other/7/1.flac")
     pack(tmp_path / "a.tar", dict.fromkeys(speech, MADE["flac"]))
     pack(tmp_path / "b.tar", {"1.wav": MADE["wav"]})
-    found, _ = scan([tmp_path], splits={"valid": "{dev-clean,dev-other}", "b": "*/b.tar#*", "w": "*.flac"})
-    assert {name: names(manifest) for name, manifest in found.items()} == {
+    manifests, _ = scan(
+        [tmp_path], splits={"valid": "{dev-clean,dev-other}", "b": "*/b.tar#*", "w": "*.flac"}
+    )
+    assert {name: names(manifest) for name, manifest in manifests.items()} == {
         "valid": [*speech[1:]],
         "b": ["1.wav"],
         "w": [speech[0]],
@@ -144,10 +146,10 @@ def test_a_store_behind_a_url_is_read_by_ranges(bucket, monkeypatch, tmp_path):
 def test_a_loose_file_behind_a_url(bucket):
     files = fsspec.filesystem("memory")
     files.pipe("/bucket/x/1.ogg", MADE["ogg"])
-    found, _ = scan(["memory://bucket/x"])
-    assert [entry.path for entry in found[""].entries] == ["memory:///bucket/x/1.ogg"]
-    assert len(read(found[""].entries[0].path)) == 8000
-    assert check_headers(found[""], 0.0) == []
+    manifests, _ = scan(["memory://bucket/x"])
+    assert [entry.path for entry in manifests[""].entries] == ["memory:///bucket/x/1.ogg"]
+    assert len(read(manifests[""].entries[0].path)) == 8000
+    assert check_headers(manifests[""], 0.0) == []
 
 
 @pytest.mark.parametrize("url", ["nope://bucket/a.tar", "memory://bucket/gone.tar"])
@@ -169,8 +171,8 @@ def test_compressed_shards_are_refused(tmp_path):
         with pytest.raises(DataError, match=r"a\.tar\.gz: compressed shards have no random access"):
             scan([source])
     (tmp_path / "b.tar").write_bytes(gzip.compress(shard.read_bytes()))
-    found, skipped = scan([tmp_path])  # the .tar.gz is beside what can be used, and left alone
-    assert len(found[""].entries) == 1
+    manifests, skipped = scan([tmp_path])  # the .tar.gz is beside what can be used, and left alone
+    assert len(manifests[""].entries) == 1
     assert [(bad.path, bad.reason) for bad in skipped] == [
         (f"{tmp_path}/b.tar", "is compressed (gzip), which has no random access; uncompress it")
     ]
@@ -182,8 +184,8 @@ def test_bad_members_are_listed_and_the_good_ones_used(tmp_path):
         tmp_path / "a.tar",
         {"1.wav": wav, "2.wav": b"RIFF", "3.wav": encoded(chirp(0.05), "wav"), "4.wav": wav},
     )
-    found, skipped = scan([tmp_path])
-    assert names(found[""]) == ["1.wav", "4.wav"]
+    manifests, skipped = scan([tmp_path])
+    assert names(manifests[""]) == ["1.wav", "4.wav"]
     assert [Member.parse(bad.path).name for bad in skipped] == ["2.wav", "3.wav"]
     assert [bad.reason.split(" (")[0] for bad in skipped] == ["unreadable", "too short"]
 
@@ -211,8 +213,8 @@ STEP = 512 + -(-len(MADE["wav"]) // 512) * 512  # bytes of a member with its hea
 def test_of_a_damaged_shard_what_comes_before_is_used(tmp_path, damage, reason, good):
     whole = pack(tmp_path / "a.tar", {f"{i}.wav": MADE["wav"] for i in (1, 2, 3)})
     (tmp_path / "b.tar").write_bytes(damage(whole.read_bytes()))
-    found, skipped = scan([tmp_path])
-    assert names(found[""]) == ["1.wav", "2.wav", "3.wav", "1.wav", "2.wav"][: 3 + good]
+    manifests, skipped = scan([tmp_path])
+    assert names(manifests[""]) == ["1.wav", "2.wav", "3.wav", "1.wav", "2.wav"][: 3 + good]
     assert [bad.path for bad in skipped] == [f"{tmp_path}/b.tar"]
     assert re.match(reason, skipped[0].reason)
 
@@ -274,8 +276,8 @@ def test_a_file_that_looks_like_a_place_in_a_shard_is_skipped(tmp_path):
     odd.parent.mkdir()
     for path in (odd, tmp_path / "2.wav"):
         path.write_bytes(MADE["wav"])
-    found, skipped = scan([tmp_path])
-    assert [entry.path for entry in found[""].entries] == [str(tmp_path / "2.wav")]
+    manifests, skipped = scan([tmp_path])
+    assert [entry.path for entry in manifests[""].entries] == [str(tmp_path / "2.wav")]
     assert [bad.reason for bad in skipped] == ["its name looks like a place inside a shard; rename it"]
 
 
@@ -291,9 +293,9 @@ def test_workers_read_shards_like_the_process_itself(tmp_path, start):
     wanted = [packed[index] for index in range(stop)]  # opened here before the workers begin
     feed = loader(packed, 0, stop, 2)
     feed.multiprocessing_context = start
-    got = list(feed)
-    assert len(got) == stop
-    for index, (batch, other) in enumerate(zip(got, wanted, strict=True)):
+    batches = list(feed)
+    assert len(batches) == stop
+    for index, (batch, other) in enumerate(zip(batches, wanted, strict=True)):
         assert not batch.failed
         assert batch.paths == other.paths
         assert torch.equal(batch.waveforms, other.waveforms)

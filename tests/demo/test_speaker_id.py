@@ -123,9 +123,9 @@ def test_s3prl_trains_evaluates_resumes_and_is_not_run_again(speech, recipe, tmp
     """Real runs of s3prl: training and evaluation, then both again from the checkpoint of step 1."""
     model, out = save_model(tiny("hubert"), tmp_path / "model"), tmp_path / "sid"
     upstreams = [ComparedUpstream("small", "a small one", checkpoint=model)]
-    found, chance = identify(upstreams, out, recipe, speech)
+    accuracies, chance = identify(upstreams, out, recipe, speech)
     assert chance == 0.5
-    assert 0 <= found["small"] <= 1
+    assert 0 <= accuracies["small"] <= 1
     folder = out / "small"
     written = yaml.safe_load((out / "config.yaml").read_text(encoding="utf8"))
     assert written["downstream_expert"]["datarc"]["file_path"] == str(out / "corpus")
@@ -133,7 +133,7 @@ def test_s3prl_trains_evaluates_resumes_and_is_not_run_again(speech, recipe, tmp
     assert re.findall(r"a small one +(\w+)", capsys.readouterr().out) == ["training", "evaluation"]
 
     monkeypatch.setattr(Launcher, "run", None)  # nothing may be run
-    assert identify(upstreams, out, recipe, speech) == (found, chance)
+    assert identify(upstreams, out, recipe, speech) == (accuracies, chance)
     monkeypatch.undo()
 
     (folder / "evaluated.json").unlink()

@@ -61,9 +61,9 @@ def test_targets_are_found_rounded_as_they_were_computed(place, tmp_path):
 def test_a_run_equals_one_that_finds_everything(place, tmp_path):
     """A second run that begins with the targets of the first ends with the same weights."""
     compress(fixed(place), tmp_path / "first")
-    kept = tmp_path / "first" / "targets"
+    targets = tmp_path / "first" / "targets"
     (tmp_path / "second").mkdir()
-    kept.rename(tmp_path / "targets")
+    targets.rename(tmp_path / "targets")
     assert (tmp_path / "targets" / "fp32" / "states.f16").stat().st_size > 10_000
     computed = []
     real = TargetCache.get

@@ -78,8 +78,8 @@ def test_interrupted_training_equals_undisturbed(place, tmp_path, option):
     train(place, halves, option)
     assert differing(torch.load(whole / "end-0.pt"), torch.load(halves / "end-0.pt")) == []
     assert differing(load_best(whole, 3), load_best(halves, 3)) == []
-    kept = sorted(path.name for path in halves.glob("valid-*.pt"))
-    assert kept == [f"valid-0000000{update}.pt" for update in (2, 4, 6)]
+    checkpoints = sorted(path.name for path in halves.glob("valid-*.pt"))
+    assert checkpoints == [f"valid-0000000{update}.pt" for update in (2, 4, 6)]
 
 
 @pytest.mark.slow

@@ -105,12 +105,12 @@ def answer(done):
 def test_the_frontend_from_the_yaml_of_a_recipe(tmp_path, checkpoint):
     recipe(tmp_path, checkpoint)
     (tmp_path / "script.py").write_text(FRONTEND)
-    found = answer(python("script.py", cwd=tmp_path))
-    assert (found["size"], found["hop"], found["frames"]) == (32, 320, [29, 19])
-    assert found["apart"] < 1e-5 and found["padding"] < 1e-5
+    report = answer(python("script.py", cwd=tmp_path))
+    assert (report["size"], report["hop"], report["frames"]) == (32, 320, [29, 19])
+    assert report["apart"] < 1e-5 and report["padding"] < 1e-5
     model = tiny("hubert")
-    assert found["tensors"] == len(model.state_dict())
-    assert found["trained"] == sum(p.requires_grad for p in model.parameters())
+    assert report["tensors"] == len(model.state_dict())
+    assert report["trained"] == sum(p.requires_grad for p in model.parameters())
 
 
 @pytest.fixture(scope="module")

@@ -104,8 +104,8 @@ def done(tmp_path_factory, upstream):
     for run in (run for each in runs.values() for run in each):
         run.scores = run.experiment.scores(outputs[1])
         del outputs[:2]
-    told = [tuple(map(int, numbers)) for numbers in TOLD.findall(ended.err)]
-    return runs, outputs, told[::-1]  # what is registered last speaks first
+    counts = [tuple(map(int, numbers)) for numbers in TOLD.findall(ended.err)]
+    return runs, outputs, counts[::-1]  # what is registered last speaks first
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,18 +131,18 @@ def test_chosen_and_normalized_hidden_states(done):
 
 
 def test_the_upstream_runs_once_an_utterance(done):
-    """What each start of s3prl tells when it ends: training and evaluation, empty and full cache."""
-    told = dict(zip(NAMES, zip(*[iter(done[2][: 4 * len(NAMES)])] * 4, strict=True), strict=True))
+    """Counts that each start of s3prl reports at its end: training and evaluation, empty and full cache."""
+    counts = dict(zip(NAMES, zip(*[iter(done[2][: 4 * len(NAMES)])] * 4, strict=True), strict=True))
     assert len(done[2]) == 4 * len(NAMES) + 2  # and of the chosen hidden states; the refused tell nothing
     for name in NAMES[:-1]:
-        for read, computed, stored in told[name]:
+        for read, computed, stored in counts[name]:
             assert computed == stored, name
             assert read + computed > 1
-        assert [computed for _, computed, _ in told[name][2:]] == [0, 0], name
-    assert told["asr"][0][1] > 0
-    assert told["pr"][0][1] < told["asr"][0][1] / 2  # the two tasks have the same audio
+        assert [computed for _, computed, _ in counts[name][2:]] == [0, 0], name
+    assert counts["asr"][0][1] > 0
+    assert counts["pr"][0][1] < counts["asr"][0][1] / 2  # the two tasks have the same audio
     assert done[2][-2][1] == done[2][-1][1] == 0
-    silence = told["ks"]
+    silence = counts["ks"]
     assert silence[0][1] > silence[0][2]  # stored from the second time on
     assert silence[2][1] <= silence[0][1] - silence[0][2]
 

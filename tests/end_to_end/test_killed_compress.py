@@ -57,8 +57,8 @@ def doomed(place, out, moment):
 
 
 def rows(out, stage):
-    found = [json.loads(row) for row in (out / stage / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "audio_seconds_per_second"} for row in found]
+    entries = [json.loads(row) for row in (out / stage / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "audio_seconds_per_second"} for row in entries]
 
 
 def assert_same_end(out, whole):

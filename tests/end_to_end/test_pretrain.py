@@ -108,11 +108,11 @@ def test_makes_the_updates_of_compress(place, done, compressed, stage, name, upd
     """Loss and its terms, sparsity, learning rates and norms of all updates, and the models they end in."""
     rows = [json.loads(r) for r in (compressed / f"stage{stage}" / "log.jsonl").read_text().splitlines()]
     assert [row["update"] for row in rows] == list(range(1, updates + 1))
-    found = events(place / name)
+    scalars = events(place / name)
     names = ["loss", "distillation", "l1", "cos", "lr", "gradient_norm"]
     names += ["sparsity", "target_sparsity"] if stage == 1 else []
     for scalar in names:
-        steps, values = zip(*found[scalar.replace("gradient_norm", "gradient-norm")], strict=True)
+        steps, values = zip(*scalars[scalar.replace("gradient_norm", "gradient-norm")], strict=True)
         assert list(steps) == list(range(1, updates + 1))
         assert list(values) == pytest.approx([row[scalar] for row in rows], rel=1e-5, abs=1e-8), scalar
     ours = load_model(place / name / f"states-{updates}")
@@ -124,12 +124,12 @@ def test_makes_the_updates_of_compress(place, done, compressed, stage, name, upd
 
 def test_learning_rates_rise_from_the_first_update(place, done):
     """s3prl's warm-up would begin at 0; and gates have a rate of their own."""
-    found = events(place / "whole")
-    rates = [value for _, value in found["lr"]]
+    scalars = events(place / "whole")
+    rates = [value for _, value in scalars["lr"]]
     assert rates[:4] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3, 1e-3 * 16 / 17])
     assert rates[-1] == 0
-    assert [v for _, v in found["gate-lr"]] == pytest.approx([200 * rate for rate in rates])
-    assert {value for _, value in found["skipped"]} == {0}
+    assert [v for _, v in scalars["gate-lr"]] == pytest.approx([200 * rate for rate in rates])
+    assert {value for _, value in scalars["skipped"]} == {0}
 
 
 def test_killed_and_resumed_equals_undisturbed(place, done):

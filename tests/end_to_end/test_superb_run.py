@@ -53,19 +53,19 @@ def test_every_task_gets_its_score(whole):
     out, said = whole
     assert "nothing is missing" in said
     for name in NAMES:
-        task, found = find(name), score_file.read(out / name / score_file.FILE)
-        assert found.upstream == "tiny"
-        assert found.seed == 1337
-        assert (found.parameters, found.macs) == (5_922_816, 127_425_970_240)
-        assert (found.learning_rate is None) == (name == "qbe")
-        assert set(found.checkpoints) == {part.name or name for part in task.parts}
-        assert set(found.parts) == {part.name for part in task.parts if part.name}
-        assert set(found.layer_weights) == (set() if name == "qbe" else set(found.checkpoints))
-        for weights in found.layer_weights.values():
+        task, result = find(name), score_file.read(out / name / score_file.FILE)
+        assert result.upstream == "tiny"
+        assert result.seed == 1337
+        assert (result.parameters, result.macs) == (5_922_816, 127_425_970_240)
+        assert (result.learning_rate is None) == (name == "qbe")
+        assert set(result.checkpoints) == {part.name or name for part in task.parts}
+        assert set(result.parts) == {part.name for part in task.parts if part.name}
+        assert set(result.layer_weights) == (set() if name == "qbe" else set(result.checkpoints))
+        for weights in result.layer_weights.values():
             assert len(weights) == LAYERS + 1 and sum(weights) == pytest.approx(1)
-        assert found.versions["s3prl"] == found.s3prl == "0.4.18"
-        assert (found.benchmark, found.comparable_with) == ("SUPERB", "SUPERB with changes")
-        assert found.processes == 1 and (found.steps is None) == (name == "qbe")
+        assert result.versions["s3prl"] == result.s3prl == "0.4.18"
+        assert (result.benchmark, result.comparable_with) == ("SUPERB", "SUPERB with changes")
+        assert result.processes == 1 and (result.steps is None) == (name == "qbe")
         line = rf"\d\d:\d\d:\d\d  {name} .*{task.metrics[0].name} [-\d.]+.*  .*score\.json"
         assert re.search(rf"(?m)^{line}$", said)
 
@@ -117,8 +117,8 @@ def _close(text, number):
 def test_what_they_predict_can_be_submitted(whole, tmp_path):
     out, _ = whole
     main(["superb", "submit", str(out), "--out", str(tmp_path / "predict.zip"), "--any-count"])
-    found = check(tmp_path / "predict.zip", SubmissionChecks(any_count=True))
-    assert not found.faults
+    report = check(tmp_path / "predict.zip", SubmissionChecks(any_count=True))
+    assert not report.faults
     wanted = {
         prediction.entry
         for task in all_tasks()
@@ -126,13 +126,13 @@ def test_what_they_predict_can_be_submitted(whole, tmp_path):
         for prediction in task.predictions
         if not prediction.optional
     }
-    assert set(found.items) == wanted
+    assert set(report.items) == wanted
     assert len(wanted) == 15 + len({"se", "ss"} & set(NAMES))
 
 
 def test_emotions_are_recognised_in_five_folds(whole):
-    found = score_file.read(whole[0] / "er" / score_file.FILE)
-    assert found.metrics["acc"] == pytest.approx(sum(part["acc"] for part in found.parts.values()) / 5)
+    result = score_file.read(whole[0] / "er" / score_file.FILE)
+    assert result.metrics["acc"] == pytest.approx(sum(part["acc"] for part in result.parts.values()) / 5)
     for number in range(1, 6):
         fold = whole[0] / "er" / f"fold{number}"
         assert f"Ses0{number}" in (fold / f"test_fold{number}_predict.txt").read_text()
@@ -141,15 +141,15 @@ def test_emotions_are_recognised_in_five_folds(whole):
 
 
 def test_verification_takes_the_best_of_the_saved_checkpoints(whole):
-    folder, found = whole[0] / "asv", score_file.read(whole[0] / "asv" / score_file.FILE)
+    folder, result = whole[0] / "asv", score_file.read(whole[0] / "asv" / score_file.FILE)
     rates = {}
     for place in (folder / "candidates" / "train").iterdir():
         (rate,) = re.findall(r"test-EER: (\S+)", (place / "evaluate.log").read_text())
         rates[place.name] = 100 * float(rate)
     assert len(rates) == 2
     best = min(rates.values())
-    assert found.metrics["eer"] == pytest.approx(best)
-    chosen = re.match(r"(states-\d)\.ckpt, best eer of 2 saved", found.checkpoints["asv"])[1]
+    assert result.metrics["eer"] == pytest.approx(best)
+    chosen = re.match(r"(states-\d)\.ckpt, best eer of 2 saved", result.checkpoints["asv"])[1]
     assert rates[chosen] == best
     predicted = (folder / "candidates" / "train" / chosen / "test_predict.txt").read_text()
     assert (folder / "test_predict.txt").read_text() == predicted
@@ -160,12 +160,12 @@ def test_queries_are_searched_by_the_hidden_state_that_is_best_on_dev(whole, pla
     layers = sorted((out / "layers").iterdir(), key=lambda each: int(each.name))
     dev = [100 * mtwv.score(each / "benchmark.stdlist.xml", _truth(scoring, "dev")).mtwv for each in layers]
     assert len(dev) == 13
-    found = score_file.read(out / score_file.FILE)
-    listed = re.fullmatch(r"hidden state (\d); MTWV x100 on dev: (.*)", found.checkpoints["qbe"])
+    result = score_file.read(out / score_file.FILE)
+    listed = re.fullmatch(r"hidden state (\d); MTWV x100 on dev: (.*)", result.checkpoints["qbe"])
     assert int(listed[1]) == dev.index(max(dev))
     assert listed[2] == ", ".join(f"{layer}: {score:.2f}" for layer, score in enumerate(dev))
     evaluated = 100 * mtwv.score(out / "benchmark.stdlist.xml", _truth(scoring, "eval")).mtwv
-    assert found.metrics["mtwv"] == pytest.approx(evaluated)
+    assert result.metrics["mtwv"] == pytest.approx(evaluated)
     assert evaluated > 0
 
 

@@ -75,23 +75,23 @@ def test_a_run_killed_at_every_stage_ends_like_one_left_alone(place):
     assert not (folder / "train" / "states-10.ckpt").exists()
 
     def stepped(step):
-        found = logs.progress(folder / "train.log", logs.OVERALL)
-        return found is not None and found.done >= step
+        result = logs.progress(folder / "train.log", logs.OVERALL)
+        return result is not None and result.done >= step
 
     Doomed(place).when(lambda: (folder / "train.log").exists() and stepped(0))
     first = sorted(path.name for path in (folder / "train").glob("states-*"))
     assert first == [], "it was to be killed before the first checkpoint"
 
     Doomed(place).when(lambda: (folder / "train" / "states-10.ckpt").exists())
-    kept = sorted(path.name for path in (folder / "train").glob("states-*"))
-    assert kept
+    checkpoints = sorted(path.name for path in (folder / "train").glob("states-*"))
+    assert checkpoints
     (state,) = status(place / "doomed")
     assert (state.name, state.state) == ("pr", "stopped")
     assert re.fullmatch(rf"at step [12]0 of {STEPS}|trained, to be evaluated", state.text)
 
     half = folder / "train" / "states-20.ckpt"
     if not half.exists():  # as another s3prl would leave it, killed while it saves
-        half.write_bytes((folder / "train" / kept[-1]).read_bytes()[:1000])
+        half.write_bytes((folder / "train" / checkpoints[-1]).read_bytes()[:1000])
     Doomed(place).when(lambda: logs.busy(folder / "evaluate.log"))
     assert (folder / "train" / f"states-{STEPS}.ckpt").exists()
     assert re.search(r"Resume from .*/states-[12]0\.ckpt", logs.text(folder / "train.log"))
@@ -105,9 +105,9 @@ def test_a_run_killed_at_every_stage_ends_like_one_left_alone(place):
     one, other = (place / name / "pr" for name in ("whole", "doomed"))
     for name in ("test-hyp.ark", "test-ref.ark"):
         assert (one / name).read_text() == (other / name).read_text()
-    found, wanted = score_file.read(other / score_file.FILE), score_file.read(one / score_file.FILE)
-    assert found.metrics == wanted.metrics
-    assert found.checkpoints == wanted.checkpoints
+    result, wanted = score_file.read(other / score_file.FILE), score_file.read(one / score_file.FILE)
+    assert result.metrics == wanted.metrics
+    assert result.checkpoints == wanted.checkpoints
     key = "made_from"
     assert read_record(one / "train" / "state.json")[key] == read_record(other / "train" / "state.json")[key]
 

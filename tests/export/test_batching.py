@@ -33,8 +33,8 @@ def test_every_utterance_once_with_all_frames_that_matter(config, streams, most)
     for part in parts:
         frames = config.frames(part.samples)
         assert frames == total or (frames % STEP == 0 and part.samples < whole)
-        for row, kept in zip(part.rows, part.kept, strict=True):
-            assert kept == (min(valid[row] + SPILL, total) if valid[row] else 0)
+        for row, frames_kept in zip(part.rows, part.kept, strict=True):
+            assert frames_kept == (min(valid[row] + SPILL, total) if valid[row] else 0)
             assert frames >= min(valid[row] + SPILL + reach, total)
             # All samples of the utterance are there, so that what is cut is zero.
             assert part.samples == whole or part.samples >= 16_000 * seconds[row] + config.conv_kernels[0]

@@ -89,7 +89,7 @@ def waveforms():
 
 
 def printed(script, *arguments):
-    """What a script prints in a process of its own."""
+    """Return what a script prints in a process of its own."""
     run = [sys.executable, "-c", script, *map(str, arguments)]
     ended = subprocess.run(run, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -105,10 +105,10 @@ def test_the_interface_of_the_model(files, form):
     wavs, ends = torch.randn(2, 5000), torch.tensor([5000, 3000])
     wavs[1, 3000:] = 0
     for lengths in (None, ends):
-        found, frames = runtime.extract_features(wavs, lengths)
+        states, frames = runtime.extract_features(wavs, lengths)
         if lengths is None:
             assert frames is None
-            assert_same(found, model.extract_features(wavs)[0])
+            assert_same(states, model.extract_features(wavs)[0])
         else:
             assert_known_frames_same(runtime, model, wavs, lengths)
     again, _ = runtime.extract_features(wavs)
@@ -165,9 +165,9 @@ def padded(lengths):
 def assert_known_frames_same(runtime, model, wavs, ends):
     """Up to the two frames after its end that s3prl may count, each utterance is the model's; then 0."""
     exact, counted = model.extract_features(wavs, ends)
-    found, frames = runtime.extract_features(wavs, ends)
+    states, frames = runtime.extract_features(wavs, ends)
     assert frames.tolist() == counted.tolist()
-    for state, wanted in zip(found, exact, strict=True):
+    for state, wanted in zip(states, exact, strict=True):
         assert state.shape == wanted.shape
         for row, other, count in zip(state, wanted, frames.tolist(), strict=True):
             known = count and count + SPILL
@@ -180,8 +180,8 @@ def test_batches_from_several_python_threads(files):
     model, runtime = load_model(PRUNED), load_exported(files["openvino"][0], threads=2)
     batches = [torch.randn(rows, samples) for rows, samples in ((4, 3000), (1, 5000), (6, 400), (1, 4321))]
     with ThreadPoolExecutor(len(batches)) as pool:
-        for wavs, (found, _) in zip(batches, pool.map(runtime.extract_features, batches), strict=True):
-            assert_same(found, model.extract_features(wavs)[0])
+        for wavs, (states, _) in zip(batches, pool.map(runtime.extract_features, batches), strict=True):
+            assert_same(states, model.extract_features(wavs)[0])
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
@@ -212,9 +212,9 @@ def test_what_a_file_says_of_itself(files, form):
 def test_an_upstream(files, form, padding):
     expert = dphubert_local(ckpt=files[form][0], model_config=None, padding=padding).eval()
     exact = UpstreamExpert(load_model(PRUNED), Options(padding=padding)).eval()
-    found, wanted = expert(waveforms()), exact(waveforms())
-    assert found.keys() == wanted.keys()
-    for state, other in zip(found["hidden_states"], wanted["hidden_states"], strict=True):
+    output, wanted = expert(waveforms()), exact(waveforms())
+    assert output.keys() == wanted.keys()
+    for state, other in zip(output["hidden_states"], wanted["hidden_states"], strict=True):
         assert state.shape == other.shape
         for row, samples in enumerate(SAMPLES):  # what a batch holds behind an utterance's end is nobody's
             valid = None if padding == "exact" else exact.model.config.frames(max(samples, 400))
@@ -251,10 +251,10 @@ def test_chosen_hidden_states(tmp_path, manifest):
     arguments = ["export", str(source), str(out), "--format", "onnx", "--layers", "0,2", "--threads", "1"]
     assert main([*arguments, "--check", str(manifest)]) == 0
     runtime, wavs = load_exported(out, 1), torch.randn(1, 4000)
-    found, _ = runtime.extract_features(wavs)
+    states, _ = runtime.extract_features(wavs)
     exact, _ = tiny("hubert").extract_features(wavs)
     assert runtime.info.layers == (0, 2)
-    assert_same(found, [exact[0].detach(), exact[2].detach()])
+    assert_same(states, [exact[0].detach(), exact[2].detach()])
     assert len(dphubert_local(out)(waveforms())["hidden_states"]) == 2
 
 
@@ -369,10 +369,10 @@ def test_openvino_with_nothing_but_the_inputs(tmp_path, manifest, precision):
         outputs = compiled({name: fed[name] for name in ("waveforms", "lengths", "earlier", "statistics")})
         states = {port.get_any_name(): outputs[port] for port in compiled.outputs}
         for index, state in enumerate(model.extract_features(wav)[0]):
-            found, exact = states[f"hidden_state_{index}"], state.numpy()
-            assert np.isfinite(found).all()
+            hidden, exact = states[f"hidden_state_{index}"], state.numpy()
+            assert np.isfinite(hidden).all()
             if precision != "int8":
-                assert np.abs(found - exact).sum() < 0.02 * np.abs(exact).sum()
+                assert np.abs(hidden - exact).sum() < 0.02 * np.abs(exact).sum()
 
 
 @pytest.mark.s3prl

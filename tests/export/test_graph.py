@@ -49,8 +49,8 @@ def waveforms(lengths, seed=0):
 
 
 def hidden_states(session, config, batch, lengths, layers=ALL):
-    found = session.run(feeds_of(config, batch.numpy(), lengths.numpy()))
-    return [torch.from_numpy(found[HIDDEN.format(layer)]) for layer in layers], found[FRAMES]
+    outputs = session.run(feeds_of(config, batch.numpy(), lengths.numpy()))
+    return [torch.from_numpy(outputs[HIDDEN.format(layer)]) for layer in layers], outputs[FRAMES]
 
 
 def opened(graph, form):
@@ -70,11 +70,11 @@ def assert_equal(model, form, layers=ALL):
     for lengths in (*BATCHES, *some):
         batch, ends = waveforms(lengths)
         exact, frames = model.extract_features(batch, ends)
-        found, counted = hidden_states(session, model.config, batch, ends, layers)
+        states, counted = hidden_states(session, model.config, batch, ends, layers)
         assert counted.tolist() == frames.tolist()
-        assert_same(found, [exact[layer] for layer in layers])
+        assert_same(states, [exact[layer] for layer in layers])
         if len(set(lengths)) == 1:
-            assert_same(found, [model.extract_features(batch)[0][layer] for layer in layers])
+            assert_same(states, [model.extract_features(batch)[0][layer] for layer in layers])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -104,8 +104,8 @@ def test_quiet_speech_is_normalised_with_the_epsilon_of_the_model(eps):
     model.config = replace(model.config, normalize_eps=eps)
     batch, ends = waveforms((9000, 5000))
     exact, _ = model.extract_features(0.003 * batch, ends)
-    found, _ = hidden_states(opened(build(model, ALL), "onnx"), model.config, 0.003 * batch, ends)
-    assert_same(found, exact, 1e-3)
+    states, _ = hidden_states(opened(build(model, ALL), "onnx"), model.config, 0.003 * batch, ends)
+    assert_same(states, exact, 1e-3)
 
 
 @torch.no_grad()
@@ -114,9 +114,9 @@ def test_relative_positions_far_apart():
     model = tiny("wavlm")
     batch, ends = waveforms((80_000,))
     graph = build(model, ALL, blocks=True)
-    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends)
-    assert found[0].shape[1] > 3 * model.config.max_distance
-    assert_same(found, model.extract_features(batch)[0])
+    states, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends)
+    assert states[0].shape[1] > 3 * model.config.max_distance
+    assert_same(states, model.extract_features(batch)[0])
 
 
 @pytest.mark.parametrize(("shape", "form"), [("hubert", "onnx"), ("wavlm", "onnx"), ("wavlm", "openvino")])
@@ -128,14 +128,14 @@ def test_attention_in_blocks(shape, form, monkeypatch):
     assert_equal(model, form)
     batch, ends = waveforms((8000, 5000, 1200))
     graph = graph_of(model, form)
-    found, _ = hidden_states(opened(graph, form), model.config, batch, ends)
+    states, _ = hidden_states(opened(graph, form), model.config, batch, ends)
     assert sum(node.op_type == "Loop" for node in graph.nodes) == model.config.num_layers
     exact, _ = model.extract_features(batch, ends)
-    assert_same(found, exact)
+    assert_same(states, exact)
     if form == "openvino":
         lowered = lower(graph, QuantizationPlan(bf16=True))
-        found, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
-        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(found, exact, strict=True)]
+        states, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
+        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(states, exact, strict=True)]
         assert 0 < max(wrong) < 0.01
 
 
@@ -167,9 +167,9 @@ def test_audio_in_pieces(shape, form):
     whole = window_statistics(config, heard, 9000)[None], level[None]
     first = x[:, : 9 * config.stride + config.min_samples]
     features = session.features(feeds_of(config, first, None, *whole))
-    found = session.run(feeds_of(config, x[:, 10 * config.stride :], None, *whole, features))
-    assert features.shape[1] == 10 and found[FRAMES].tolist() == [frames]
-    assert_same([torch.from_numpy(found[HIDDEN.format(layer)]) for layer in ALL], exact)
+    outputs = session.run(feeds_of(config, x[:, 10 * config.stride :], None, *whole, features))
+    assert features.shape[1] == 10 and outputs[FRAMES].tolist() == [frames]
+    assert_same([torch.from_numpy(outputs[HIDDEN.format(layer)]) for layer in ALL], exact)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -187,9 +187,9 @@ def test_inputs_that_do_not_fit_have_no_valid_frames(shape, form):
         (4000, 4001, 12),
     ):
         session.run(feeds_of(model.config, np.ones((1, 4000), np.float32)))
-        found = session.run(feeds_of(model.config, np.ones((1, samples), np.float32), np.array([length])))
-        assert found[FRAMES].tolist() == [frames]
-        states = found[HIDDEN.format(0)]
+        outputs = session.run(feeds_of(model.config, np.ones((1, samples), np.float32), np.array([length])))
+        assert outputs[FRAMES].tolist() == [frames]
+        states = outputs[HIDDEN.format(0)]
         assert states.shape[1] == (12 if samples == 4000 else 1)
         assert states.any() == (frames > 0) and np.isfinite(states).all()
 
@@ -218,9 +218,9 @@ def test_published_shapes(family):
     first = 0 if config.extractor_mode == "layer_norm" else 1  # weights of its own for each utterance
     assert {f"conv.{index}" for index in range(first, 7)} <= places
     batch, ends = waveforms((1700, 900))
-    found, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends, (0, 2))
+    states, _ = hidden_states(opened(graph, "onnx"), model.config, batch, ends, (0, 2))
     exact, _ = model.extract_features(batch, ends)
-    assert_same(found, [exact[0], exact[2]])
+    assert_same(states, [exact[0], exact[2]])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -234,8 +234,8 @@ def test_sixteen_bits(shape):
         ("openvino", lower(graph, QuantizationPlan(bf16=True)), 0.01),
         ("onnx", with_half_weights(graph), 0.005),
     ):
-        found, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
-        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(found, exact, strict=True)]
+        states, _ = hidden_states(opened(lowered, form), model.config, batch, ends)
+        wrong = [float((a - b).abs().sum() / b.abs().sum()) for a, b in zip(states, exact, strict=True)]
         assert 0 < max(wrong) < limit
         stored = len(lowered.model().SerializeToString())
         assert stored < 0.8 * len(graph.model().SerializeToString())

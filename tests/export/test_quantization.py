@@ -32,15 +32,15 @@ def teacher():
 def plan(graph, heard, form):
     values = {node.input[0] for node in products(graph)}
     values |= {node.output[0] for node in products(graph) if node.op_type == "Conv"}
-    found = calibration.measure(graph, sorted(values), calibration_feeds(CONFIG, heard), form, 1)
-    return QuantizationPlan(bf16=form == "openvino", ranges=found, outputs=form == "onnx")
+    ranges = calibration.measure(graph, sorted(values), calibration_feeds(CONFIG, heard), form, 1)
+    return QuantizationPlan(bf16=form == "openvino", ranges=ranges, outputs=form == "onnx")
 
 
 def mean_error(model, graph, heard, form):
     with torch.no_grad():
         exact = [[state.numpy() for state in model.extract_features(wav)[0]] for wav in heard]
-    found = sensitivity.run(graph, (0, 2), [feeds_of(CONFIG, wav.numpy()) for wav in heard], form, 1)
-    return sensitivity.relative_errors(found, [[states[0], states[2]] for states in exact]).mean()
+    outputs = sensitivity.run(graph, (0, 2), [feeds_of(CONFIG, wav.numpy()) for wav in heard], form, 1)
+    return sensitivity.relative_errors(outputs, [[states[0], states[2]] for states in exact]).mean()
 
 
 def test_embedded_voices_calibrate_or_check_but_not_both():
@@ -131,12 +131,12 @@ def test_everything_in_eight_bits_is_finite(teacher, form):
         "one frame": torch.randn(1, 400),
     }
     for name, wavs in odd.items():
-        found, _ = hidden_states(session, CONFIG, wavs, torch.full((len(wavs),), wavs.shape[1]), (0, 2))
-        assert all(state.isfinite().all() for state in found), name
-    found, frames = hidden_states(session, CONFIG, batch, ends, (0, 2))
+        states, _ = hidden_states(session, CONFIG, wavs, torch.full((len(wavs),), wavs.shape[1]), (0, 2))
+        assert all(state.isfinite().all() for state in states), name
+    states, frames = hidden_states(session, CONFIG, batch, ends, (0, 2))
     assert frames.tolist() == [49, 1, 0, 15]
-    assert all(state.isfinite().all() for state in found)
-    assert (found[0][1, 1:] == 0).all()  # padding stays masked
+    assert all(state.isfinite().all() for state in states)
+    assert (states[0][1, 1:] == 0).all()  # padding stays masked
 
 
 @pytest.mark.slow

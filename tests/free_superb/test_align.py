@@ -46,20 +46,20 @@ def spans(text: str) -> np.ndarray:
 
 def test_words_are_found_where_they_are(folder):
     root, places = folder
-    found = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv", ("name", "words"))}
-    assert sorted(found) == ["a", "b", "c"], "a text that is not said has no places, nor has a strange word"
-    for name, words in found.items():
-        put, got = spans(places[name]), spans(words)
-        assert got.shape == put.shape
-        middles = got.mean(1)
-        assert ((put[:, 0] < middles) & (middles < put[:, 1])).all(), (name, got, put)
-        assert np.abs(got - put).max() <= 20, (name, got, put)  # a clip has up to 0.2 s of silence in it
+    by_name = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv", ("name", "words"))}
+    assert sorted(by_name) == ["a", "b", "c"], "a text that is not said has no places, nor has a strange word"
+    for name, words in by_name.items():
+        put, ours = spans(places[name]), spans(words)
+        assert ours.shape == put.shape
+        middles = ours.mean(1)
+        assert ((put[:, 0] < middles) & (middles < put[:, 1])).all(), (name, ours, put)
+        assert np.abs(ours - put).max() <= 20, (name, ours, put)  # a clip has up to 0.2 s of silence in it
 
 
 def test_pronunciations_are_those_of_the_words_said(folder):
-    found = {row["word"]: row["phones"] for row in read_table(folder[0] / "lexicon.tsv", ("word", "phones"))}
-    assert set(found) == set(" ".join(SAID[name] for name in "abc").split())
-    assert found["FIVE"] == "F AY V" and found["SIX"] == "S IH K S" and found["TWO"] == "T UW"
+    phones = {row["word"]: row["phones"] for row in read_table(folder[0] / "lexicon.tsv", ("word", "phones"))}
+    assert set(phones) == set(" ".join(SAID[name] for name in "abc").split())
+    assert phones["FIVE"] == "F AY V" and phones["SIX"] == "S IH K S" and phones["TWO"] == "T UW"
 
 
 def test_phones_lie_in_their_words_and_silence_between(folder):
@@ -69,11 +69,11 @@ def test_phones_lie_in_their_words_and_silence_between(folder):
         row["word"]: row["phones"] for row in read_table(root / "lexicon.tsv", ("word", "phones"))
     }
     words = {row["name"]: row["words"] for row in read_table(root / "alignments.tsv", ("name", "words"))}
-    found = {
+    phones_of = {
         row["name"]: row["phones"].split() for row in read_table(root / "phones.tsv", ("name", "phones"))
     }
-    assert found.keys() == words.keys()
-    for name, phones in found.items():
+    assert phones_of.keys() == words.keys()
+    for name, phones in phones_of.items():
         symbols, starts, lengths = zip(*(phone.split(":") for phone in phones), strict=True)
         said = " ".join(pronunciations[word] for word in SAID[name].split())
         assert " ".join(symbol for symbol in symbols if symbol != "SIL") == said

@@ -84,10 +84,10 @@ def rows(out: Path) -> list[dict[str, str]]:
     return [row for path in sorted((out / "manifests").glob("*.tsv")) for row in read_table(path, ())]
 
 
-def heard(found: list[dict[str, str]]) -> dict[tuple[str, str], set[str]]:
+def heard(split_rows: list[dict[str, str]]) -> dict[tuple[str, str], set[str]]:
     """(Task, split) -> voices."""
     voices_of = defaultdict(set)
-    for row in found:
+    for row in split_rows:
         voices_of[row["task"], row["split"]].update(row["voices"].split())
     return voices_of
 
@@ -136,8 +136,8 @@ def test_no_test_voice_is_in_training_of_the_real_benchmark():
     known = json.loads((ROOT / "docs" / "reference" / "free-superb.json").read_text())["tasks"]
     voices_of = {
         (task, split): set(values["voices"])
-        for task, found in known.items()
-        for split, values in found.items()
+        for task, splits in known.items()
+        for split, values in splits.items()
     }
     assert len(known) == 12 and check_voices(voices_of) >= 150
     for task in ("PR", "ASR", "KS", "SD", "SE", "SS"):
@@ -168,8 +168,8 @@ def test_clips_name_what_they_are_made_of(built):
 
 
 def test_speech_without_labels_is_nobodys_who_is_tested(built):
-    found = {name: Manifest.load(built / "unlabelled" / f"{name}.tsv") for name in ("train", "valid")}
-    names = {name: {Path(entry.path).stem for entry in each.entries} for name, each in found.items()}
+    manifests = {name: Manifest.load(built / "unlabelled" / f"{name}.tsv") for name in ("train", "valid")}
+    names = {name: {Path(entry.path).stem for entry in each.entries} for name, each in manifests.items()}
     assert not names["train"] & names["valid"]
     spoken = {
         row["name"]: row["voice"] for row in read_table(built / "corpus" / "clips.tsv", ("name", "voice"))
@@ -182,26 +182,26 @@ def test_speech_without_labels_is_nobodys_who_is_tested(built):
     tested = [row for row in tested if row["task"] != "SE"]  # babble of training voices
     sources = {Path(clip).stem for row in tested for clip in row["clips"].split()}
     assert len(sources) > 30 and not sources & (names["train"] | names["valid"])
-    for entry in found["train"].entries:
+    for entry in manifests["train"].entries:
         assert soundfile.info(entry.path).frames == entry.samples
 
 
 def test_validation_without_labels_is_chosen_by_name(built, debs, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "VALIDATION", 0.5)
     other = make(debs, tmp_path / "half", "qbe", unlabelled=True)
-    found = {}
+    paths = {}
     for name in ("train", "valid"):
         manifest = Manifest.load(other / "unlabelled" / f"{name}.tsv")
-        found[name] = {Path(entry.path).relative_to(other / "corpus") for entry in manifest.entries}
-    assert not found["train"] & found["valid"]
-    assert 0.3 < len(found["valid"]) / len(found["train"] | found["valid"]) < 0.7
-    assert len({path.parts[0] for path in found["valid"]}) > 1
-    kept = Manifest.load(built / "unlabelled" / "valid.tsv").entries
-    assert {Path(entry.path).relative_to(built / "corpus") for entry in kept} <= found["valid"]
+        paths[name] = {Path(entry.path).relative_to(other / "corpus") for entry in manifest.entries}
+    assert not paths["train"] & paths["valid"]
+    assert 0.3 < len(paths["valid"]) / len(paths["train"] | paths["valid"]) < 0.7
+    assert len({path.parts[0] for path in paths["valid"]}) > 1
+    entries = Manifest.load(built / "unlabelled" / "valid.tsv").entries
+    assert {Path(entry.path).relative_to(built / "corpus") for entry in entries} <= paths["valid"]
 
 
 def ends(group: int, seconds: float = 20) -> bool:
-    """Whether a group of processes is gone before long."""
+    """Return whether a group of processes is gone before long."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
@@ -238,11 +238,11 @@ def test_killed_while_decoding_keeps_what_is_decoded(debs, tmp_path):
     whole = clips.decode(debian_packages.PROMPTS, path, tmp_path)
     assert len(whole) == 6
     (tmp_path / f"{debian_packages.PROMPTS}.tsv").unlink()
-    kept, lost, *_ = sorted((tmp_path / debian_packages.PROMPTS).glob("*.flac"))
-    before = kept.stat().st_mtime_ns
+    intact, lost, *_ = sorted((tmp_path / debian_packages.PROMPTS).glob("*.flac"))
+    before = intact.stat().st_mtime_ns
     lost.unlink()
     assert clips.decode(debian_packages.PROMPTS, path, tmp_path) == whole
-    assert kept.stat().st_mtime_ns == before and lost.exists()
+    assert intact.stat().st_mtime_ns == before and lost.exists()
 
 
 def test_other_packages_have_all_laid_out_anew(debs, tmp_path):
@@ -284,18 +284,18 @@ def test_unknown_task_names_those_there_are(tmp_path):
 
 
 def test_script_tells_voices_and_texts(built):
-    found = {
+    table = {
         row["name"]: row for row in read_table(built / "corpus" / "clips.tsv", ("name", "voice", "text"))
     }
-    assert found["100001P1"]["voice"] == "bob" and found["100001P1"]["text"] == "Zero yes five."
-    assert (found["100063J1"]["voice"], found["100063J1"]["text"]) == ("joe", "Zero zero")
-    assert (found["100063J2"]["voice"], found["100063J2"]["text"]) == ("joe", "two.")
-    assert found["JOE00421"]["voice"] == "joe"
-    assert "C10A_011" not in found, "nobody knows who speaks in a cut scene"
-    assert found["C10A_021"]["voice"] == "joe", "but for the hero"
-    assert "JOE00411" not in found, "the same recording again"
+    assert table["100001P1"]["voice"] == "bob" and table["100001P1"]["text"] == "Zero yes five."
+    assert (table["100063J1"]["voice"], table["100063J1"]["text"]) == ("joe", "Zero zero")
+    assert (table["100063J2"]["voice"], table["100063J2"]["text"]) == ("joe", "two.")
+    assert table["JOE00421"]["voice"] == "joe"
+    assert "C10A_011" not in table, "nobody knows who speaks in a cut scene"
+    assert table["C10A_021"]["voice"] == "joe", "but for the hero"
+    assert "JOE00411" not in table, "the same recording again"
     assert "0001SSSS" not in {path.stem for path in (built / "corpus").rglob("*.flac")}
-    assert {row["name"].rpartition("__")[2] for row in found.values() if row["voice"] == voices.OPERATOR} == {
+    assert {row["name"].rpartition("__")[2] for row in table.values() if row["voice"] == voices.OPERATOR} == {
         f"prompt-{index}" for index in range(6)
     }
 
@@ -332,9 +332,9 @@ def test_turns_of_a_conversation_are_where_the_rttm_says(built):
 
 
 def test_mixtures_are_the_sum_of_their_voices(built):
-    found = sorted((built / "Libri2Mix" / "wav16k" / "min" / "test" / "mix_clean").glob("*.wav"))
-    assert len(found) == 2
-    for path in found:
+    mixtures = sorted((built / "Libri2Mix" / "wav16k" / "min" / "test" / "mix_clean").glob("*.wav"))
+    assert len(mixtures) == 2
+    for path in mixtures:
         parts = [soundfile.read(path.parent.parent / kind / path.name)[0] for kind in ("s1", "s2")]
         np.testing.assert_allclose(soundfile.read(path)[0], sum(parts), atol=2e-4)
 
@@ -386,8 +386,8 @@ def test_alignment_of_another_text_is_refused(debs, tmp_path):
 def test_page_and_committed_page_come_from_the_splits(built):
     page = (built / "README.md").read_text()
     counted = json.loads((built / "splits.json").read_text())["tasks"]
-    for task, found in counted.items():
-        for split, values in found.items():
+    for task, splits in counted.items():
+        for split, values in splits.items():
             assert f"| {task} | {split} | {values['files']} | {values['minutes']:.1f} |" in page
     assert (
         "13 voices are\nheld out: death, lou, oracle, prin, zombie validate, and\nbud, chief, faye, " in page
@@ -423,18 +423,18 @@ def test_s3prl_reads_every_task_by_its_recipe(built, tmp_path):
     (tmp_path / "home").mkdir()
     starts = []
     for name in (*TRAINED, "qbe"):
-        found = recipe.load(RECIPES / name)
-        assert not found.missing(built)
-        part = next(iter(found.configs))
-        config = found.config(part, built, tmp_path / name)
+        task_recipe = recipe.load(RECIPES / name)
+        assert not task_recipe.missing(built)
+        part = next(iter(task_recipe.configs))
+        config = task_recipe.config(part, built, tmp_path / name)
         config["runner"] = {**config["runner"], **SHORT} if name != "qbe" else config["runner"]
         narrow(config["downstream_expert"])
         (tmp_path / name).mkdir()
-        for step in found.needs.prepare:
+        for step in task_recipe.needs.prepare:
             STEPS[step](built, tmp_path / name, config)
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
         mode = ["-m", "evaluate", "-t", "test", "-l", "0"] if name == "qbe" else ["-m", "train"]
-        downstream, place = found.task.downstream, str(tmp_path / name / "experiment")
+        downstream, place = task_recipe.task.downstream, str(tmp_path / name / "experiment")
         configured = ["-c", str(tmp_path / f"{name}.yaml"), "-p", place]
         starts.append([*mode, "-d", downstream, *configured, "-u", "fbank", "--device", "cpu"])
     runner = object.__new__(Experiment)
@@ -448,9 +448,9 @@ def test_s3prl_reads_every_task_by_its_recipe(built, tmp_path):
 
 
 def test_every_task_has_a_recipe_that_says_where_its_data_is(built):
-    found = recipe.recipe_folders(RECIPES)
-    assert sorted(found) == sorted(task for one in build.CORPORA for task in one.tasks)
-    for name, folder in found.items():
+    folders = recipe.recipe_folders(RECIPES)
+    assert sorted(folders) == sorted(task for one in build.CORPORA for task in one.tasks)
+    for name, folder in folders.items():
         changed = yaml.safe_load((folder / "config.yaml").read_text())
         assert changed["base"] == f"../../{folder.name}/config.yaml"
         assert not recipe.load(folder).missing(built), name

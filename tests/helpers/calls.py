@@ -35,11 +35,11 @@ def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
 def places(patterns: tuple[str, ...], package: Path = PACKAGE) -> dict[str, set[str]]:
     """Module, as a path below the package -> the functions that it calls whose full names match a pattern."""
     pattern = re.compile("|".join(f"(?:{each})" for each in patterns))
-    found: dict[str, set[str]] = {}
+    by_module: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         if called := {name for name, _ in calls(path) if pattern.fullmatch(name)}:
-            found[path.relative_to(package).as_posix()] = called
-    return found
+            by_module[path.relative_to(package).as_posix()] = called
+    return by_module
 
 
 def package_with(statement: str, folder: Path) -> Path:

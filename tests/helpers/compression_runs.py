@@ -41,8 +41,8 @@ def make_place(folder: Path) -> Path:
         audio = folder / "audio" / f"{index:02d}.wav"
         audio.parent.mkdir(exist_ok=True)
         soundfile.write(audio, tone(0.4 + 0.05 * index, hertz=150 + 40 * index), 16_000)
-    found, skipped = scan([folder / "audio"], splits={"valid": "*[05].wav"})
-    write(folder / "x.tsv", found, skipped)
+    manifests, skipped = scan([folder / "audio"], splits={"valid": "*[05].wav"})
+    write(folder / "x.tsv", manifests, skipped)
     save_model(tiny("hubert"), folder / "teacher")
     (folder / "run.yaml").write_text(yaml.safe_dump(settings(folder)))
     return folder
@@ -84,5 +84,7 @@ def distillation(
 
 
 def stream_of(place: Path, **options: Any) -> BatchStream:
-    found = scan([place / "audio"])[0][""]
-    return BatchStream(found, BatchConfig(seconds_per_batch=3.0, min_seconds=0.3, max_seconds=1.0, **options))
+    manifest = scan([place / "audio"])[0][""]
+    return BatchStream(
+        manifest, BatchConfig(seconds_per_batch=3.0, min_seconds=0.3, max_seconds=1.0, **options)
+    )

@@ -51,11 +51,11 @@ KEYWORDS = ("yes", "no", "up")
 @cache
 def clips() -> dict[str, list[tuple[str, Path]]]:
     """Speaker -> transcript and file of every embedded clip; not all of them have transcripts."""
-    found: dict[str, list[tuple[str, Path]]] = {}
+    by_speaker: dict[str, list[tuple[str, Path]]] = {}
     with (SPEECH / "manifest.tsv").open(encoding="utf-8") as table:
         for row in csv.DictReader(table, delimiter="\t"):
-            found.setdefault(row["speaker"], []).append((row["transcript"], SPEECH / row["path"]))
-    return found
+            by_speaker.setdefault(row["speaker"], []).append((row["transcript"], SPEECH / row["path"]))
+    return by_speaker
 
 
 decoded = cache(read)
@@ -74,14 +74,14 @@ def sentence(words: str) -> np.ndarray:
 
 def long_clips(speaker: str, seconds: float, count: int) -> list[np.ndarray]:
     """The first clips of a speaker that last so long."""
-    found = []
+    waveforms = []
     for _, path in clips()[speaker]:
         audio = decoded(path)
         if len(audio) >= seconds * SAMPLE_RATE:
-            found.append(audio)
-        if len(found) == count:
-            return found
-    raise ValueError(f"{speaker} has {len(found)} clips of {seconds} s, not {count}")
+            waveforms.append(audio)
+        if len(waveforms) == count:
+            return waveforms
+    raise ValueError(f"{speaker} has {len(waveforms)} clips of {seconds} s, not {count}")
 
 
 def put(path: Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
@@ -146,15 +146,15 @@ def speech_commands(root: Path, train: int = 4) -> dict[str, Path]:
 
 def _speakers(low: float, high: float, count: int) -> list[str]:
     """Names whose SHA-1 falls between two percentages, as Speech Commands splits its speakers."""
-    found, limit = [], 2**27 - 1
+    names, limit = [], 2**27 - 1
     for number in range(1000):
         name = f"{number:08x}"
         share = int(hashlib.sha1(name.encode()).hexdigest(), 16) % (limit + 1) * 100 / limit
         if low <= share < high:
-            found.append(name)
-        if len(found) == count:
+            names.append(name)
+        if len(names) == count:
             break
-    return found
+    return names
 
 
 def voxceleb(root: Path, seconds: float = 1.5, dev: int = 4, test: int = 2) -> dict[str, Path]:

@@ -107,7 +107,7 @@ def damaged(data, random):
 
 
 def ended(use, allowed, sound):
-    """How one use ended: refused or with a sound result; anything else is raised."""
+    """Return the outcome of one use: refused, or a sound result; anything else is raised."""
     try:
         result = use()
     except allowed:
@@ -119,8 +119,8 @@ def ended(use, allowed, sound):
 
 def worst(outcomes):
     """Refused, if any use was."""
-    found = set(outcomes)
-    return REFUSED if REFUSED in found else SOUND
+    distinct = set(outcomes)
+    return REFUSED if REFUSED in distinct else SOUND
 
 
 def is_sound(audio):
@@ -180,7 +180,7 @@ def shard(suffix, data, random, folder):
     report = check(manifest)
     if len(report.bad) < reads.count(REFUSED) or not math.isfinite(report.seconds):
         raise RuntimeError(f"the check found {report.bad}, reading found {reads}")
-    again = ended(lambda: scan([path], check=True), DataError, lambda found: len(found[0][""].entries) > 0)
+    again = ended(lambda: scan([path], check=True), DataError, lambda result: len(result[0][""].entries) > 0)
     return worst([*reads, again])
 
 
@@ -267,10 +267,12 @@ def runs(model):
 def checkpoint(index, random, folder):
     """One damaged checkpoint, loaded as a model, and a released one as a student too."""
     place = directory(random, folder) if index % 2 else released(random, folder)
-    found = [ended(lambda: load_model(place), CheckpointError, runs)]
+    outcomes = [ended(lambda: load_model(place), CheckpointError, runs)]
     if place.is_file():
-        found.append(ended(lambda: load_student(place), CheckpointError, lambda student: runs(student.model)))
-    return SOUND if SOUND in found else REFUSED
+        outcomes.append(
+            ended(lambda: load_student(place), CheckpointError, lambda student: runs(student.model))
+        )
+    return SOUND if SOUND in outcomes else REFUSED
 
 
 def fairseq(random, folder):

@@ -52,9 +52,9 @@ class Rank:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def run(folder: Path, function: Callable[..., Any], *arguments: Any, world: int = 1) -> list[Rank]:

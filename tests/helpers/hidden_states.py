@@ -34,13 +34,13 @@ def normalised(waves, lengths=None, eps=1e-5):
 @contextmanager
 def recorded(modules, pick=lambda output: output[0] if isinstance(output, tuple) else output):
     """Outputs of modules, in their order, as they were when each returned."""
-    found = {}
+    outputs = {}
 
     def hook(index):
-        return lambda module, inputs, output: found.update({index: pick(output).detach().clone()})
+        return lambda module, inputs, output: outputs.update({index: pick(output).detach().clone()})
 
     hooks = [module.register_forward_hook(hook(index)) for index, module in enumerate(modules)]
-    yield found
+    yield outputs
     for each in hooks:
         each.remove()
 

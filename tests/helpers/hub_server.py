@@ -41,7 +41,7 @@ class Repo:
 
 @dataclass
 class Hub:
-    """What the server has and how it goes wrong.
+    """Contents of the server, and the faults that it makes.
 
     Args:
         repos: by ``user/repo``.

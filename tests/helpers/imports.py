@@ -40,7 +40,7 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
     tree = ast.parse(path.read_text(encoding="utf8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found = [
+            imported = [
                 alias.name.split(".")[1:] for alias in node.names if alias.name.split(".")[0] == PACKAGE.name
             ]
         elif isinstance(node, ast.ImportFrom):
@@ -51,12 +51,12 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
                 base = module[1:]
             else:
                 continue
-            found = [[*base, alias.name] for alias in node.names]
+            imported = [[*base, alias.name] for alias in node.names]
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_HOMES":
-            found = [[*home, *text.split(".")] for text in ast.literal_eval(node.value).values()]
+            imported = [[*home, *text.split(".")] for text in ast.literal_eval(node.value).values()]
         else:
             continue
-        for parts in found:
+        for parts in imported:
             while ".".join(parts) not in known:
                 parts = parts[:-1]
             if ".".join(parts) != name:

@@ -38,8 +38,8 @@ def data(place, **changes):
 
 def make_place(folder: Path) -> Path:
     """A tiny teacher, 24 of the embedded clips, and configurations."""
-    found, skipped = scan([resources.find("assets/speech/asterisk")], min_seconds=0.4)
-    write(folder / "x.tsv", {"": replace(found[""], entries=found[""].entries[:24])}, skipped)
+    manifests, skipped = scan([resources.find("assets/speech/asterisk")], min_seconds=0.4)
+    write(folder / "x.tsv", {"": replace(manifests[""], entries=manifests[""].entries[:24])}, skipped)
     save_model(tiny("hubert"), folder / "teacher")
     adam = {"name": "DPHuBERT"}
     stage1 = {"pretrain_expert": {"datarc": data(folder)}, "optimizer": adam | STAGE1, "runner": runner()}
@@ -57,7 +57,7 @@ def make_place(folder: Path) -> Path:
 
 
 def same(a, b, count):
-    """Whether two state dicts of so many tensors are equal to the bit."""
+    """Return whether two state dicts of so many tensors are equal to the bit."""
     assert a.keys() == b.keys()
     assert len(a) == count
     return all(torch.equal(a[name], b[name]) for name in a)

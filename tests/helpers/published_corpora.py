@@ -29,20 +29,20 @@ MIXTURES = ("train-100", "train_clean_100", 8), ("dev", "dev_clean", 2), ("test"
 
 def librispeech(data: Path) -> None:
     """The splits that SUPERB uses, and both lexica; no table of lengths."""
-    found = corpora.librispeech(data / "LibriSpeech")
-    shutil.rmtree(found["buckets"])
-    words = found["lexicon"].read_text().splitlines()
+    paths = corpora.librispeech(data / "LibriSpeech")
+    shutil.rmtree(paths["buckets"])
+    words = paths["lexicon"].read_text().splitlines()
     for name, part in (("200k", words[::2]), ("allothers", words[1::2])):
         write(data / "lexicon" / f"librispeech-lexicon-{name}-g2p.txt", *part)
     for name in ("lexicon", "phones", "letters"):
-        found[name].unlink()
+        paths[name].unlink()
 
 
 def speech_commands(data: Path) -> None:
     """Training and test set."""
-    found = corpora.speech_commands(data / "new", train=7)
-    found["train"].rename(data / "speech_commands_v0.01")
-    found["test"].rename(data / "speech_commands_test_set_v0.01")
+    paths = corpora.speech_commands(data / "new", train=7)
+    paths["train"].rename(data / "speech_commands_v0.01")
+    paths["test"].rename(data / "speech_commands_test_set_v0.01")
     (data / "new").rmdir()
 
 
@@ -53,9 +53,9 @@ def quesst(data: Path) -> None:
 
 def voxceleb(data: Path) -> None:
     """Six speakers, split and trials."""
-    found = corpora.voxceleb(data / "VoxCeleb1", seconds=2.5)
-    found["identify"].rename(data / "VoxCeleb1" / "iden_split.txt")
-    found["verify"].rename(data / "VoxCeleb1" / "voxceleb1_test_v2.txt")
+    paths = corpora.voxceleb(data / "VoxCeleb1", seconds=2.5)
+    paths["identify"].rename(data / "VoxCeleb1" / "iden_split.txt")
+    paths["verify"].rename(data / "VoxCeleb1" / "voxceleb1_test_v2.txt")
 
 
 def libri2mix(data: Path) -> None:

@@ -32,7 +32,7 @@ for arguments in json.loads(sys.argv[1]):
 
 @dataclass(frozen=True)
 class Done:
-    """What a process left."""
+    """Result of a process."""
 
     code: int
     out: str
@@ -100,8 +100,8 @@ class Experiment:
 
     def scores(self, out: str) -> list[float]:
         """The numbers that the evaluation printed, in the order of the task's scores."""
-        found = [re.findall(rf"^{re.escape(score)}(\S+)", out, re.MULTILINE) for score in self.task.scores]
-        return [float(numbers[-1]) for numbers in found if numbers]
+        matches = [re.findall(rf"^{re.escape(score)}(\S+)", out, re.MULTILINE) for score in self.task.scores]
+        return [float(numbers[-1]) for numbers in matches if numbers]
 
 
 def read_states(path: Path) -> dict[str, Any]:

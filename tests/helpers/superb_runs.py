@@ -139,8 +139,8 @@ def truth(folder: Path, split: str) -> None:
     )
     lines(folder / "quesst.ecf.xml", f"<ecf>\n{excerpts}</ecf>")
     lines(folder / "quesst.tlist.xml", f"<termlist>{queries}</termlist>")
-    found = (f"LEXEME doc_{2 * index} 1 0 1 {split}_{index} lex SELF <NA>" for index in (0, 1))
-    lines(folder / "quesst.rttm", *found)
+    occurrences = (f"LEXEME doc_{2 * index} 1 0 1 {split}_{index} lex SELF <NA>" for index in (0, 1))
+    lines(folder / "quesst.rttm", *occurrences)
 
 
 def upstream(folder: Path) -> Path:
@@ -172,7 +172,7 @@ def environment(place: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Done:
-    """What a run left."""
+    """Result of a run."""
 
     returncode: int
     stdout: str

@@ -30,8 +30,8 @@ class Environment:
     @property
     def site(self) -> Path:
         """Its site-packages."""
-        (found,) = self.folder.glob("lib/python*/site-packages")
-        return found
+        (site_packages,) = self.folder.glob("lib/python*/site-packages")
+        return site_packages
 
     def pip(self, *arguments: str) -> None:
         """Install or uninstall, without the network."""
@@ -64,7 +64,7 @@ class Environment:
         )
 
     def answer(self, script: str, **environment: str):
-        """What a script prints last, as JSON."""
+        """Return the last line that a script prints, read as JSON."""
         done = self.run("-c", script, **environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])

@@ -125,7 +125,7 @@ def test_macs_are_what_a_running_model_multiplies(shape):
             FlopCounterMode(display=False) as counter,
         ):
             small.extract_features(torch.randn(1, samples))
-        heads = sum(len(kept or ()) for kept in config.heads)
+        heads = sum(len(layer or ()) for layer in config.heads)
         other = 4 * heads * frames**2 + 4 * frames * heads * config.head_dim
         assert macs(config, samples) == counter.get_total_flops() // 2 + other
         assert macs(config, [samples, 4000]) == macs(config, samples) + macs(config, 4000)
@@ -237,7 +237,7 @@ def test_the_penalty_takes_few_operations_for_any_number_of_layers(family, most)
 
 
 def test_the_chance_of_any_head_has_the_gradient_of_a_product():
-    """Which torch.prod has too, but only after it has looked for zeros, for which a GPU has to wait."""
+    """The gradient of torch.prod is the same, but it first looks for zeros, for which a GPU has to wait."""
     config = replace(tiny("wavlm").config, heads=((0, 1, 3), (), (0, 1, 2, 3)))
     rows = {layer: torch.rand(len(config.heads[layer]), requires_grad=True) for layer in (0, 2)}
     rows[2].data[1] = 1.0

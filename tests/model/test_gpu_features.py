@@ -36,11 +36,11 @@ def test_lengths_on_the_host_spare_a_wait(shape):
         assert frames.device.type == "cuda"
 
 
-@pytest.mark.parametrize("kept", [((0, 1, 2, 3), (1, 3), ()), ((2,), None, (0, 1))])
-def test_heads_of_wavlm_are_chosen_on_the_device(kept):
+@pytest.mark.parametrize("heads", [((0, 1, 2, 3), (1, 3), ()), ((2,), None, (0, 1))])
+def test_heads_of_wavlm_are_chosen_on_the_device(heads):
     """Python's lists of indices are copied there each time, and the host waits."""
     torch.manual_seed(0)
-    model = SpeechModel(replace(tiny("wavlm").config, heads=kept))
+    model = SpeechModel(replace(tiny("wavlm").config, heads=heads))
     with fake_cuda() as waits:
         model.to(CUDA)
         waits.found.clear()

@@ -71,14 +71,14 @@ def test_published_pruning(name, golden):
     published = facts["pruned_config"]
     shape = (pruned.config.conv_channels, pruned.config.conv_kernels, pruned.config.conv_strides)
     assert [list(row) for row in zip(*shape, strict=True)] == published["extractor_conv_layer_config"]
-    assert [kept is not None for kept in pruned.config.heads] == published["encoder_use_attention"]
+    assert [heads is not None for heads in pruned.config.heads] == published["encoder_use_attention"]
     assert [width is not None for width in pruned.config.ffn] == published["encoder_use_feed_forward"]
     for width, wanted in zip(pruned.config.ffn, published["encoder_ff_interm_features"], strict=True):
         assert width is None or width == wanted
     if "encoder_remaining_heads" in published:
-        assert [list(kept) for kept in pruned.config.heads] == published["encoder_remaining_heads"]
+        assert [list(heads) for heads in pruned.config.heads] == published["encoder_remaining_heads"]
     else:
-        assert [len(kept) for kept in pruned.config.heads] == published["encoder_num_heads"]
+        assert [len(heads) for heads in pruned.config.heads] == published["encoder_num_heads"]
     assert sum(p.numel() for p in pruned.parameters()) == facts["num_parameters_after_pruning"]
 
 

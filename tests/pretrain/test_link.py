@@ -29,11 +29,11 @@ FOLDERS = ("pretrain/dphubert", "upstream/dphubert")
 
 @pytest.fixture
 def checkout(tmp_path):
-    """What run_pretrain needs of s3prl, as in a clone."""
+    """Clone of s3prl with only what run_pretrain needs."""
     home = Path(find_spec("s3prl").origin).parent
     root = tmp_path / "clone" / "s3prl"
-    kept = shutil.ignore_patterns("__pycache__", "downstream", "problem", "task", "nn", "*.ckpt")
-    shutil.copytree(home, root, ignore=kept)
+    ignored = shutil.ignore_patterns("__pycache__", "downstream", "problem", "task", "nn", "*.ckpt")
+    shutil.copytree(home, root, ignore=ignored)
     return root.parent
 
 
@@ -95,8 +95,8 @@ def test_folders_of_others_are_refused(checkout, tmp_path):
 def test_runs_in_a_checkout(checkout, tmp_path):
     """As s3prl's users start it; then unlinked although Python has compiled what was there."""
     link(checkout)
-    found, skipped = scan([resources.find("assets/speech/festvox")], min_seconds=0.4)
-    write(tmp_path / "x.tsv", found, skipped)
+    manifests, skipped = scan([resources.find("assets/speech/festvox")], min_seconds=0.4)
+    write(tmp_path / "x.tsv", manifests, skipped)
     save_model(tiny("wavlm"), tmp_path / "teacher")
     budget = {"sparsity": {"superb_macs": 0.3}, "warmup": 1}
     recipe = {"teacher": str(tmp_path / "teacher"), "budget": budget, "objective": {"groups": [[0], [3]]}}

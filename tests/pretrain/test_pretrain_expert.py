@@ -77,7 +77,7 @@ def test_a_student_of_its_own_is_distilled_and_goes_on(place, tmp_path):
 
 
 def saved(place, folder):
-    """What a checkpoint of stage 1 holds after an update."""
+    """Return the content of a checkpoint of stage 1 after an update."""
     folder.mkdir(exist_ok=True)
     expert = prepared(place, folder)
     update(expert.train(), 1)

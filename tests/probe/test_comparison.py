@@ -12,17 +12,17 @@ def by_probe(first, second):
 
 def test_differences_are_positive_where_the_first_model_is_better():
     good, bad = record("good", 70.0, eer_noise=0.3), record("bad", 60.0, eer_noise=1.5)
-    found = by_probe(good, bad)
-    assert found["words", "best layer"].estimate.value == pytest.approx(10, abs=0.1)
-    assert found["words", "best layer"].verdict == "good is better"
-    assert found["verification", "best layer"].estimate.value > 0
+    compared = by_probe(good, bad)
+    assert compared["words", "best layer"].estimate.value == pytest.approx(10, abs=0.1)
+    assert compared["words", "best layer"].verdict == "good is better"
+    assert compared["verification", "best layer"].estimate.value > 0
     assert by_probe(bad, good)["words", "layer weights"].verdict == "good is better"
 
 
 def test_an_interval_that_holds_zero_gives_no_conclusion():
-    found = by_probe(record("a", 60.0, spread=3), record("b", 60.5, spread=3, seed=1))
-    assert found["words", "best layer"].verdict == "no conclusion"
-    assert "no conclusion" in differences_table(list(found.values()))
+    compared = by_probe(record("a", 60.0, spread=3), record("b", 60.5, spread=3, seed=1))
+    assert compared["words", "best layer"].verdict == "no conclusion"
+    assert "no conclusion" in differences_table(list(compared.values()))
 
 
 def test_seeds_of_a_recipe_widen_the_interval():

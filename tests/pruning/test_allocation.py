@@ -25,7 +25,9 @@ def test_units_are_reopened_by_their_openness_over_all_layers():
     each = 2 * config.embed_dim + 1  # parameters of a unit
     limit = float(full - (3 * 24 - 18 - 10) * each)  # room for 10 more
     fitted = fit_masks(config, gates, gates.masks(), budget, {"parameters": limit})
-    kept = {layer: set(mask.nonzero()[:, 0].tolist()) for layer, mask in fitted.ffn.items()}
-    assert {layer: len(units) for layer, units in kept.items()} == {0: 6, 1: 16, 2: 6}
-    assert kept == {layer: set(order[layer][: len(units)].tolist()) for layer, units in kept.items()}
+    open_units = {layer: set(mask.nonzero()[:, 0].tolist()) for layer, mask in fitted.ffn.items()}
+    assert {layer: len(units) for layer, units in open_units.items()} == {0: 6, 1: 16, 2: 6}
+    assert open_units == {
+        layer: set(order[layer][: len(units)].tolist()) for layer, units in open_units.items()
+    }
     assert budget.costs(config, masked_widths(config, fitted))["parameters"] == limit

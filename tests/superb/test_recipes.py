@@ -67,13 +67,13 @@ def config(task):
 
 def flat(values, path=""):
     """Dotted key -> value, numbers as floats."""
-    found = {}
+    flattened = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{path}{key}.")
+            flattened |= flat(value, f"{path}{key}.")
         else:
-            found[path + key] = plain(value)
-    return found
+            flattened[path + key] = plain(value)
+    return flattened
 
 
 def plain(value):
@@ -243,22 +243,22 @@ def test_s3prls_task_takes_the_shipped_configuration_and_what_was_prepared(
     task, corpora, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("S3PRL_DPHUBERT_CACHE", str(tmp_path / "cache"))
-    found = recipe.load(RECIPES[task])
-    part, prepared = next(iter(found.configs)), tmp_path / "prepared"
-    assert found.missing(corpora) == (
-        [] if task != "QbE" else [place for place in found.needs.data if "truth" in place]
+    loaded = recipe.load(RECIPES[task])
+    part, prepared = next(iter(loaded.configs)), tmp_path / "prepared"
+    assert loaded.missing(corpora) == (
+        [] if task != "QbE" else [place for place in loaded.needs.data if "truth" in place]
     )
-    values = found.config(part, corpora, prepared)
-    for name in found.needs.prepare:
+    values = loaded.config(part, corpora, prepared)
+    for name in loaded.needs.prepare:
         STEPS[name](corpora, prepared, values)
-    expert = importlib.import_module(f"s3prl.downstream.{found.task.downstream}.expert").DownstreamExpert(
+    expert = importlib.import_module(f"s3prl.downstream.{loaded.task.downstream}.expert").DownstreamExpert(
         upstream_dim=8, upstream_rate=320, expdir=str(tmp_path), **values
     )
     sizes = {split: len(expert.get_dataloader(split).dataset) for split in SIZES[task]}
     assert sizes == SIZES[task]
-    if found.needs.reference and task == "SD":
-        assert Path(found.fill(found.needs.reference, corpora, prepared)).is_file()
-        assert Path(found.fill(found.needs.reference_dev, corpora, prepared)).is_file()
+    if loaded.needs.reference and task == "SD":
+        assert Path(loaded.fill(loaded.needs.reference, corpora, prepared)).is_file()
+        assert Path(loaded.fill(loaded.needs.reference_dev, corpora, prepared)).is_file()
 
 
 def test_recipes_ship():

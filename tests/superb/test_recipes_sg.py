@@ -95,8 +95,8 @@ def test_numbers_are_s3prls_but_for_what_the_page_states(task):
     assert values["optimizer"]["lr"] == rate
     batch = recipe_page.batch(values)
     assert batch is None if size is None else batch[0] == size
-    found = flat(values["downstream_expert"])
-    assert {name: found[name] for name in VALUES[task]} == {n: plain(v) for n, v in VALUES[task].items()}
+    flattened = flat(values["downstream_expert"])
+    assert {name: flattened[name] for name in VALUES[task]} == {n: plain(v) for n, v in VALUES[task].items()}
     assert set(changed) <= flat(values).keys()
 
 
@@ -132,15 +132,15 @@ def asked(path: Path, names: dict[str, str]) -> set[str]:
         path: of s3prl's module.
         names: variables that hold a part of it -> which.
     """
-    found = set()
+    dotted_keys = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             inner = ast.unparse(node.value)
             for name, place in names.items():
                 if inner.startswith(name):
                     keys = [key.strip("]'\"") for key in inner.removeprefix(name).split("[") if key]
-                    found.add(".".join([*filter(None, [place]), *keys, str(node.slice.value)]))
-    return found
+                    dotted_keys.add(".".join([*filter(None, [place]), *keys, str(node.slice.value)]))
+    return dotted_keys
 
 
 @pytest.mark.parametrize("task", ["ST", "VC", "SE", "SS"])

@@ -74,13 +74,13 @@ class Command:
 
 def leftovers(out: Path) -> list[str]:
     """Temporary files below or beside an output."""
-    found = [*out.rglob("*.part"), *out.parent.glob(f".{out.name}.*.part")]
-    return sorted(path.name for path in found)
+    paths = [*out.rglob("*.part"), *out.parent.glob(f".{out.name}.*.part")]
+    return sorted(path.name for path in paths)
 
 
 @dataclass
 class Undisturbed:
-    """What a command does when it is left alone.
+    """Undisturbed run of a command.
 
     Args:
         command: that ran.

@@ -45,7 +45,7 @@ def group(row: Row) -> str:
 
 @dataclass
 class Counts:
-    """How the trials of a kind ended.
+    """Outcomes of the trials of a kind.
 
     Args:
         trials: in all.

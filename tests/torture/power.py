@@ -1,4 +1,4 @@
-"""What a power cut takes away: content and names that had not reached the disk."""
+"""Losses in a power cut: content and names that had not reached the disk."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Journal:
                 for path in paths:
                     if path.is_file() and path.stat().st_ino not in synced:
                         note("early", f"{path} -> {target}")
-                kept = self.folder / f"replaced-{len(list(self.folder.iterdir()))}"
+                backup = self.folder / f"replaced-{len(list(self.folder.iterdir()))}"
                 if Path(target).is_file():
-                    os.link(target, kept)
+                    os.link(target, backup)
                 rename(source, target, **more)
-                note("renamed", str(source), str(target), str(kept))
+                note("renamed", str(source), str(target), str(backup))
 
             return watched_rename
 
@@ -83,11 +83,11 @@ class Journal:
                 pending = [names for names in pending if names[1].parent != Path(path)]
             elif what == "renamed":
                 pending.append((Path(values[0]), Path(values[1]), Path(values[2])))
-        for source, target, kept in pending[::-1][: int(random.integers(len(pending) + 1))]:
+        for source, target, backup in pending[::-1][: int(random.integers(len(pending) + 1))]:
             if target.exists() and source.parent.exists() and not source.exists():
                 os.rename(target, source)
-                if kept.exists():
-                    os.rename(kept, target)
+                if backup.exists():
+                    os.rename(backup, target)
         for path in sorted(disk.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 size, safe = path.stat().st_size, sizes.get(path.stat().st_ino, 0)

@@ -181,7 +181,7 @@ def power_cut(undisturbed: Undisturbed, folder: Path, random: np.random.Generato
 
 
 def _of_two_ranks(undisturbed: Undisturbed) -> Undisturbed:
-    """What two processes that train together make."""
+    """Return the undisturbed run of two processes that train together."""
     if undisturbed.place not in _OF_TWO:
         out = undisturbed.place / "two-ranks"
         words = ["compress", str(undisturbed.place / "run.yaml"), "--out", str(out)]

@@ -1,4 +1,4 @@
-"""What a child may be denied: memory, disks, rights to write, and further bytes on any disk."""
+"""Restrictions of a child: on memory, disks, rights to write, and further bytes on any disk."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def own_disk(place: Path, size: int | None) -> None:
 
 
 def may_mount(folder: Path) -> bool:
-    """Whether this process may have disks of its own; asked in a child."""
+    """Return whether this process may have disks of its own; asked in a child."""
     place = folder / "mount"
     place.mkdir(parents=True, exist_ok=True)
     child = fork(lambda: own_disk(place, 1 << 20), folder / "mount.txt").wait(10)

@@ -116,7 +116,7 @@ class Child:
         return self
 
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Return whether it has ended."""
         if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -138,7 +138,7 @@ class Child:
 
     @property
     def text(self) -> str:
-        """What it printed to stderr."""
+        """Text that it printed to stderr."""
         return self.output.read_text(encoding="utf8", errors="replace")
 
 

@@ -111,8 +111,8 @@ def test_cached_targets_are_found_and_stored_without_a_wait(tmp_path, monkeypatc
     task, keys = stage("hubert", "fp32"), (b"a" * 16, b"b" * 16)
     layers, stored = task.objective.config.target_layers, []
     on_cpu = TargetCache(tmp_path / "targets", layers, 32, 1.0)
-    found = on_cpu.get(keys, "fp32", lambda: task.targets(torch.zeros(2, 4000)))
-    frames = found[0].shape[1]
+    targets = on_cpu.get(keys, "fp32", lambda: task.targets(torch.zeros(2, 4000)))
+    frames = targets[0].shape[1]
     with fake_cuda() as waits:
         trainer = trainer_of(task, tmp_path / "run")
         task.cache = TargetCache(tmp_path / "targets", layers, 32, 1.0, CUDA)

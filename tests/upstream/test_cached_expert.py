@@ -78,10 +78,10 @@ def test_an_utterance_is_the_same_in_any_batch(tmp_path):
     wavs = waveforms((5000, 9000, 5000, 5000, 700))
     batch = states(cached(tmp_path / "batch"), wavs)
     for order in ((4, 2, 0), (1,), (3, 0)):
-        found = states(cached(tmp_path / f"{order}"), [wavs[index] for index in order])
+        reordered = states(cached(tmp_path / f"{order}"), [wavs[index] for index in order])
         for row, index in enumerate(order):
             frames = max(1, (len(wavs[index]) - 400) // 320 + 1)
-            assert same([s[row, :frames] for s in found], [s[index, :frames] for s in batch])
+            assert same([s[row, :frames] for s in reordered], [s[index, :frames] for s in batch])
 
 
 def test_only_misses_are_computed(tmp_path, monkeypatch):

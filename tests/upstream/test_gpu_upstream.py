@@ -38,7 +38,7 @@ def test_upstreams_wait_for_nothing_but_the_check_of_their_input(padding, precis
 
 
 def test_the_feature_cache_gives_its_states_to_the_device():
-    """What is read lies on the host; it is copied from pinned memory."""
+    """States that are read lie on the host; they are copied from pinned memory."""
     rows = [torch.zeros(4, frames, 32, dtype=torch.float16) for frames in (12, 7)]
     with fake_cuda() as waits:
         states = cached_expert._batch(rows, 12, CUDA)

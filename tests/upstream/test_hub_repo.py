@@ -100,18 +100,18 @@ def test_hidden_states_without_this_package(tmp_path):
                 path.rename(blob)
                 link.symlink_to(blob)
         folders.append(str(tmp_path / f"{name}-links"))
-    given, found, script = tmp_path / "given.pt", tmp_path / "found.pt", tmp_path / "alone.py"
+    given, computed, script = tmp_path / "given.pt", tmp_path / "found.pt", tmp_path / "alone.py"
     torch.save(waveforms(), given)
     script.write_text(ALONE)
     environment = os.environ | {"S3PRL_DPHUBERT_PLUGIN": "0"}
-    command = [sys.executable, "-P", str(script), str(given), str(found), *folders]
+    command = [sys.executable, "-P", str(script), str(given), str(computed), *folders]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()
     (package,) = (path.name for path in Path(folders[0]).glob("dphubert_export_*"))
     assert {name.partition(".")[0] for name in loaded} == {package}
     assert len(loaded) == len(sources()) + 1  # every module that goes along, and the package itself
-    results = torch.load(found)
+    results = torch.load(computed)
     assert len(results) == len(models) == 7
     with torch.no_grad():
         for model, theirs in zip(models.values(), results, strict=True):

@@ -210,7 +210,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory, checkpoint):
-    """What a process says about parts of the script, and what else it wrote."""
+    """Function that runs parts of the script in a process; returns their answers and its stderr."""
 
     def run(*parts, **environment):
         folder = tmp_path_factory.mktemp("process")
@@ -231,44 +231,44 @@ def test_nothing_is_imported_before_s3prl_is(answers):
 
 
 def test_the_newer_interface(answers):
-    found = answers[0]["new_interface"]
-    assert found["names"] == NAMES
+    answer = answers[0]["new_interface"]
+    assert answer["names"] == NAMES
     # s3prl knows those that need a checkpoint by their endings, of which _hub is none.
-    assert found["ready"] == ["dphubert", "dphubert_hub", "dpwavlm"]
-    assert found["train"] is True
-    assert found["states"] == 4
-    assert found["frames"] == [[50, 3, 29, 3]] * 4
-    assert found["apart"] < 1e-5
-    assert found["short"] == [[1, 1, 32], [1]]
-    assert found["reduced"] == [4, 50, 32]
+    assert answer["ready"] == ["dphubert", "dphubert_hub", "dpwavlm"]
+    assert answer["train"] is True
+    assert answer["states"] == 4
+    assert answer["frames"] == [[50, 3, 29, 3]] * 4
+    assert answer["apart"] < 1e-5
+    assert answer["short"] == [[1, 1, 32], [1]]
+    assert answer["reduced"] == [4, 50, 32]
 
 
 def test_the_classic_interface(answers):
-    found = answers[0]["classic_interface"]
+    answer = answers[0]["classic_interface"]
     for name in ("weighted", "last", "second", "one"):
-        assert found[name] == [320, [[49, 32], [2, 32], [25, 32]]]
-    assert found["selected"] is True
-    learned, reached = found["fine-tuned"]
+        assert answer[name] == [320, [[49, 32], [2, 32], [25, 32]]]
+    assert answer["selected"] is True
+    learned, reached = answer["fine-tuned"]
     assert learned == reached > 40
-    assert found["weights"] is True
+    assert answer["weights"] is True
 
 
 def test_a_frozen_upstream_takes_the_faster_precision_and_says_so(answers):
-    found, said = answers
-    assert found["by_default"]["asked"] == "auto"
-    assert found["by_default"]["chosen"] in ("fp32", "bf16")
-    assert found["by_default"]["equal"] is True
-    assert said.count(f"precision auto: {found['by_default']['chosen']}, since bf16 takes") == 1
+    answer, said = answers
+    assert answer["by_default"]["asked"] == "auto"
+    assert answer["by_default"]["chosen"] in ("fp32", "bf16")
+    assert answer["by_default"]["equal"] is True
+    assert said.count(f"precision auto: {answer['by_default']['chosen']}, since bf16 takes") == 1
 
 
 def test_registering_and_removing(answers):
-    found, said = answers
-    found = found["registration"]
-    assert found["source"] is True  # the module is s3prl's own
-    assert found["removed"] == NAMES
-    assert found["gone"] == []
-    assert found["back"] == NAMES
-    assert found["left"] == [["dpwavlm"], True]
+    answer, said = answers
+    answer = answer["registration"]
+    assert answer["source"] is True  # the module is s3prl's own
+    assert answer["removed"] == NAMES
+    assert answer["gone"] == []
+    assert answer["back"] == NAMES
+    assert answer["left"] == [["dpwavlm"], True]
     assert said.count("s3prl has an upstream dpwavlm of its own, which stays") == 2
 
 
@@ -282,12 +282,12 @@ def listed(tmp_path_factory, checkpoint):
 
 
 def test_names_of_the_user(ask, listed, checkpoint):
-    found, said = ask("user_names", **listed)
-    found = found["user_names"]
-    assert found["ready"] == ["my_exact", "my_model"]
-    assert found["equal"] is True
-    assert found["padding"] == ["exact", "batch"] and found["overridden"] == "batch"
-    assert found["second"] == "bf16"
+    answer, said = ask("user_names", **listed)
+    answer = answer["user_names"]
+    assert answer["ready"] == ["my_exact", "my_model"]
+    assert answer["equal"] is True
+    assert answer["padding"] == ["exact", "batch"] and answer["overridden"] == "batch"
+    assert answer["second"] == "bf16"
     expected = (
         f"ckpt (-k) is '{checkpoint}', allowed: none, as it stands for {checkpoint}",
         "name is 'hubert', allowed: any but s3prl's own names",
@@ -299,11 +299,11 @@ def test_names_of_the_user(ask, listed, checkpoint):
         "precison: unknown field; available: precision, padding, features",
         "name is 'my_third', allowed: dphubert, ",
     )
-    assert len(found["refused"]) == len(expected)
-    for message, part in zip(found["refused"], expected, strict=True):
+    assert len(answer["refused"]) == len(expected)
+    for message, part in zip(answer["refused"], expected, strict=True):
         assert part in message and "\n" not in message
-    assert found["left"] == ["my_exact", "my_model"]
-    assert found["none"] == []
+    assert answer["left"] == ["my_exact", "my_model"]
+    assert answer["none"] == []
     complaints = [line for line in said.splitlines() if line.startswith("s3prl-dphubert: left out, ")]
     assert len(complaints) == 2 and "my-name" in complaints[0] and "'hubert'" in complaints[1]
 
@@ -322,13 +322,13 @@ def test_a_name_of_the_user_trains_and_evaluates_in_s3prl(tmp_path, listed, chec
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers(answers, ask, method):
-    found = answers[0] if method == "fork" else ask(method)[0]
-    assert found[method] == NAMES
+    answer = answers[0] if method == "fork" else ask(method)[0]
+    assert answer[method] == NAMES
 
 
 def test_switched_off(ask):
-    found, said = ask("unregistered", **PLUGIN_OFF)
-    assert found == {"early": [], "unregistered": []}
+    answer, said = ask("unregistered", **PLUGIN_OFF)
+    assert answer == {"early": [], "unregistered": []}
     assert "s3prl-dphubert" not in said
 
 

@@ -65,8 +65,8 @@ def test_damaged_package_is_an_error_that_names_it(small, tmp_path, damage):
 
 def test_folder_is_used_as_it_lies(small, tmp_path):
     folder, package = small
-    found = packages.fetch([package], tmp_path / "out", folder / "pool")
-    assert found == {NAME: folder / package.pool}
+    paths = packages.fetch([package], tmp_path / "out", folder / "pool")
+    assert paths == {NAME: folder / package.pool}
     assert not (tmp_path / "out").exists()
 
 
@@ -88,13 +88,13 @@ def test_other_content_in_the_folder_is_refused(small, tmp_path, damage):
 def test_mirror_is_asked_where_there_is_no_apt(small, tmp_path, no_apt):
     folder, package = small
     mirrors = ((tmp_path / "gone").as_uri(), folder.as_uri())
-    found = packages.fetch([package], tmp_path / "out", mirrors=mirrors)[NAME]
-    assert found.read_bytes() == (folder / package.pool).read_bytes()
+    fetched = packages.fetch([package], tmp_path / "out", mirrors=mirrors)[NAME]
+    assert fetched.read_bytes() == (folder / package.pool).read_bytes()
     again = packages.fetch([package], tmp_path / "out", mirrors=())
-    assert again == {NAME: found}, "what is there and whole is not fetched again"
-    found.write_bytes(b"half")
+    assert again == {NAME: fetched}, "what is there and whole is not fetched again"
+    fetched.write_bytes(b"half")
     packages.fetch([package], tmp_path / "out", mirrors=mirrors)
-    assert found.read_bytes() == (folder / package.pool).read_bytes()
+    assert fetched.read_bytes() == (folder / package.pool).read_bytes()
 
 
 def test_mirror_with_another_file_leaves_nothing(small, tmp_path, no_apt):
@@ -115,8 +115,8 @@ def test_apt_is_asked_for_the_version_and_a_mirror_after_it(small, tmp_path, mon
     executable(tmp_path / "bin" / "apt-get", f"#!/bin/sh\n{says}{does}")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     mirrors = () if works else (folder.as_uri(),)
-    found = packages.fetch([package], tmp_path / "out", mirrors=mirrors)[NAME]
-    assert found.read_bytes() == (folder / package.pool).read_bytes()
+    fetched = packages.fetch([package], tmp_path / "out", mirrors=mirrors)[NAME]
+    assert fetched.read_bytes() == (folder / package.pool).read_bytes()
     assert (tmp_path / "asked").read_text() == f"download {NAME}=1.0\n"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [package.file]
     if not works:

@@ -215,9 +215,9 @@ def test_upstream_sees_new_weights(fused):
         return state
 
     first = evaluated()
-    kept = expert._fold[1]
+    folded = expert._fold[1]
     assert torch.equal(evaluated(), first)
-    assert expert._fold[1] is kept
+    assert expert._fold[1] is folded
     optimizer = torch.optim.AdamW(expert.parameters(), lr=0.01, fused=fused)
     expert.train()
     expert(wavs)["last_hidden_state"].square().sum().backward()

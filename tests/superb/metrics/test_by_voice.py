@@ -148,8 +148,8 @@ def write_search(folder, seed):
         where = random.choice(documents, 3, replace=False)
         lines += [f"LEXEME {name} 1 0.0 1.0 {query} lex SELF <NA>\n" for name in where]
         scores = {name: random.normal(2.5 if name in where else 0) for name in documents}
-        found = "".join(f'<term file="{name}" score="{score:.4f}"/>' for name, score in scores.items())
-        detected.append(f'<detected_termlist termid="{query}">{found}</detected_termlist>')
+        scored_terms = "".join(f'<term file="{name}" score="{score:.4f}"/>' for name, score in scores.items())
+        detected.append(f'<detected_termlist termid="{query}">{scored_terms}</detected_termlist>')
     (folder / "x.rttm").write_text("".join(lines))
     (folder / "benchmark.stdlist.xml").write_text(f"<stdlist>{''.join(detected)}</stdlist>")
 

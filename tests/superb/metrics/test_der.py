@@ -25,8 +25,8 @@ h5py = pytest.importorskip("h5py", reason="s3prl's diarization writes HDF5")
 pytest.importorskip("scipy", reason="the mapping of speakers is scipy's")
 
 
-def parts(found: SpeakerErrors) -> tuple[float, ...]:
-    return found.spoken, found.missed, found.false_alarm, found.confused
+def parts(result: SpeakerErrors) -> tuple[float, ...]:
+    return result.spoken, result.missed, result.false_alarm, result.confused
 
 
 def test_overlapping_speakers_by_hand():
@@ -34,9 +34,9 @@ def test_overlapping_speakers_by_hand():
 
     1 is A (9 s shared), 2 is B (3 s). In 8-9 s B and in 9-10 s A is missed: 2 / 14.
     """
-    found = errors({"A": [(0, 10)], "B": [(8, 12)]}, {"1": [(0, 9)], "2": [(9, 12)]})
-    assert parts(found) == pytest.approx((14, 2, 0, 0))
-    assert found.rate == pytest.approx(2 / 14)
+    result = errors({"A": [(0, 10)], "B": [(8, 12)]}, {"1": [(0, 9)], "2": [(9, 12)]})
+    assert parts(result) == pytest.approx((14, 2, 0, 0))
+    assert result.rate == pytest.approx(2 / 14)
 
 
 def test_more_speakers_predicted_than_there_are_by_hand():
@@ -45,16 +45,16 @@ def test_more_speakers_predicted_than_there_are_by_hand():
     1 is A. In 2-3 s 2 is one too many and in 4-5 s 3 is (2 s false alarm); in 3-4 s 2 is taken
     for A (1 s confused): 3 / 4.
     """
-    found = errors({"A": [(0, 4)]}, {"1": [(0, 3)], "2": [(2, 4)], "3": [(4, 5)]})
-    assert parts(found) == pytest.approx((4, 0, 2, 1))
-    assert found.rate == pytest.approx(0.75)
+    result = errors({"A": [(0, 4)]}, {"1": [(0, 3)], "2": [(2, 4)], "3": [(4, 5)]})
+    assert parts(result) == pytest.approx((4, 0, 2, 1))
+    assert result.rate == pytest.approx(0.75)
 
 
 def test_the_best_mapping_is_not_the_greedy_one_by_hand():
     """A shares 5 s with 1 and 4 s with 2, B 4 s with 1 and none with 2: 8 s right in all, not 5 s."""
     truth = {"A": [(0, 9)], "B": [(9, 13)]}
-    found = errors(truth, {"1": [(0, 5), (9, 13)], "2": [(5, 9)]})
-    assert parts(found) == pytest.approx((13, 0, 0, 5))
+    result = errors(truth, {"1": [(0, 5), (9, 13)], "2": [(5, 9)]})
+    assert parts(result) == pytest.approx((13, 0, 0, 5))
 
 
 def test_silence():
@@ -70,12 +70,12 @@ def case(seed: int):
     draw = random.Random(seed)
 
     def side(speakers, count):
-        found = {}
+        spans_of = {}
         for _ in range(count):
             begin = round(draw.uniform(0, 20), 2)
-            spans = found.setdefault(f"s{draw.randrange(speakers)}", [])
+            spans = spans_of.setdefault(f"s{draw.randrange(speakers)}", [])
             spans.append((begin, round(begin + draw.uniform(0.05, 4), 2)))
-        return found
+        return spans_of
 
     return side(1 + seed % 4, 3 + seed), side(1 + (seed * 7) % 5, 2 + 2 * seed)
 
@@ -97,9 +97,9 @@ above, overlapping turns of a speaker merged, scored from the first to the last 
 def test_the_same_as_md_eval():
     total = SpeakerErrors()
     for seed, wanted in MD_EVAL.items():
-        found = errors(*case(seed))
-        assert parts(found) == pytest.approx(wanted, abs=0.006)
-        total += found
+        result = errors(*case(seed))
+        assert parts(result) == pytest.approx(wanted, abs=0.006)
+        total += result
     assert len(MD_EVAL) == 8
     assert round(100 * total.rate, 2) == 148.31  # md-eval's for all eight together
 
@@ -144,8 +144,8 @@ def run(tmp_path):
 def test_the_best_threshold_is_found(run):
     """At 0.3 and 0.4 all is right; from 0.5 on, 1 s of 3.6 s is missed."""
     folder, rttm = run
-    found = best(folder, rttm)
-    assert (found.rate, found.threshold, found.median) == (pytest.approx(0, abs=1e-9), 0.3, 1)
+    chosen = best(folder, rttm)
+    assert (chosen.rate, chosen.threshold, chosen.median) == (pytest.approx(0, abs=1e-9), 0.3, 1)
     assert find("SD").read({"": Output(folder=folder, reference=rttm)}) == pytest.approx({"der": 0}, abs=1e-6)
     said = {
         name: turns(read_activity(folder / f"scoring/predictions/{name}.h5") > 0.5, 0.02)

@@ -45,7 +45,7 @@ def run(root: Path, speaker: str = "TEM2") -> tuple[Path, Path]:
 @pytest.mark.parametrize("speaker", ["TEF1", "TEM2"])
 def test_distortion_is_s3prls(speaker, tmp_path):
     folder, reference = run(tmp_path, speaker)
-    found = {
+    distortions = {
         source: mcd.distortion(
             folder / "0/test/wav" / f"{source}_E30001.wav",
             reference / speaker / "E30001.wav",
@@ -53,7 +53,7 @@ def test_distortion_is_s3prls(speaker, tmp_path):
         )
         for source in SOURCES
     }
-    assert found == pytest.approx(GOLDEN[speaker], abs=1e-6)
+    assert distortions == pytest.approx(GOLDEN[speaker], abs=1e-6)
 
 
 @NEEDS_WORLD
@@ -82,8 +82,8 @@ def test_several_processes_measure_the_same(tmp_path, monkeypatch):
     assert mcd.score(folder, reference, PITCH) == pytest.approx(
         np.mean(list(GOLDEN["TEM2"].values())), abs=1e-6
     )
-    found = json.loads((folder / mcd.FILE).read_text())
-    by_source = {key.split("/")[-1].split("_")[0]: value for key, value in found.items()}
+    distortions = json.loads((folder / mcd.FILE).read_text())
+    by_source = {key.split("/")[-1].split("_")[0]: value for key, value in distortions.items()}
     assert by_source == pytest.approx(GOLDEN["TEM2"], abs=1e-6)
 
 

@@ -35,8 +35,8 @@ def test_by_hand():
         y={"a": 0.2, "b": 0.1, "c": 0.8, "d": 0.3},
         z={"a": 99.0},  # of a query that occurs nowhere: neither counted nor unknown
     )
-    found = maximum(given, where)
-    assert found == Score(pytest.approx(0.75), 0.8, queries=2, unknown=0)
+    best = maximum(given, where)
+    assert best == Score(pytest.approx(0.75), 0.8, queries=2, unknown=0)
 
 
 def test_a_false_alarm_can_be_worth_it():
@@ -46,21 +46,21 @@ def test_a_false_alarm_can_be_worth_it():
     """
     documents = [f"d{n}" for n in range(200)]
     given = trials(x={document: 0.0 for document in documents} | {"d0": 0.9, "d1": 0.8, "d2": 0.7})
-    found = maximum(given, truth(documents, x=["d0", "d2"]))
-    assert found.mtwv == pytest.approx(0.936919, abs=1e-6)
-    assert found.threshold == 0.7
+    best = maximum(given, truth(documents, x=["d0", "d2"]))
+    assert best.mtwv == pytest.approx(0.936919, abs=1e-6)
+    assert best.threshold == 0.7
 
 
 def test_equal_scores_are_detected_together():
     """The true and a false document share the score 1: 1 - 12.49 / 3 < 0, so nothing is detected."""
-    found = maximum(trials(x={"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}), truth("abcd", x="a"))
-    assert found == Score(0.0, math.inf, queries=1, unknown=0)
+    best = maximum(trials(x={"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}), truth("abcd", x="a"))
+    assert best == Score(0.0, math.inf, queries=1, unknown=0)
 
 
 def test_what_was_not_searched_counts_as_missed():
     """Of two queries one was searched, and found: 1 - (0 + 1) / 2."""
-    found = maximum(trials(x={"a": 3.0, "b": -1.0}, other={"a": 9.0}), truth("abc", x="a", y="b"))
-    assert found == Score(pytest.approx(0.5), 3.0, queries=2, unknown=1)
+    best = maximum(trials(x={"a": 3.0, "b": -1.0}, other={"a": 9.0}), truth("abc", x="a", y="b"))
+    assert best == Score(pytest.approx(0.5), 3.0, queries=2, unknown=1)
 
 
 def test_a_query_in_every_document_has_no_false_alarms():
@@ -92,10 +92,12 @@ def write(folder, names, where, scores):
     (folder / "x.rttm").write_text("SPEAKER d000 1 0 1 <NA> <NA> SELF <NA>\n" + "".join(lines))
     detected = []
     for query in where:
-        found = "".join(
+        scored_terms = "".join(
             f'<term file="{d}" channel="1" score="{scores[query, d]:.4f}" decision="NO"/>' for d in names
         )
-        detected.append(f'<detected_termlist termid="{query}" oov_term_count="1">{found}</detected_termlist>')
+        detected.append(
+            f'<detected_termlist termid="{query}" oov_term_count="1">{scored_terms}</detected_termlist>'
+        )
     (folder / "benchmark.stdlist.xml").write_text(f"<stdlist>{''.join(detected)}</stdlist>")
 
 
@@ -107,10 +109,10 @@ cases above, where each document lasts 1 s, so that its trials per second are ou
 @pytest.mark.parametrize("seed", NIST)
 def test_the_same_as_nists_scorer(seed, tmp_path):
     write(tmp_path, *case(seed))
-    found = score(tmp_path / "benchmark.stdlist.xml", tmp_path)
-    assert (round(found.mtwv, 4), found.threshold) == NIST[seed]
+    best = score(tmp_path / "benchmark.stdlist.xml", tmp_path)
+    assert (round(best.mtwv, 4), best.threshold) == NIST[seed]
     read = find("QbE").read({"": Output(folder=tmp_path, reference=tmp_path)})
-    assert read == pytest.approx({"mtwv": 100 * found.mtwv})
+    assert read == pytest.approx({"mtwv": 100 * best.mtwv})
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):

@@ -140,8 +140,8 @@ def test_kept_output_is_read(name):
     metrics = [metric for metric in task.metrics if name != "OOD-ASR" or metric.part == "es"]
     assert {metric.name: metric.read(output) for metric in metrics} == pytest.approx(KEPT[name], abs=1e-3)
     for prediction in task.predictions:
-        found = prediction.format({"": (folder / prediction.source).read_bytes()})
-        assert (found.items, found.faults) == (2 if name == "ST" else found.items, ())
+        content = prediction.format({"": (folder / prediction.source).read_bytes()})
+        assert (content.items, content.faults) == (2 if name == "ST" else content.items, ())
     if name == "VC":
         silent = Output(folder=folder)
         assert {metric.name: metric.read(silent) for metric in metrics} == pytest.approx(KEPT[name])
@@ -168,7 +168,7 @@ def expert(downstream: str, folder, **attributes):
 
 
 def evaluate(made, split: str, records: dict, capsys) -> Output:
-    """What the expert prints and writes at the end of an evaluation."""
+    """Return the output that the expert prints and writes at the end of an evaluation."""
     capsys.readouterr()
     made.log_records(split, defaultdict(list, records), Nowhere(), 0, batch_ids=[], total_batch_num=0)
     return Output(capsys.readouterr().out, Path(made.__dict__["expdir"]))
@@ -214,5 +214,5 @@ def test_s3prls_own_classification_is_read(name, downstream, tmp_path, capsys):
     assert task.read(outputs) == pytest.approx({"acc": 75.0})
     assert task.read({part: Output(folder=tmp_path) for part in outputs}) == pytest.approx({"acc": 75.0})
     prediction = task.predictions[0]
-    found = prediction.format({"": (tmp_path / prediction.source).read_bytes()})
-    assert (found.items, found.faults) == (2, ())
+    content = prediction.format({"": (tmp_path / prediction.source).read_bytes()})
+    assert (content.items, content.faults) == (2, ())

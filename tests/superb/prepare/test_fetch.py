@@ -42,11 +42,11 @@ def leftovers(tmp_path):
 
 
 def test_a_list_is_fetched_once(server, tmp_path):
-    found = listed(server).obtain(tmp_path)
-    assert found.read_bytes() == CONTENT
-    assert found.name == "list.txt"
+    path = listed(server).obtain(tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert path.name == "list.txt"
     asked = len(server.log)
-    assert listed(server).obtain(tmp_path / "elsewhere") == found
+    assert listed(server).obtain(tmp_path / "elsewhere") == path
     assert len(server.log) == asked > 0
     assert leftovers(tmp_path) == []
 
@@ -74,7 +74,7 @@ def test_a_wrong_file_is_not_kept_and_the_next_place_is_tried(server, tmp_path):
 def test_a_broken_connection_goes_on_where_it_ended(server, tmp_path):
     server.cut = [100_000, 50_000]
     assert listed(server).obtain(tmp_path).read_bytes() == CONTENT
-    ranges = [told for method, path, told in server.log if "cdn" in path and method == "GET"]
+    ranges = [range_header for method, path, range_header in server.log if "cdn" in path and method == "GET"]
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
 
 
@@ -85,7 +85,7 @@ def test_what_arrived_is_used_by_the_next_run(server, tmp_path):
     assert [path.stat().st_size for path in leftovers(tmp_path)] == [120_000]
     server.log.clear()
     assert listed(server).obtain(tmp_path).read_bytes() == CONTENT
-    assert {told for _, _, told in server.log} == {"bytes=120000-"}
+    assert {range_header for _, _, range_header in server.log} == {"bytes=120000-"}
 
 
 def test_a_killed_download_leaves_no_list(server, tmp_path):
@@ -102,23 +102,23 @@ def test_a_killed_download_leaves_no_list(server, tmp_path):
 
 
 def test_a_part_that_is_whole_needs_no_byte_more(server, tmp_path):
-    kept = listed(server).obtain(tmp_path)
-    kept.rename(kept.with_name(".list.txt.0.part"))  # as a process that is killed before it renames
+    path = listed(server).obtain(tmp_path)
+    path.rename(path.with_name(".list.txt.0.part"))  # as a process that is killed before it renames
     server.log.clear()
     assert listed(server).obtain(tmp_path).read_bytes() == CONTENT
 
 
 def test_the_beginning_of_another_file_is_thrown_away(server, tmp_path):
-    kept = listed(server).obtain(tmp_path)
-    kept.with_name(".list.txt.0.part").write_bytes(CONTENT[::-1][:1000])
-    kept.unlink()
+    path = listed(server).obtain(tmp_path)
+    path.with_name(".list.txt.0.part").write_bytes(CONTENT[::-1][:1000])
+    path.unlink()
     assert listed(server).obtain(tmp_path).read_bytes() == CONTENT
     assert leftovers(tmp_path) == []
 
 
 def test_a_damaged_list_is_fetched_again(server, tmp_path):
-    kept = listed(server).obtain(tmp_path)
-    kept.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    path = listed(server).obtain(tmp_path)
+    path.write_bytes(CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
     assert listed(server).obtain(tmp_path).read_bytes() == CONTENT
 
 

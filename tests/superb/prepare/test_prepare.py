@@ -40,8 +40,8 @@ def data(built, tmp_path, monkeypatch):
 
 
 def config(task, data, out, part=None):
-    found = recipe.load(RECIPES[task])
-    return found.config(part if part is not None else next(iter(found.configs)), data, out)
+    task_recipe = recipe.load(RECIPES[task])
+    return task_recipe.config(part if part is not None else next(iter(task_recipe.configs)), data, out)
 
 
 def prepare(task, data, out):
@@ -75,14 +75,14 @@ def test_asr_lengths_are_those_of_the_audio(data, tmp_path):
     ]
     for table, count in (("train-clean-100", 12), ("dev-clean", 4), ("test-clean", 4)):
         with (out / f"{table}.csv").open() as file:
-            found = {row["file_path"]: int(row["length"]) for row in csv.DictReader(file)}
+            lengths = {row["file_path"]: int(row["length"]) for row in csv.DictReader(file)}
         root = data / "LibriSpeech"
-        assert found == {
+        assert lengths == {
             str(path.relative_to(root)): soundfile.info(path).frames
             for path in (root / table).rglob("*.flac")
         }
-        assert len(found) == count
-        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert len(lengths) == count
+        assert list(lengths.values()) == sorted(lengths.values(), reverse=True)
 
 
 def test_asr_without_a_split_or_transcripts(data, tmp_path):
@@ -100,9 +100,9 @@ def test_asr_without_a_split_or_transcripts(data, tmp_path):
 
 
 def test_pr_takes_the_lexica_of_the_user(data, tmp_path, caplog):
-    found = content(prepare("PR", data, tmp_path / "out"))
+    lexica = content(prepare("PR", data, tmp_path / "out"))
     own = content(data / "lexicon")
-    assert found == {f"lexicon/{name}": text for name, text in own.items()}
+    assert lexica == {f"lexicon/{name}": text for name, text in own.items()}
     assert len(own) == 2
     assert caplog.text.count("is not the published librispeech-lexicon-") == 2
 
@@ -216,9 +216,9 @@ def test_er_folds_are_what_s3prls_script_makes(data, tmp_path):
     for name in theirs:
         ours, wanted = (json.loads((place / name).read_text()) for place in (out, root / "meta_data"))
         assert ours["labels"] == wanted["labels"]
-        found = [sorted(map(str, each["meta_data"])) for each in (ours, wanted)]
-        assert found[0] == found[1]
-        assert len(found[0]) == (10 if name.name.startswith("test") else 40)
+        entries = [sorted(map(str, each["meta_data"])) for each in (ours, wanted)]
+        assert entries[0] == entries[1]
+        assert len(entries[0]) == (10 if name.name.startswith("test") else 40)
 
 
 def test_er_goes_through_dialogues_in_s3prls_order(tmp_path):

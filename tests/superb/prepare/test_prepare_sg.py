@@ -45,10 +45,10 @@ def test_voicebank_of_16k_stays_where_it_is(data):
     }
     for split, wanted in names.items():
         for kind in ("noisy", "clean"):
-            found = scp(out / split / kind / "wav.scp")
-            assert list(found) == wanted
+            paths = scp(out / split / kind / "wav.scp")
+            assert list(paths) == wanted
             part = "testset" if split == "test" else "trainset_28spk"
-            assert found == {n: str(root / f"{kind}_{part}_wav_16k" / f"{n}.wav") for n in wanted}
+            assert paths == {n: str(root / f"{kind}_{part}_wav_16k" / f"{n}.wav") for n in wanted}
     assert not (out / "wav16k").exists()
 
 
@@ -88,10 +88,10 @@ def test_mixtures_are_listed_and_a_thousand_drawn_as_s3prl_draws_them(data):
     out = made("libri2mix_separation", data) / "libri2mix_ss"
     assert sorted(place.name for place in out.iterdir()) == ["dev_1000", "test", "train-100"]
     for split, count in {"train-100": 4, "dev_1000": 2, "test": 2}.items():
-        found = [scp(out / split / kind / "wav.scp") for kind in ("mix_clean", "s1", "s2")]
-        assert [len(each) for each in found] == [count] * 3
-        assert found[0].keys() == found[1].keys() == found[2].keys()
-        for name, path in found[1].items():
+        lists = [scp(out / split / kind / "wav.scp") for kind in ("mix_clean", "s1", "s2")]
+        assert [len(each) for each in lists] == [count] * 3
+        assert lists[0].keys() == lists[1].keys() == lists[2].keys()
+        for name, path in lists[1].items():
             assert path == str(root / "wav16k" / "min" / split.removesuffix("_1000") / "s1" / f"{name}.wav")
     names = [f"{number:04}" for number in range(3000)]
     state = random.getstate()
@@ -266,7 +266,7 @@ def test_covost_is_joined_and_sorted(data, monkeypatch):
         "zero please",
         "Bitte null .",
     )
-    told = (out / "config.yaml").read_text()
-    assert f"sentencepiece_model: {out}/spm-tgt_text.model" in told
-    assert str(root / "cv-corpus-4-2019-12-10" / "en" / "clips") in told
+    text = (out / "config.yaml").read_text()
+    assert f"sentencepiece_model: {out}/spm-tgt_text.model" in text
+    assert str(root / "cv-corpus-4-2019-12-10" / "en" / "clips") in text
     assert all((out / f"{split}.tsv").is_file() for split in covost.SPLITS)

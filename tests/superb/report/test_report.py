@@ -50,9 +50,9 @@ def test_what_has_a_caution_is_in_no_report(tmp_path, capsys):
     made = replace(RECORD, task="ER", metrics={"acc": 99.0}, caution="synthesised")
     score_file.write(made, tmp_path / "mine" / "er")
     assert main(["superb", "report", str(tmp_path), "--no-published"]) == 0
-    told = capsys.readouterr()
-    assert "left out: ER of mine: synthesised" in told.err
-    assert "99.0" not in told.out
+    printed = capsys.readouterr()
+    assert "left out: ER of mine: synthesised" in printed.err
+    assert "99.0" not in printed.out
     assert from_records(score_file.collect([tmp_path]))[0].score() is None
     assert main(["superb", "report", str(tmp_path / "mine" / "er")]) == 2
 
@@ -105,8 +105,8 @@ def test_seeds_become_mean_and_spread(tmp_path):
     for seed, shift in enumerate((-0.1, 0.0, 0.1)):
         run(tmp_path, seed=seed, shift=shift)
     (mine,) = from_records(score_file.collect([tmp_path]))
-    found = mine.results["KS"]["acc"]
-    assert (found.mean, found.spread, found.seeds) == (pytest.approx(96.36), pytest.approx(0.1), 3)
+    accuracy = mine.results["KS"]["acc"]
+    assert (accuracy.mean, accuracy.spread, accuracy.seeds) == (pytest.approx(96.36), pytest.approx(0.1), 3)
     assert mine.score() == pytest.approx(choose("DPHuBERT", ()).score())
     assert mine.points_spread(core_tasks()[0]) == pytest.approx(0.1 * 1000 / (82.01 - 3.53))
     assert 0 < mine.score_spread() < 10

@@ -138,7 +138,7 @@ def test_counts_of_the_recipes_are_those_of_the_submission():
 
 
 def inputs(folder, task, recipes):
-    """What a result of a prepared and checked task depends on."""
+    """Prepare and check a task, and return the inputs on which its result depends."""
     context = TaskContext(plan(folder, task, recipes), choose(task, recipes)[0], {}, None, None)
     part = PartRun(context, context.task.parts[0])
     for name in context.recipe.needs.prepare:

@@ -48,9 +48,9 @@ def test_hours_of_a_task(name, tmp_path):
     }
     assert len(lengths) == HEARD[name]
     assert seconds(task, config) == pytest.approx(sum(lengths.values()), rel=1e-3)
-    found = estimate(task, config, ModelConfig())
-    assert found.bytes == pytest.approx(998_400 * found.seconds, abs=1)
-    assert found.text() == f"{found.seconds / 3600:.2f} h of audio, {found.bytes / 1e9:.2f} GB"
+    estimated = estimate(task, config, ModelConfig())
+    assert estimated.bytes == pytest.approx(998_400 * estimated.seconds, abs=1)
+    assert estimated.text() == f"{estimated.seconds / 3600:.2f} h of audio, {estimated.bytes / 1e9:.2f} GB"
 
 
 @pytest.mark.parametrize("name", ["sid", "asv"])
@@ -60,13 +60,13 @@ def test_recipe_whose_files_are_too_short_to_be_cropped_keeps_hidden_states(name
     cropped, whole = load(root / name).task, load(root / "free_superb" / name).task
     upstream = UpstreamSpec("dphubert_local", str(tmp_path))
     cache = FeatureCache(tmp_path / "cache")
-    kept = {}
+    written = {}
     for title, task in (("cropped", cropped), ("whole", whole)):
         (tmp_path / title).mkdir()
         training, _ = cache.upstreams(upstream, task, tmp_path / title)
-        kept[title] = read_yaml(training.options)
+        written[title] = read_yaml(training.options)
     assert refusal(cropped, training=True) and not refusal(whole, training=True)
-    assert "features" not in kept["cropped"] and kept["whole"]["features"]["evaluation"] is True
+    assert "features" not in written["cropped"] and written["whole"]["features"]["evaluation"] is True
 
 
 def test_headers_are_read_once(tmp_path, monkeypatch):

@@ -134,16 +134,16 @@ def test_closing_ends_what_runs_and_refuses_more(tmp_path):
 @pytest.mark.slow
 @pytest.mark.s3prl
 def test_jobs_share_an_import_and_their_failures_are_told(tmp_path):
-    def told(name):
+    def arguments(name):
         return [str(tmp_path / f"{name}.json"), json.dumps({"name": name, "called": {}})]
 
     with Launcher(environment(tmp_path)) as launcher:
         log = tmp_path / "x.log"
-        launcher.run("measure", told("fbank"), log, tmp_path)
+        launcher.run("measure", arguments("fbank"), log, tmp_path)
         with pytest.raises(RunError, match=r"(?s)ended with status 1.*has no upstream 'nothing'"):
-            launcher.run("measure", told("nothing"), log, tmp_path)
+            launcher.run("measure", arguments("nothing"), log, tmp_path)
         with logs.own(log), pytest.raises(RunError, match="a process of an earlier start still writes it"):
-            launcher.run("measure", told("fbank"), log, tmp_path)
+            launcher.run("measure", arguments("fbank"), log, tmp_path)
         server = launcher._server
     assert json.loads((tmp_path / "fbank.json").read_text())["layers"] == 1
     assert server.poll() == 0  # it ended when it was told to

@@ -292,14 +292,14 @@ def test_an_upstream_counts_by_its_content(tmp_path):
     assert first.arguments == ["-u", "dphubert_local", "-k", str(one), "-g", str(options)]
     assert first.paths == {"upstream_ckpt": str(one), "upstream_model_config": str(options)}
     assert UpstreamSpec("dphubert_local", str(other), options).content == first.content
-    kept = tmp_path / "kept.yaml"
-    kept.write_text("padding: exact\nfeatures: {cache: /x, limit: 1GB}\n")
-    rounded = UpstreamSpec("dphubert_local", str(one), kept).content
+    caching_options = tmp_path / "kept.yaml"
+    caching_options.write_text("padding: exact\nfeatures: {cache: /x, limit: 1GB}\n")
+    rounded = UpstreamSpec("dphubert_local", str(one), caching_options).content
     assert rounded != first.content  # hidden states that are kept are rounded to float16
-    kept.write_text("padding: exact\nfeatures: {cache: /y, limit: 2GB, evaluation: true}\n")
-    assert UpstreamSpec("dphubert_local", str(one), kept).content == rounded
-    kept.write_text("padding: batch\n")
-    assert UpstreamSpec("dphubert_local", str(one), kept).content != first.content
+    caching_options.write_text("padding: exact\nfeatures: {cache: /y, limit: 2GB, evaluation: true}\n")
+    assert UpstreamSpec("dphubert_local", str(one), caching_options).content == rounded
+    caching_options.write_text("padding: batch\n")
+    assert UpstreamSpec("dphubert_local", str(one), caching_options).content != first.content
     (other / "config.json").write_text((other / "config.json").read_text() + " ")
     assert UpstreamSpec("dphubert_local", str(other), options).content != first.content
 

@@ -20,9 +20,9 @@ SHIPPED = resources.find("downstream_recipes")
 
 
 def test_the_check_names_data_packages_disk_and_gpu(tmp_path, monkeypatch):
-    found = shutil.disk_usage(tmp_path)
+    real_usage = shutil.disk_usage(tmp_path)
     Usage = namedtuple("Usage", ("total", "used", "free"))
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(*found[:2], int(1.5e9)))
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: Usage(*real_usage[:2], int(1.5e9)))
     monkeypatch.setattr(spec, "_is_missing", lambda module: module in ("librosa", "sklearn"))
     monkeypatch.setattr(preflight, "_gpu_memories", lambda: [80.0])
     (row,) = preflight.check(plan(tmp_path, "asv", device="cuda", gpus=("3",)))

@@ -35,16 +35,16 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     done = run(place, "ic", "--sweep", "lr=1e-9,3e-2", out="sweep")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = place / "sweep" / "ic"
-    told = read_record(folder / "sweep.json")
-    assert told["chosen"] == 3e-2
-    assert told["compared"] == "on dev"
-    assert told["scores"] == {
+    record = read_record(folder / "sweep.json")
+    assert record["chosen"] == 3e-2
+    assert record["compared"] == "on dev"
+    assert record["scores"] == {
         rate: best_score(folder / f"train-lr{rate}" / "states-30.ckpt") for rate in ("1e-09", "3e-02")
     }
-    assert told["scores"]["3e-02"] > told["scores"]["1e-09"]
-    found = score_file.read(folder / score_file.FILE)
-    assert found.learning_rate == 3e-2
-    assert found.checkpoints["ic"].startswith("dev-best.ckpt, step ")
+    assert record["scores"]["3e-02"] > record["scores"]["1e-09"]
+    result = score_file.read(folder / score_file.FILE)
+    assert result.learning_rate == 3e-2
+    assert result.checkpoints["ic"].startswith("dev-best.ckpt, step ")
     said = re.findall(r"\d  (ic[^:\n]*?)  +(trained|evaluated)", done.stdout)
     assert sorted(said) == [("ic", "evaluated"), ("ic lr 1e-09", "trained"), ("ic lr 3e-02", "trained")]
 
@@ -55,12 +55,12 @@ def test_a_sweep_keeps_the_rate_that_is_best_on_dev(place, capsys):
     assert re.findall(r"\d  (ic lr \S+) +trained", more.stdout) == ["ic lr 1e-08"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     assert set(read_record(folder / "sweep.json")["scores"]) == {"1e-09", "3e-02", "1e-08"}
-    assert score_file.read(folder / score_file.FILE) == found
+    assert score_file.read(folder / score_file.FILE) == result
 
     borrowed = run(place, "ic", "--trained", str(place / "sweep"), out="borrowed")
     assert borrowed.returncode == 0, borrowed.stdout + borrowed.stderr
     score = score_file.read(place / "borrowed" / "ic" / score_file.FILE)
-    assert (score.learning_rate, score.metrics) == (3e-2, found.metrics)
+    assert (score.learning_rate, score.metrics) == (3e-2, result.metrics)
 
 
 def test_a_sweep_in_two_stages_trains_few_rates_to_the_end(place):
@@ -72,13 +72,13 @@ def test_a_sweep_in_two_stages_trains_few_rates_to_the_end(place):
     assert f"IC: {cost}" in checked.stdout
     done = run(place, "ic", *rates, out="stages")
     assert done.returncode == 0, done.stdout + done.stderr
-    told = read_record(place / "stages" / "ic" / "sweep.json")
-    assert told["short"]["steps"] == 15 and len(told["short"]["scores"]) == 4
-    best = sorted(told["short"]["scores"], key=told["short"]["scores"].get)[-2:]
-    assert set(told["scores"]) == set(best) == {"3e-02", "1e-02"}
+    record = read_record(place / "stages" / "ic" / "sweep.json")
+    assert record["short"]["steps"] == 15 and len(record["short"]["scores"]) == 4
+    best = sorted(record["short"]["scores"], key=record["short"]["scores"].get)[-2:]
+    assert set(record["scores"]) == set(best) == {"3e-02", "1e-02"}
     trained = re.findall(r"\d  ic lr (\S+)( short)? +trained", done.stdout)
     assert sorted(trained) == sorted(
-        [(r, " short") for r in told["short"]["scores"]] + [(r, "") for r in best]
+        [(r, " short") for r in record["short"]["scores"]] + [(r, "") for r in best]
     )
 
 
@@ -194,10 +194,10 @@ def plain(place):
 
 
 def test_hidden_states_that_are_kept_change_no_score(place, plain):
-    kept = run(place, "ic", "--cache-features", str(place / "kept"), "--cache-limit", "0.01", out="kept-out")
-    assert kept.returncode == 0, kept.stdout + kept.stderr
+    done = run(place, "ic", "--cache-features", str(place / "kept"), "--cache-limit", "0.01", out="kept-out")
+    assert done.returncode == 0, done.stdout + done.stderr
     size = r"0\.\d\d h of audio, \d\.\d\d GB, limit 0\.01GB"
-    assert re.search(rf"ic +hidden states to keep: {size}", kept.stdout)
+    assert re.search(rf"ic +hidden states to keep: {size}", done.stdout)
     (states,) = (place / "kept").glob("*/states.f16")
     assert states.stat().st_size > 0
     other = place / "kept-out" / "ic"

@@ -90,8 +90,8 @@ def test_superbs_counts_are_asked_for(run, tmp_path):
     assert not (tmp_path / "a.zip").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     text = "".join(f"yes-{n:08x}_nohash_0.wav yes\n" for n in range(3081))
-    found = find("KS").predictions[0].check({"": text.encode()})
-    assert (found.items, found.faults) == (3081, ())
+    checked = find("KS").predictions[0].check({"": text.encode()})
+    assert (checked.items, checked.faults) == (3081, ())
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_superbs_counts_are_asked_for(run, tmp_path):
     ],
 )
 def test_formats_that_the_site_would_not_score(task, content, message):
-    found = find(task).predictions[0].check({"": content}, any_count=True)
-    assert message in "; ".join(found.faults)
+    checked = find(task).predictions[0].check({"": content}, any_count=True)
+    assert message in "; ".join(checked.faults)
 
 
 def test_gaps_are_named(run, tmp_path):
@@ -282,9 +282,9 @@ def test_hubert_bases_macs_are_the_leaderboards(tmp_path, monkeypatch):
         config = ModelConfig()
 
     monkeypatch.setattr(load, "load_model", lambda path: Base)
-    found = fields_of_checkpoint(tmp_path)
-    assert found["macs"] == 1_669_156_022_848
-    assert found["macsMedium"] == 261_280_279_552
+    fields = fields_of_checkpoint(tmp_path)
+    assert fields["macs"] == 1_669_156_022_848
+    assert fields["macsMedium"] == 261_280_279_552
     monkeypatch.setattr(Base, "config", ModelConfig(conv_strides=(5, 2, 2, 2, 1, 1, 1)))
     with pytest.raises(ConfigError, match="its stride is 40 samples, allowed: whole ms"):
         fields_of_checkpoint(tmp_path)
