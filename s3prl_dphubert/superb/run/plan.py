@@ -150,15 +150,15 @@ class RunPlan:
             return ""
         if len(rates) == 1:
             return f"learning rate {rates[0]:g}, the only one of the sweep"
-        parts = len(recipe.task.parts)
+        count, parts = len(rates), len(recipe.task.parts)
         steps = next(iter(recipe.configs.values()))["runner"]["total_steps"]
-        finalists = selection.FINALISTS if short else len(rates)
-        total = parts * (len(rates) * short + finalists * steps)
-        first = f"{len(rates) * parts} trainings of {short} steps, then " if short else ""
-        cost = f"{first}{finalists * parts} trainings of {steps} steps, {total} steps in all"
+        finalists = selection.FINALISTS if short else count
+        total = parts * (count * short + finalists * steps)
+        first = f"{count * parts} trainings of {short} steps, then " if short else ""
+        text = f"{first}{finalists * parts} trainings of {steps} steps, {total} steps in all"
+        text = f"sweep of {count} learning rates: {text}"
         hours = recipe.needs.hours * total / (parts * steps)
-        cost = f"{cost}, about {hours:.0f} h on one GPU" if hours else cost
-        return f"sweep of {len(rates)} learning rates: {cost}"
+        return f"{text}, about {hours:.0f} h on one GPU" if hours else text
 
     def results(self, task: SuperbTask) -> Path:
         """Return the folder of a task's results."""

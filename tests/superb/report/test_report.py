@@ -283,6 +283,8 @@ def test_records_that_name_no_benchmark_count_as_superbs_and_are_marked(tmp_path
 
 
 def test_results_that_ship_are_free_superbs():
-    records = score_file.collect([ROOT / "docs" / "results"])
+    folder = ROOT / "docs" / "results"
+    records = score_file.collect([folder])
+    assert len(records) == len(list(folder.rglob(score_file.FILE)))
     assert {"hubert_mini", "DPHuBERT", "DistilHuBERT"} < {record.upstream for record in records}
     assert {record.comparable_with for record in records} == {"FreeSUPERB"}
